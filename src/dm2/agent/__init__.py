@@ -1,0 +1,1 @@
+"""One agent: networks, returns, policy update, imitation. Knows no environment and no team."""

@@ -1,0 +1,220 @@
+r"""Distribution matching for one agent: the discriminator and the reward drawn from it.
+
+Sign convention, everywhere in this package: `D(x) = P(expert | x)` and `l(x) = logit D(x)`, so a
+high `l` means "looks like the expert". The optimal discriminator has
+`l(x) = log p_expert(x) - log p_policy(x)`.
+
+Inputs are the agent's own observations (state-only imitation). With `survival = "absorbing"` an
+input carries one more feature that is 1 in the absorbing state, which an agent enters when it
+dies or the episode terminates and stays in until the episode limit (cf. Kostrikov et al. 2019,
+arXiv 1809.02925); its share of the time is known exactly, so it is weighted, not sampled.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.agent.networks import Discriminator
+from dm2.agent.returns import masked_mean
+from dm2.config import Imitation, RewardForm
+
+__all__ = [
+    "DiscriminatorState",
+    "Expert",
+    "Imitator",
+    "discriminator_loss",
+    "gradient_penalty",
+    "reward_of",
+]
+
+Params = Any
+
+
+class Expert(NamedTuple):
+    """One agent's demonstrations on the device; `M` rows, of which the first `count` are real."""
+
+    observations: Float[Array, "M O"]
+    count: Int[Array, ""]
+    absorbing: Float[Array, ""]
+    """Share of the time up to the episode limit that this expert was dead or done."""
+
+
+class DiscriminatorState(NamedTuple):
+    """The discriminator's parameters and its own optimiser's state."""
+
+    params: Params
+    opt: optax.OptState
+
+
+def reward_of(form: RewardForm, logits: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Imitation reward by name, increasing in `l = logit D` with `D = P(expert | x)`.
+
+    - `logit`: `log D - log(1 - D) = l`, the authors' code; either sign.
+    - `softplus`: `-log(1 - D) = softplus(l)`, GAIL's; never negative, so surviving pays.
+    - `log`: `log D = -softplus(-l)`; never positive, so an early end pays.
+    - `paper`: `-log D'` with the paper's `D' = P(policy | x) = 1 - D`: equal to `softplus`.
+    """
+    if form == "logit":
+        return logits
+    if form == "log":
+        return -jax.nn.softplus(-logits)
+    return jax.nn.softplus(logits)
+
+
+def discriminator_loss(
+    expert_logits: Float[Array, " B"],
+    policy_logits: Float[Array, " B"],
+    policy_mask: Bool[Array, " B"],
+    expert_absorbing: tuple[Float[Array, ""], Float[Array, ""]],
+    policy_absorbing: tuple[Float[Array, ""], Float[Array, ""]],
+) -> Float[Array, ""]:
+    r"""Binary cross-entropy, expert 1 and policy 0 (Ho & Ermon 2016, arXiv 1606.03476):
+
+        E_expert[-log D] + E_policy[-log(1 - D)]
+
+    `*_absorbing` are the logit of the absorbing state and its share of each distribution.
+    """
+    expert_logit, expert_share = expert_absorbing
+    policy_logit, policy_share = policy_absorbing
+    expert = jnp.mean(jax.nn.softplus(-expert_logits))
+    policy = masked_mean(jax.nn.softplus(policy_logits), policy_mask)
+    expert += expert_share * (jax.nn.softplus(-expert_logit) - expert)
+    policy += policy_share * (jax.nn.softplus(policy_logit) - policy)
+    return expert + policy
+
+
+def gradient_penalty(
+    network: Any,
+    params: Params,
+    expert: Float[Array, "B I"],
+    policy: Float[Array, "B I"],
+    mask: Bool[Array, " B"],
+    mix: Float[Array, " B"],
+) -> Float[Array, ""]:
+    r"""`E[(|grad_x l(x)|_2 - 1)^2]` at `x = u x_expert + (1 - u) x_policy`
+    (Gulrajani et al. 2017, arXiv 1704.00028), over the rows where the policy's state counts."""
+    inputs = mix[:, None] * expert + (1.0 - mix[:, None]) * policy
+    slopes = jax.vmap(jax.grad(lambda x: network.apply(params, x)))(inputs)
+    norms = jnp.sqrt(jnp.sum(jnp.square(slopes), axis=-1) + 1e-12)
+    return masked_mean(jnp.square(norms - 1.0), mask)
+
+
+class Imitator:
+    """What one agent does with its own demonstrations. Holds settings only, no state."""
+
+    def __init__(self, settings: Imitation, observation_size: int, discount: float) -> None:
+        self.settings = settings
+        self.absorbing = settings.survival == "absorbing"
+        self.discount = discount
+        self.network: Any = Discriminator(settings.hidden)  # flax's `apply` is untyped
+        self.optimiser = optax.adam(settings.learning_rate)
+        self.input_size = observation_size + int(self.absorbing)
+
+    def init(self, key: UInt32[Array, "2"]) -> DiscriminatorState:
+        """A fresh discriminator."""
+        params = self.network.init(key, jnp.zeros((1, self.input_size)))
+        return DiscriminatorState(params, self.optimiser.init(params))
+
+    def inputs(self, observations: Float[Array, "*B O"]) -> Float[Array, "*B I"]:
+        """Discriminator inputs for states in which the agent is alive."""
+        observations = observations.astype(jnp.float32)
+        if not self.absorbing:
+            return observations
+        flag = jnp.zeros((*observations.shape[:-1], 1))
+        return jnp.concatenate([observations, flag], axis=-1)
+
+    def absorbing_logit(self, params: Params) -> Float[Array, ""]:
+        """The logit of the absorbing state; zero where it is not used."""
+        if not self.absorbing:
+            return jnp.zeros(())
+        return self.network.apply(params, jnp.zeros(self.input_size).at[-1].set(1.0))
+
+    def update(
+        self,
+        state: DiscriminatorState,
+        key: UInt32[Array, "2"],
+        expert: Expert,
+        observations: Float[Array, "T N O"],
+        alive: Bool[Array, "T N"],
+        idle: Int[Array, "T N"],
+    ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
+        """`settings.updates` optimiser steps on random expert and policy states.
+
+        `idle[t]` is how many steps of the episode limit the agent forgoes by dying, or by the
+        episode's termination, at step `t`; zero elsewhere.
+        """
+        flat = observations.reshape(-1, observations.shape[-1])
+        flat_alive = alive.reshape(-1)
+        waiting = jnp.sum(idle)
+        policy_share = waiting / jnp.maximum(waiting + jnp.sum(alive), 1)
+        shares = (expert.absorbing, policy_share)
+        if not self.absorbing:
+            shares = (jnp.zeros(()), jnp.zeros(()))
+
+        def loss_fn(params, batch_key):
+            keys = jax.random.split(batch_key, 3)
+            size = (self.settings.batch,)
+            theirs = jax.random.randint(keys[0], size, 0, expert.count)
+            ours = jax.random.randint(keys[1], size, 0, flat.shape[0])
+            mask = flat_alive[ours]
+            expert_inputs = self.inputs(expert.observations[theirs])
+            policy_inputs = self.inputs(flat[ours])
+            expert_logits = self.network.apply(params, expert_inputs)
+            policy_logits = self.network.apply(params, policy_inputs)
+            still = self.absorbing_logit(params)
+            loss = discriminator_loss(
+                expert_logits, policy_logits, mask, (still, shares[0]), (still, shares[1])
+            )
+            mix = jax.random.uniform(keys[2], size)
+            penalty = gradient_penalty(
+                self.network, params, expert_inputs, policy_inputs, mask, mix
+            )
+            right = jnp.mean(expert_logits > 0) + masked_mean(
+                (policy_logits < 0).astype(jnp.float32), mask
+            )
+            metrics = {
+                "discriminator_loss": loss,
+                "discriminator_accuracy": 0.5 * right,
+                "gradient_penalty": penalty,
+            }
+            return loss + self.settings.gradient_penalty * penalty, metrics
+
+        def step(state, batch_key):
+            grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params, batch_key)
+            updates, opt = self.optimiser.update(grads, state.opt, state.params)
+            return DiscriminatorState(optax.apply_updates(state.params, updates), opt), metrics
+
+        keys = jax.random.split(key, self.settings.updates)
+        state, metrics = jax.lax.scan(step, state, keys)
+        return state, jax.tree.map(lambda x: x[-1], metrics)
+
+    def rewards(
+        self,
+        state: DiscriminatorState,
+        observations: Float[Array, "T N O"],
+        alive: Bool[Array, "T N"],
+        idle: Int[Array, "T N"],
+    ) -> Float[Array, "T N"]:
+        """Imitation reward of each living step, before the coefficient; zero once dead.
+
+        With `absorbing`, the step that ends in death or termination also earns what the
+        absorbing state pays over the `idle` steps left: `r_abs * sum_{k=1..idle} gamma^k`.
+        """
+        logits = self.network.apply(state.params, self.inputs(observations))
+        rewards = reward_of(self.settings.reward, logits)
+        if self.settings.survival == "centred":
+            rewards = rewards - masked_mean(rewards, alive)
+        if self.absorbing:
+            still = reward_of(self.settings.reward, self.absorbing_logit(state.params))
+            rewards = rewards + still * _annuity(self.discount, idle)
+        return jnp.where(alive, rewards, 0.0)
+
+
+def _annuity(discount: float, steps: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """`sum_{k=1..n} gamma^k`."""
+    if discount == 1.0:
+        return steps.astype(jnp.float32)
+    return discount * (1.0 - discount**steps) / (1.0 - discount)

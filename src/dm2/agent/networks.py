@@ -1,0 +1,68 @@
+"""The paper's networks for one agent (Appendix C): recurrent actor and critic, discriminator."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from dm2.agent.gru import gru
+
+__all__ = ["Discriminator", "RecurrentNet", "mask_logits"]
+
+_RELU_GAIN = float(np.sqrt(2.0))
+
+
+class RecurrentNet(nn.Module):
+    """Layer norm, two dense ReLU layers, a GRU and a linear head. Actor and critic are one each."""
+
+    hidden: int
+    outputs: int
+    head_gain: float
+
+    @nn.compact
+    def __call__(
+        self,
+        carry: Float[Array, "N H"],
+        observations: Float[Array, "T N O"],
+        starts: Bool[Array, "T N"],
+    ) -> tuple[Float[Array, "N H"], Float[Array, "T N D"]]:
+        """Run over time; `starts[t]` marks that `observations[t]` opens an episode.
+
+        Returns the hidden state after the last step, and the outputs of every step.
+        """
+        dense_init = nn.initializers.orthogonal(_RELU_GAIN)
+        x = nn.LayerNorm(name="norm")(observations)
+        x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name="dense_0")(x))
+        x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name="dense_1")(x))
+        # The input side of all gates is one product over all steps, outside the scan.
+        gate_init = nn.initializers.orthogonal()
+        x = nn.Dense(3 * self.hidden, kernel_init=gate_init, name="gru_input")(x)
+        weight = self.param("gru_weight", gate_init, (self.hidden, 3 * self.hidden))
+        bias = self.param("gru_bias", nn.initializers.zeros_init(), (self.hidden,))
+        carry, x = gru(weight, bias, x, carry, starts)
+        head_init = nn.initializers.orthogonal(self.head_gain)
+        return carry, nn.Dense(self.outputs, kernel_init=head_init, name="head")(x)
+
+    def initial_carry(self, num_envs: int) -> Float[Array, "N H"]:
+        """The hidden state at an episode's start."""
+        return jnp.zeros((num_envs, self.hidden))
+
+
+class Discriminator(nn.Module):
+    """Two tanh layers and a logit; positive means that the input looks like the expert's."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*B O"]) -> Float[Array, "*B"]:
+        """L = logit D, where D = P(expert | input)."""
+        init = nn.initializers.orthogonal(5.0 / 3.0)
+        x = nn.tanh(nn.Dense(self.hidden, kernel_init=init, name="dense_0")(inputs))
+        x = nn.tanh(nn.Dense(self.hidden, kernel_init=init, name="dense_1")(x))
+        head_init = nn.initializers.orthogonal(1.0)
+        return nn.Dense(1, kernel_init=head_init, name="head")(x)[..., 0]
+
+
+def mask_logits(logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"]) -> Float[Array, "*B A"]:
+    """Logits with illegal actions at a value whose probability is exactly zero in float32."""
+    return jnp.where(legal, logits, -1e9)

@@ -1,0 +1,70 @@
+"""The PPO loss of one agent."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from dm2.agent.networks import mask_logits
+from dm2.agent.returns import masked_mean
+
+__all__ = ["PolicyLoss", "entropy_of", "log_prob_of", "policy_loss", "value_loss"]
+
+
+class PolicyLoss(NamedTuple):
+    """Diagnostics of the actor's loss, means over the agent's living steps."""
+
+    entropy: Float[Array, ""]
+    """Nats."""
+    approx_kl: Float[Array, ""]
+    """Estimate of KL(old || new) = E[ratio - 1 - log ratio], nats."""
+    clip_fraction: Float[Array, ""]
+
+
+def log_prob_of(
+    logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"], actions: Int[Array, "*B"]
+) -> Float[Array, "*B"]:
+    """Log pi(a | o) under the masked categorical distribution."""
+    log_probs = jax.nn.log_softmax(mask_logits(logits, legal))
+    return jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
+
+
+def entropy_of(logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"]) -> Float[Array, "*B"]:
+    """Entropy of the masked categorical distribution, nats."""
+    log_probs = jax.nn.log_softmax(mask_logits(logits, legal))
+    return -jnp.sum(jnp.where(legal, jnp.exp(log_probs) * log_probs, 0.0), axis=-1)
+
+
+def policy_loss(
+    logits: Float[Array, "*B A"],
+    legal: Bool[Array, "*B A"],
+    actions: Int[Array, "*B"],
+    old_log_probs: Float[Array, "*B"],
+    advantages: Float[Array, "*B"],
+    alive: Bool[Array, "*B"],
+    clip: float,
+    entropy_weight: float,
+) -> tuple[Float[Array, ""], PolicyLoss]:
+    r"""Clipped surrogate with an entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7):
+
+        L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] - w E[H(pi)],   rho = pi / pi_old
+
+    The expectations run over the steps at which the agent was alive.
+    """
+    log_ratio = jnp.where(alive, log_prob_of(logits, legal, actions) - old_log_probs, 0.0)
+    ratio = jnp.exp(log_ratio)
+    clipped = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
+    surrogate = jnp.minimum(ratio * advantages, clipped * advantages)
+    entropy = masked_mean(entropy_of(logits, legal), alive)
+    loss = -masked_mean(surrogate, alive) - entropy_weight * entropy
+    kl = masked_mean(ratio - 1.0 - log_ratio, alive)
+    fraction = masked_mean((jnp.abs(ratio - 1.0) > clip).astype(jnp.float32), alive)
+    return loss, PolicyLoss(entropy, kl, fraction)
+
+
+def value_loss(
+    predictions: Float[Array, "*B"], targets: Float[Array, "*B"], alive: Bool[Array, "*B"]
+) -> Float[Array, ""]:
+    """Half the mean squared error over the agent's living steps."""
+    return 0.5 * masked_mean(jnp.square(predictions - targets), alive)

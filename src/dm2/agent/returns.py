@@ -1,0 +1,52 @@
+"""Advantages of one agent, with time limits and death."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+__all__ = ["masked_gae", "masked_mean"]
+
+
+def masked_gae(
+    rewards: Float[Array, "T N"],
+    values: Float[Array, "T N"],
+    next_values: Float[Array, "T N"],
+    alive: Bool[Array, "T N"],
+    next_alive: Bool[Array, "T N"],
+    terminated: Bool[Array, "T N"],
+    ended: Bool[Array, "T N"],
+    discount: float,
+    gae_lambda: float,
+) -> Float[Array, "T N"]:
+    r"""Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, equation 16):
+
+        delta_t = r_t + gamma (1 - terminated_t) V_{t+1} - V_t
+        A_t = delta_t + gamma lambda_t (1 - ended_t) A_{t+1}
+
+    `next_values[t]` is the value of the observation that action `t` led to, before any reset; a
+    time limit (`ended` without `terminated`) therefore bootstraps and a termination does not.
+
+    Death. The team's reward goes on after an agent's death and is still earned by what the agent
+    did before, so it counts; but the agent's critic must not be asked about observations that it
+    is never trained on. Where the agent is dead after step `t`, `lambda_t` is 1 and `values` hold
+    the last value while alive: those values cancel along the sum, and what is left is the plain
+    discounted reward of the rest of the episode, plus the carried value if the rollout or the
+    time limit cuts it. Advantages of dead steps are returned as zeros.
+    """
+    lambdas = jnp.where(next_alive, gae_lambda, 1.0)
+    deltas = rewards + discount * jnp.where(terminated, 0.0, next_values) - values
+    decay = discount * lambdas * (1.0 - ended)
+
+    def step(following: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta, factor = xs
+        advantage = delta + factor * following
+        return advantage, advantage
+
+    start = jnp.zeros_like(rewards[0])
+    advantages: Array = jax.lax.scan(step, start, (deltas, decay), reverse=True)[1]
+    return jnp.where(alive, advantages, 0.0)
+
+
+def masked_mean(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Float[Array, ""]:
+    """Mean of the values where the mask holds; zero where it holds nowhere."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

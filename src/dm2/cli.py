@@ -1,0 +1,207 @@
+"""The command line: thin, one function a command, the same words as the Python API.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
+1 failed or stopped, 2 unusable arguments or input.
+"""
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from dm2.config import Config
+from dm2.errors import InputError
+
+__all__ = ["main"]
+
+Json = Annotated[bool, arg(help="Print one JSON object on standard output and nothing else.")]
+RunPath = Annotated[Positional[Path], arg(help="A run's directory.")]
+At = Annotated[int | None, arg(help="A checkpoint's step; the newest if left out.")]
+Stochastic = Annotated[bool, arg(help="Sample actions instead of taking the most likely.")]
+Seed = Annotated[int, arg(help="Seed of the episodes played.")]
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr, width=None if sys.stdout.isatty() else 110)
+
+
+def _report(result: dict[str, Any], json: bool) -> None:
+    """One JSON object, or one `name  value` line each."""
+    if json:
+        print(jsonlib.dumps(result, allow_nan=False))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{name:<{width}}  {text}")
+
+
+def train(
+    config: Annotated[Config, arg(name="")],
+    out: Annotated[Path, arg(help="Directory of the run, new; with --seeds, of all of them.")],
+    seeds: Annotated[
+        int | None, arg(help="Train this many seeds, from --seed on, into OUT/seed_<n>.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a team, each agent on its own, and write a run directory."""
+    from dm2.training import train as train_one
+    from dm2.training import train_seeds
+
+    if seeds is None:
+        runs = [train_one(config, out, quiet=json)]
+    else:
+        runs = train_seeds(config, out, seeds, quiet=json)
+    _report({"runs": [str(run.path) for run in runs], "steps": runs[0].steps()[-1]}, json)
+
+
+def resume(
+    run: RunPath,
+    steps: Annotated[int | None, arg(help="Train to this many steps instead.")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a stopped or killed run, bit-identically; or train a finished one for longer."""
+    from dm2.training import resume as resume_run
+
+    done = resume_run(run, steps, quiet=json)
+    _report({"run": str(done.path), "steps": done.steps()[-1]}, json)
+
+
+def evaluate(
+    run: RunPath,
+    at: At = None,
+    episodes: Annotated[int, arg(help="Test episodes to play.")] = 128,
+    stochastic: Stochastic = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Play test episodes with a trained team."""
+    from dm2.evaluation import evaluate as play
+
+    _report(play(run, at=at, episodes=episodes, stochastic=stochastic, seed=seed), json)
+
+
+def record(
+    run: RunPath,
+    out: Annotated[Path, arg(help="The file to write, usually *.safetensors.")],
+    at: At = None,
+    episodes: Annotated[int, arg(help="Joint episodes to record.")] = 1000,
+    greedy: Annotated[bool, arg(help="Take the most likely actions instead of sampling.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Record demonstrations of a trained team."""
+    from dm2.evaluation import record as record_run
+
+    demos = record_run(run, at=at, episodes=episodes, greedy=greedy, seed=seed)
+    size = demos.save(out)
+    won = demos.provenance["win_rate"]
+    _report({"file": str(out), "bytes": size, "episodes": episodes, "win_rate": won}, json)
+
+
+def inspect(
+    demos: Annotated[Positional[Path], arg(help="A demonstration file.")], json: Json = False
+) -> None:
+    """Check a demonstration file and say what is in it."""
+    from dm2.demos.dataset import Demonstrations, describe
+
+    summary = Demonstrations.load(demos).summary()
+    if json:
+        _report(summary, json)
+    else:
+        _console().print(describe(summary))
+
+
+def compare(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(help="Run directories, or parents of them.")],
+    out: Annotated[Path | None, arg(help="Draw the learning curves: .png, .pdf or .svg.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare methods over seeds: learning curves, steps to 50 % and 80 %, area, final win rate."""
+    from dm2.studies.compare import compare as compare_runs
+    from dm2.studies.compare import table
+
+    if not runs:
+        raise InputError("runs: none given; name run directories, or parents of them")
+    result = compare_runs(runs)
+    if out is not None:
+        from dm2.studies.plots import learning_curves
+
+        learning_curves(runs, out)
+    if json:
+        _report(result, json)
+        return
+    for part in table(result):
+        _console().print(part)
+    if out is not None:
+        print(f"figure  {out}")
+
+
+def watch(
+    run: RunPath,
+    out: Annotated[Path, arg(help="The film to write: .gif, or .mp4 with the video extra.")],
+    at: At = None,
+    stochastic: Stochastic = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Film one battle of a trained team."""
+    from dm2.evaluation import watch as film
+
+    path = film(run, out, at=at, stochastic=stochastic, seed=seed)
+    _report({"film": str(path)}, json)
+
+
+def doctor(json: Json = False) -> None:
+    """Check the installation and list versions, devices and environments."""
+    from dm2.doctor import examine
+
+    _report(examine(), json)
+
+
+def bench(
+    env: Annotated[str, arg(help="Environment to measure on.")] = "smax/5m_vs_6m",
+    iterations: Annotated[int, arg(help="Timed iterations of each program.")] = 3,
+    json: Json = False,
+) -> None:
+    """Measure this machine: simulator, IPPO and DM² in environment steps a second."""
+    from dm2.bench import measure
+
+    _report(measure(env, iterations), json)
+
+
+_COMMANDS = {
+    f.__name__: f for f in (train, resume, evaluate, record, inspect, compare, watch, doctor, bench)
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        from dm2.version import __version__
+
+        print(f"dm2 {__version__}")
+        return 0
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            _COMMANDS, prog="dm2", args=argv, description="Decentralised multi-agent learning."
+        )
+    except SystemExit as stop:
+        # tyro's own: 0 after --help, 2 for arguments it cannot use.
+        return stop.code if isinstance(stop.code, int) else 1
+    except InputError as error:
+        print(f"dm2: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"dm2: {stop or 'stopped'}", file=sys.stderr)
+        return 1
+    except (RuntimeError, OSError) as error:
+        print(f"dm2: failed: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,62 @@
+"""Environments by name."""
+
+import difflib
+from typing import Any
+
+from dm2.envs.base import Environment, EnvSpec, Frame, Observation, Renderable, Step
+from dm2.errors import InputError
+
+__all__ = [
+    "EnvSpec",
+    "Environment",
+    "Frame",
+    "Observation",
+    "Renderable",
+    "Step",
+    "list_environments",
+    "make",
+]
+
+
+def list_environments() -> tuple[str, ...]:
+    """Every name that `make` takes, without options."""
+    from dm2.envs.smax import SCENARIOS
+
+    return tuple(f"smax/{scenario}" for scenario in SCENARIOS)
+
+
+def make(name: str) -> Environment:
+    """The environment called `name`, for example `smax/3s_vs_4z`.
+
+    Options follow a question mark: `smax/3s_vs_4z?walls=lethal&limit=100`. Raises InputError for
+    an unknown name (with the nearest known one), option or value.
+    """
+    base, _, query = name.partition("?")
+    known = list_environments()
+    if base not in known:
+        near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
+    from dm2.envs.smax import Smax
+
+    return Smax(base.removeprefix("smax/"), **_options(name, query))
+
+
+def _options(name: str, query: str) -> dict[str, Any]:
+    """`a=1&b=x` as keyword arguments of `Smax`."""
+    allowed = ("walls", "limit")
+    options: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        if key not in allowed:
+            options_known = ", ".join(allowed)
+            raise InputError(f"env = {name!r}: no option {key!r}; known: {options_known}")
+        if key == "limit":
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(f"env = {name!r}: limit must be a whole number above 0")
+            options[key] = int(value)
+        elif value not in ("safe", "lethal"):
+            raise InputError(f"env = {name!r}: walls must be 'safe' or 'lethal'")
+        else:
+            options[key] = value
+    return options

@@ -1,0 +1,266 @@
+"""Stepping a batch of environments with a team: the one place where agents meet."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.agent.learner import AgentState, Carry, Trajectory
+from dm2.agent.networks import mask_logits
+from dm2.envs.base import Environment, Observation, Step
+from dm2.team import Team
+
+__all__ = [
+    "Episodes",
+    "Outcome",
+    "Recording",
+    "RolloutState",
+    "Worlds",
+    "collect",
+    "play",
+    "random_steps",
+    "start",
+]
+
+
+class Worlds(NamedTuple):
+    """`N` environments in progress; all leaves lead with `N`."""
+
+    env: Any
+    observation: Observation
+    starts: Bool[Array, " N"]
+    """The observation opens an episode."""
+    time: Int[Array, " N"]
+    """Steps taken in the episode."""
+    returns: Float[Array, " N"]
+    """Undiscounted team reward of the episode so far."""
+
+
+class RolloutState(NamedTuple):
+    """What a rollout leaves for the next one."""
+
+    worlds: Worlds
+    carry: Carry
+
+
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended in a rollout."""
+
+    count: Int[Array, ""]
+    won: Int[Array, ""]
+    returns: Float[Array, ""]
+    length: Int[Array, ""]
+
+
+class Recording(NamedTuple):
+    """Complete episodes, one per environment, padded to `T` steps."""
+
+    local: Float[Array, "T N K O"]
+    legal: Bool[Array, "T N K A"]
+    alive: Bool[Array, "T N K"]
+    actions: Int[Array, "T N K"]
+    env: Any = None
+    """Environment states that each step led to, before any reset; None if not asked for."""
+    first: Any = None
+    """The environment states `[N, ...]` in which the episodes began; None if not asked for."""
+
+
+def _reset(env: Environment, key: UInt32[Array, "2"], num_envs: int) -> Worlds:
+    state, observation = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    zeros = jnp.zeros(num_envs, jnp.int32)
+    starts = jnp.ones(num_envs, bool)
+    return Worlds(state, observation, starts, zeros, jnp.zeros(num_envs))
+
+
+def start(env: Environment, team: Team, key: UInt32[Array, "2"], num_envs: int) -> RolloutState:
+    """Fresh environments and blank memories."""
+    return RolloutState(_reset(env, key, num_envs), team.initial_carry(num_envs))
+
+
+def _per_agent(x: Array, num_agents: int) -> Array:
+    """A fact shared by the team, `[N]` to `[K, N]`."""
+    return jnp.broadcast_to(x, (num_agents, *x.shape))
+
+
+def _lead_with_agents(observation: Observation) -> tuple[Array, Array, Array]:
+    """`local`, `legal` and `alive`, `[N, K, ...]` to `[K, N, ...]`."""
+    parts = (observation.local, observation.legal, observation.alive)
+    return tuple(jnp.moveaxis(x, 1, 0) for x in parts)  # pyright: ignore[reportReturnType]
+
+
+def _advance(
+    env: Environment, worlds: Worlds, actions: Int[Array, "K N"], key: UInt32[Array, "2"]
+) -> tuple[Worlds, Step, Any]:
+    """One step of every environment, then a reset of those whose episode ended.
+
+    Returns what to go on from, the outcome, and the environment states before any reset.
+    """
+    num_envs = actions.shape[1]
+    step_key, reset_key = jax.random.split(key)
+    keys = jax.random.split(step_key, num_envs)
+    state, step = jax.vmap(env.step)(keys, worlds.env, actions.T)
+    ended = step.terminated | step.truncated
+    returns = worlds.returns + step.reward
+    going = Worlds(state, step.observation, jnp.zeros_like(ended), worlds.time + 1, returns)
+
+    def restart(worlds: Worlds) -> Worlds:
+        fresh = _reset(env, reset_key, num_envs)
+
+        def pick(new: Array, old: Array) -> Array:
+            return jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return jax.tree.map(pick, fresh, worlds)
+
+    return jax.lax.cond(jnp.any(ended), restart, lambda worlds: worlds, going), step, state
+
+
+def collect(
+    env: Environment, team: Team, agents: AgentState, state: RolloutState, key, steps: int
+) -> tuple[RolloutState, Trajectory, Episodes]:
+    """Play `steps` steps in every environment, acting stochastically.
+
+    Returns the state to go on from, the trajectory (all leaves `[K, T, N, ...]`) and what became
+    of the episodes that ended.
+    """
+    num_agents, limit = env.spec.num_agents, env.spec.episode_limit
+
+    def bootstrap(carry: Carry, observation: Observation) -> Float[Array, "K N"]:
+        local, _, alive = _lead_with_agents(observation)
+        _, value = team.value(agents, carry.critic, local, jnp.zeros_like(alive))
+        return jnp.where(alive, value, carry.value)
+
+    def step(state: RolloutState, keys):
+        env_key, agent_keys = keys
+        worlds, carry = state
+        local, legal, alive = _lead_with_agents(worlds.observation)
+        starts = _per_agent(worlds.starts, num_agents)
+        carry, actions, log_probs = team.act(agents, agent_keys, carry, local, legal, alive, starts)
+        following, outcome, _ = _advance(env, worlds, actions, env_key)
+        cut = jax.lax.cond(
+            jnp.any(outcome.truncated),
+            lambda: bootstrap(carry, outcome.observation),
+            lambda: jnp.zeros_like(carry.value),
+        )
+        ended = outcome.terminated | outcome.truncated
+        row = Trajectory(
+            observations=local,
+            legal=legal,
+            alive=alive,
+            starts=starts,
+            actions=actions,
+            log_probs=log_probs,
+            values=carry.value,
+            next_values=cut,
+            next_alive=outcome.observation.alive.T,
+            rewards=_per_agent(outcome.reward, num_agents),
+            terminated=_per_agent(outcome.terminated, num_agents),
+            ended=_per_agent(ended, num_agents),
+            time_left=_per_agent(limit - worlds.time - 1, num_agents),
+        )
+        episodes = Episodes(
+            jnp.sum(ended),
+            jnp.sum(outcome.won & ended),
+            jnp.sum(jnp.where(ended, worlds.returns + outcome.reward, 0.0)),
+            jnp.sum(jnp.where(ended, worlds.time + 1, 0)),
+        )
+        return RolloutState(following, carry), (row, episodes)
+
+    env_keys = jax.random.split(key, steps)
+    agent_keys = jnp.moveaxis(team.action_keys(agents, steps), 1, 0)
+    state, (rows, episodes) = jax.lax.scan(step, state, (env_keys, agent_keys))
+    last = bootstrap(state.carry, state.worlds.observation)
+    following = jnp.concatenate([rows.values[1:], last[None]])
+    rows = rows._replace(next_values=jnp.where(rows.ended, rows.next_values, following))
+    trajectory = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rows)
+    return state, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), episodes)
+
+
+class Outcome(NamedTuple):
+    """The result of `N` complete episodes."""
+
+    won: Bool[Array, " N"]
+    returns: Float[Array, " N"]
+    length: Int[Array, " N"]
+
+
+def play(
+    env: Environment,
+    team: Team,
+    agents: AgentState,
+    key: UInt32[Array, "2"],
+    episodes: int,
+    *,
+    greedy: bool,
+    record: bool = False,
+    record_env: bool = False,
+) -> tuple[Outcome, Recording | None]:
+    """Play exactly one episode in each of `episodes` environments, to its end.
+
+    Counting the first episode of each environment, whole, keeps short episodes from being
+    over-represented. With `record` all `episode_limit` steps are run and kept; rows past an
+    episode's length are padding. With `record_env` the environment states are kept too.
+    """
+    num_agents, limit = env.spec.num_agents, env.spec.episode_limit
+    reset_key, act_key, env_key = jax.random.split(key, 3)
+    worlds = _reset(env, reset_key, episodes)
+    memory = team.initial_carry(episodes).actor
+    outcome = Outcome(
+        jnp.zeros(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
+    )
+    over = jnp.zeros(episodes, bool)
+
+    def step(carry, time):
+        worlds: Worlds = carry[0]
+        memory: Array = carry[1]
+        outcome: Outcome = carry[2]
+        over: Array = carry[3]
+        local, legal, _ = _lead_with_agents(worlds.observation)
+        starts = _per_agent(worlds.starts, num_agents)
+        memory, logits = team.policy(agents, memory, local, starts)
+        logits = mask_logits(logits, legal)
+        sample = jax.random.categorical(jax.random.fold_in(act_key, time), logits)
+        actions = jnp.argmax(logits, axis=-1) if greedy else sample
+        following, result, arrived = _advance(
+            env, worlds, actions, jax.random.fold_in(env_key, time)
+        )
+        ended = (result.terminated | result.truncated) & ~over
+        outcome = Outcome(
+            jnp.where(ended, result.won, outcome.won),
+            jnp.where(ended, worlds.returns + result.reward, outcome.returns),
+            jnp.where(ended, worlds.time + 1, outcome.length),
+        )
+        seen = worlds.observation
+        kept = (seen.local, seen.legal, seen.alive, actions.T, arrived if record_env else None)
+        return (following, memory, outcome, over | ended), kept
+
+    first = worlds.env if record_env else None
+    carry = (worlds, memory, outcome, over)
+    if record:
+        (_, _, outcome, _), kept = jax.lax.scan(step, carry, jnp.arange(limit))
+        return outcome, Recording(*kept, first)
+
+    def unfinished(loop):
+        (_, _, _, over), time = loop
+        return ~jnp.all(over) & (time < limit)
+
+    def body(loop):
+        carry, time = loop
+        return step(carry, time)[0], time + 1
+
+    ((_, _, outcome, _), _) = jax.lax.while_loop(unfinished, body, (carry, 0))
+    return outcome, None
+
+
+def random_steps(env: Environment, key: UInt32[Array, "2"], num_envs: int, steps: int) -> Worlds:
+    """Step environments with uniformly random legal actions: the simulator alone."""
+
+    def step(worlds: Worlds, key: UInt32[Array, "2"]) -> tuple[Worlds, None]:
+        act_key, env_key = jax.random.split(key)
+        _, legal, _ = _lead_with_agents(worlds.observation)
+        actions = jax.random.categorical(act_key, mask_logits(jnp.zeros(legal.shape), legal))
+        return _advance(env, worlds, actions, env_key)[0], None
+
+    reset_key, steps_key = jax.random.split(key)
+    worlds = _reset(env, reset_key, num_envs)
+    return jax.lax.scan(step, worlds, jax.random.split(steps_key, steps))[0]

@@ -1,0 +1,1 @@
+"""Statistics, tables and figures over finished or running training runs."""

@@ -1,0 +1,91 @@
+"""The team: one agent's functions mapped over agents. The only such map in the package.
+
+Nothing is passed with `in_axes=None` and nothing is closed over but static settings, so what is
+inside the map cannot see a teammate.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.agent.imitation import Expert
+from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
+
+__all__ = ["Team"]
+
+
+class Team:
+    """`num_agents` independent learners. Every array argument leads with the agent axis `K`."""
+
+    def __init__(self, learner: Learner, num_agents: int, mapping: str | None = None) -> None:
+        """`mapping`: how `update` is mapped over agents: `vmap`, or `loop`, one agent at a time,
+        whose working set stays in a processor's cache; by default what suits the backend."""
+        self.learner = learner
+        self.num_agents = num_agents
+        self.mapping = mapping or ("loop" if jax.default_backend() == "cpu" else "vmap")
+
+    def _one_by_one(self, function: Callable) -> Callable:
+        if self.mapping == "vmap":
+            return jax.vmap(function)
+        return lambda *args: jax.lax.map(lambda one: function(*one), args)
+
+    def init(self, key: UInt32[Array, "2"]) -> AgentState:
+        """Fresh agents; agent `k` is made from `fold_in(key, k)` alone."""
+        agents = jnp.arange(self.num_agents)
+        keys = jax.vmap(lambda agent: jax.random.fold_in(key, agent))(agents)
+        return jax.vmap(self.learner.init)(keys)
+
+    def initial_carry(self, num_envs: int) -> Carry:
+        """Every agent's memory before anything was seen."""
+        one = self.learner.initial_carry(num_envs)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.num_agents, *x.shape)), one)
+
+    def action_keys(self, agents: AgentState, steps: int) -> UInt32[Array, "K T 2"]:
+        """Each agent's own keys for the coming rollout."""
+        return jax.vmap(lambda agent: self.learner.action_keys(agent, steps))(agents)
+
+    def act(
+        self,
+        agents: AgentState,
+        keys: UInt32[Array, "K 2"],
+        carry: Carry,
+        observations: Float[Array, "K N O"],
+        legal: Bool[Array, "K N A"],
+        alive: Bool[Array, "K N"],
+        starts: Bool[Array, "K N"],
+    ) -> tuple[Carry, Int[Array, "K N"], Float[Array, "K N"]]:
+        """See `Learner.act`."""
+        return jax.vmap(self.learner.act)(agents, keys, carry, observations, legal, alive, starts)
+
+    def policy(
+        self,
+        agents: AgentState,
+        carry: Float[Array, "K N H"],
+        observations: Float[Array, "K N O"],
+        starts: Bool[Array, "K N"],
+    ) -> tuple[Float[Array, "K N H"], Float[Array, "K N A"]]:
+        """See `Learner.policy`."""
+        return jax.vmap(self.learner.policy)(agents, carry, observations, starts)
+
+    def value(
+        self,
+        agents: AgentState,
+        carry: Float[Array, "K N H"],
+        observations: Float[Array, "K N O"],
+        starts: Bool[Array, "K N"],
+    ) -> tuple[Float[Array, "K N H"], Float[Array, "K N"]]:
+        """See `Learner.value`."""
+        return jax.vmap(self.learner.value)(agents, carry, observations, starts)
+
+    def update(
+        self,
+        agents: AgentState,
+        trajectory: Trajectory,
+        carry: Carry,
+        experts: Expert | None,
+    ) -> tuple[AgentState, dict[str, Any]]:
+        """See `Learner.update`."""
+        return self._one_by_one(self.learner.update)(agents, trajectory, carry, experts)

@@ -1,0 +1,138 @@
+"""The compiled programs of a training run: initialise, iterate, evaluate. No files, no printing."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt32
+
+from dm2.agent.imitation import Expert
+from dm2.agent.learner import AgentState, Learner
+from dm2.config import Config
+from dm2.demos import Demonstrations
+from dm2.envs import Environment, make
+from dm2.rollout import Outcome, RolloutState, collect, play, start
+from dm2.team import Team
+
+__all__ = ["TrainState", "Trainer", "load_experts", "trainer_for"]
+
+
+class TrainState(NamedTuple):
+    """All that decides how a run goes on. Saved and restored bit by bit."""
+
+    agents: AgentState
+    rollout: RolloutState
+    iteration: Int[Array, ""]
+    """Iterations done."""
+
+
+def load_experts(demos: Demonstrations, episode_limit: int) -> Expert:
+    """Every agent's living observations on the device, padded to one length, stacked `[K, ...]`."""
+    states = [demos.alive_observations(k) for k in range(len(demos.agents))]
+    longest = max(len(rows) for rows in states)
+    padded = [np.pad(rows, ((0, longest - len(rows)), (0, 0))) for rows in states]
+    shares = [demos.absorbing_fraction(k, episode_limit) for k in range(len(states))]
+    return Expert(
+        jnp.asarray(np.stack(padded)),
+        jnp.asarray([len(rows) for rows in states], jnp.int32),
+        jnp.asarray(shares, jnp.float32),
+    )
+
+
+class Trainer:
+    """Compiles once; the seed is an argument, so seeds share the programs. See `trainer_for`."""
+
+    def __init__(self, config: Config, env: Environment | None = None) -> None:
+        self.config = config
+        self.env = env or make(config.env)
+        spec = self.env.spec
+        self.team = Team(Learner(config, spec.observation_size, spec.num_actions), spec.num_agents)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(self, seed: UInt32[Array, ""]) -> TrainState:
+        """The state before the first step. Streams of the seed: 0 agents, 1 first resets,
+        2 iterations, 3 evaluations."""
+        key = jax.random.PRNGKey(seed)
+        agents = self.team.init(jax.random.fold_in(key, 0))
+        rollout = start(self.env, self.team, jax.random.fold_in(key, 1), self.config.num_envs)
+        return TrainState(agents, rollout, jnp.zeros((), jnp.int32))
+
+    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def iterate(
+        self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One rollout and the updates on it. Metrics are per agent `[K]`, or sums over episodes."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
+        key = jax.random.fold_in(key, state.iteration)
+        before = state.rollout.carry
+        rollout, trajectory, episodes = collect(
+            self.env, self.team, state.agents, state.rollout, key, self.config.rollout_steps
+        )
+        agents, metrics = self.team.update(state.agents, trajectory, before, experts)
+        metrics = {"agents": metrics, "episodes": episodes._asdict()}
+        return TrainState(agents, rollout, state.iteration + 1), metrics
+
+    @functools.partial(jax.jit, static_argnums=(0, 4, 5))
+    def evaluate(
+        self,
+        agents: AgentState,
+        seed: UInt32[Array, ""],
+        step: Int[Array, ""],
+        episodes: int,
+        greedy: bool = True,
+    ) -> Outcome:
+        """Whole test episodes, on a random stream of their own."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
+        key = jax.random.fold_in(key, step)
+        outcome, _ = play(self.env, self.team, agents, key, episodes, greedy=greedy)
+        return outcome
+
+    @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+    def record(
+        self,
+        agents: AgentState,
+        key: UInt32[Array, "2"],
+        episodes: int,
+        greedy: bool,
+        record_env: bool = False,
+    ):
+        """Whole episodes and everything that was seen and done in them."""
+        return play(
+            self.env,
+            self.team,
+            agents,
+            key,
+            episodes,
+            greedy=greedy,
+            record=True,
+            record_env=record_env,
+        )
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and types of the state, computed without running anything."""
+        return jax.eval_shape(lambda: self.init(jnp.uint32(0)))
+
+
+def trainer_for(config: Config) -> Trainer:
+    """The trainer of a config; configs that need the same programs share one, compiled once."""
+    return _shared(
+        dataclasses.replace(
+            config,
+            seed=0,
+            steps=1,
+            demos="any" if config.imitates else None,
+            eval_every=1,
+            eval_episodes=1,
+            checkpoint_every=1,
+            checkpoint_steps=(),
+            keep=1,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _shared(programs: Config) -> Trainer:
+    return Trainer(programs)

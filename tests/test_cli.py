@@ -1,0 +1,214 @@
+"""The command line as a user meets it: output, exit codes, one clear error for bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dm2.cli import main
+
+TINY = ["--num-envs", "8", "--rollout-steps", "16", "--ppo.hidden", "8", "--ppo.epochs", "1"]
+TINY += ["--ppo.minibatches", "2", "--eval-every", "256", "--eval-episodes", "4"]
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run_json(capsys, *arguments):
+    """The one JSON object on standard output, and nothing else there."""
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def refused(capsys, *arguments):
+    """The message of a command that must exit with 2, without a traceback."""
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err
+    assert "Traceback" not in err
+    return err
+
+
+def test_help_lists_every_command_and_hyperparameter(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("train", "resume", "evaluate", "record", "inspect", "compare", "watch"):
+        assert command in out
+    code, out, _ = run(capsys, "train", "--help")
+    assert code == 0
+    for flag in ("--ppo.learning-rate", "--imitation.coefficient", "--eval-every", "--seeds"):
+        assert flag in out
+    assert "0.0005" in out  # a default
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, "dm2 0.1.0\n", "")
+
+
+def test_train_then_everything_else(capsys, tmp_path, small_demos):
+    out = tmp_path / "runs"
+    common = ["--env", "smax/3m?limit=12", "--steps", 256, *TINY]
+    trained = run_json(capsys, "train", "ippo", *common, "--out", out / "ippo", "--seeds", 2)
+    assert [path.rsplit("/", 1)[1] for path in trained["runs"]] == ["seed_0", "seed_1"]
+    assert trained["steps"] == 256
+    demos = ["--demos", small_demos, "--imitation.updates", 2, "--imitation.batch", 16]
+    run_json(capsys, "train", "dm2", *common, *demos, "--out", out / "dm2")
+    resumed = run_json(capsys, "resume", out / "dm2", "--steps", 512)
+    assert resumed["steps"] == 512
+    result = run_json(capsys, "evaluate", out / "dm2", "--episodes", 5)
+    assert result["episodes"] == 5
+    assert {"win_rate", "mean_return"} <= result.keys()
+    recorded = tmp_path / "team.safetensors"
+    report = run_json(capsys, "record", out / "dm2", "--episodes", 3, "--out", recorded)
+    assert report["bytes"] == recorded.stat().st_size
+    summary = run_json(capsys, "inspect", recorded)
+    assert summary["episodes"] == 3
+    figure = tmp_path / "figure.png"
+    compared = run_json(capsys, "compare", out, "--out", figure)
+    methods = compared["smax/3m?limit=12"]
+    assert methods["ippo"]["runs"] == 2
+    assert {"steps_to_50", "steps_to_80", "area", "final_win_rate"} <= methods["dm2"].keys()
+    assert figure.stat().st_size > 10_000
+    film = tmp_path / "battle.gif"
+    run_json(capsys, "watch", out / "dm2", "--out", film)
+    assert film.read_bytes()[:3] == b"GIF"
+    for command in (["inspect", recorded], ["compare", out], ["evaluate", out / "dm2"]):
+        code, text, _ = run(capsys, *command)
+        assert code == 0
+        assert "dm2" in text or "win_rate" in text or "smax" in text
+
+
+def test_doctor(capsys):
+    report = run_json(capsys, "doctor")
+    assert report["computes"] is True
+    assert "smax/3s_vs_4z" in report["environments"]
+
+
+def test_progress_goes_to_standard_error_in_lines(tmp_path):
+    command = [sys.executable, "-m", "dm2", "train", "ippo", "--env", "smax/3m?limit=12"]
+    command += ["--steps", "256", *TINY, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "0.00/0.00 M steps" in done.stderr
+    assert "steps/s" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+    assert done.stdout.startswith("runs")
+
+
+@pytest.mark.parametrize(
+    ("env", "hint"),
+    [
+        ("smax/3s_vs_4zz", "smax/3s_vs_4z"),
+        ("smac/3s_vs_4z", "smax/3s_vs_4z"),
+        ("smax/3m?wall=safe", "walls"),
+        ("smax/3m?walls=soft", "lethal"),
+        ("smax/3m?limit=0", "limit"),
+    ],
+)
+def test_a_wrong_environment(capsys, tmp_path, env, hint):
+    error = refused(capsys, "train", "ippo", "--env", env, "--out", tmp_path / "run")
+    assert env in error
+    assert hint in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_method_names_the_known_ones(capsys, tmp_path):
+    error = refused(capsys, "train", "ipo", "--env", "smax/3m", "--out", tmp_path / "run")
+    assert "ippo" in error
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", 0),
+        ("--steps", -5),
+        ("--num-envs", 0),
+        ("--rollout-steps", -1),
+        ("--eval-episodes", 0),
+        ("--seed", -1),
+        ("--ppo.minibatches", 3),
+        ("--ppo.clip", 0.0),
+        ("--ppo.learning-rate", "nan"),
+        ("--ppo.discount", 1.5),
+        ("--checkpoint-steps", -4),
+    ],
+)
+def test_bad_settings_name_field_and_value(capsys, tmp_path, flag, value):
+    arguments = ["train", "ippo", "--env", "smax/3m", "--out", tmp_path / "run"]
+    error = refused(capsys, *arguments, flag, value)
+    assert flag.removeprefix("--").replace("-", "_") in error
+    assert str(value) in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_seeds_must_be_positive(capsys, tmp_path):
+    arguments = ["train", "ippo", "--env", "smax/3m", "--out", tmp_path / "run"]
+    assert "seeds = 0" in refused(capsys, *arguments, "--seeds", 0)
+
+
+def test_dm2_needs_demonstrations_and_ippo_none(capsys, tmp_path, small_demos):
+    arguments = ["--env", "smax/3m", "--out", tmp_path / "run"]
+    assert "dm2 record" in refused(capsys, "train", "dm2", *arguments)
+    error = refused(capsys, "train", "ippo", *arguments, "--demos", small_demos)
+    assert "leave demos out" in error
+
+
+def test_demonstrations_that_do_not_fit_or_are_damaged(capsys, tmp_path, small_demos):
+    arguments = ["train", "dm2", "--out", tmp_path / "run", "--demos"]
+    error = refused(capsys, *arguments, small_demos, "--env", "smax/5m_vs_6m")
+    assert "smax/3m" in error
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(small_demos.read_bytes()[:-100])
+    assert str(cut) in refused(capsys, *arguments, cut, "--env", "smax/3m")
+    assert str(cut) in refused(capsys, "inspect", cut)
+    absent = tmp_path / "absent.safetensors"
+    assert str(absent) in refused(capsys, *arguments, absent, "--env", "smax/3m")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_in_use_or_of_another_version(capsys, tmp_path, small_run):
+    arguments = ["train", "ippo", "--env", "smax/3m", "--out"]
+    assert "in use" in refused(capsys, *arguments, small_run.path)
+    assert "not a run" in refused(capsys, "resume", tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    text = (small_run.path / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"dm2_version": "0.1', '"dm2_version": "9.9'))
+    for command in ("resume", "evaluate"):
+        error = refused(capsys, command, other)
+        assert "9.9" in error
+
+
+def test_an_absent_checkpoint_names_the_present_ones(capsys, small_run):
+    error = refused(capsys, "evaluate", small_run.path, "--at", 99999)
+    assert "512" in error
+
+
+def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):
+    assert ".gif" in refused(capsys, "watch", small_run.path, "--out", tmp_path / "x.png")
+
+
+def test_compare_needs_runs(capsys, tmp_path):
+    refused(capsys, "compare")
+    assert str(tmp_path) in refused(capsys, "compare", tmp_path)
+
+
+def test_a_full_disk_exits_with_1(capsys, tmp_path, monkeypatch):
+    from dm2 import checkpoint
+
+    def fail(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_synced", fail)
+    arguments = ["--env", "smax/3m?limit=12", "--steps", 256, *TINY]
+    code, _, err = run(capsys, "train", "ippo", *arguments, "--out", tmp_path / "run")
+    assert code in (1, 2)
+    assert "No space left" in err
+    assert "Traceback" not in err

@@ -1,0 +1,348 @@
+"""One agent on small synthetic trajectories: death, bookkeeping, and the sign of what is learnt."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dm2.agent.imitation import Expert
+from dm2.agent.learner import Carry, Learner, Trajectory
+from dm2.agent.networks import mask_logits
+from dm2.config import PPO, Config, Imitation
+
+T, N, O, A = 6, 4, 5, 3  # noqa: E741
+GAMMA, LAMBDA, HIDDEN = 0.5, 0.5, 8
+# What takes time here is compiling, not running.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def learner(method, **ppo):
+    """One agent's learning rules; an imitator's reward has absorbing states in it."""
+    shared = {"hidden": HIDDEN, "discount": GAMMA, "gae_lambda": LAMBDA, "head_gain": 1.0}
+    settings = {"num_envs": N, "ppo": PPO(**(shared | ppo))}
+    if method == "ippo":
+        return Learner(Config("ippo", "none", **settings), O, A)
+    small = {"hidden": HIDDEN, "updates": 2, "batch": 8, "survival": "absorbing"}
+    imitation = Imitation(coefficient=0.5, task_weight=2.0, reward="softplus", **small)
+    return Learner(Config("dm2", "none", demos="none", imitation=imitation, **settings), O, A)
+
+
+# The steps are too small to move the policy, but every bit of the new state is compared.
+IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
+INIT, UPDATE, ACT = map(compiled, (IMITATING.init, IMITATING.update, IMITATING.act))
+REWARDS = compiled(IMITATING.imitator.rewards)
+POLICY, VALUE = compiled(IMITATING.policy), compiled(IMITATING.value)
+AGENT = INIT(jax.random.PRNGKey(0))
+
+
+def assert_identical(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def differ(a, b):
+    """Whether any number of two trees differs."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return any(np.any(np.asarray(x) != np.asarray(y)) for x, y in pairs)
+
+
+def per_step(text):
+    """Rows are environments in the text, columns steps: `[T, N]` flags, true where 1."""
+    rows = [[mark == "1" for mark in row] for row in text.split()]
+    return jnp.asarray(rows).T
+
+
+# Environment 0 lives through a termination at step 2 and a time limit at 5. 1 dies by step 1, its
+# episode terminates at 3. 2 dies by step 2 and is still dead when the rollout is cut. 3 is dead at
+# first, until its episode is cut by the time limit at 1, and dies by the last step.
+FATES = {
+    "alive": per_step("111111 110011 111000 001111"),
+    "next_alive": per_step("111111 100111 110000 011110"),
+    "starts": per_step("100100 100010 100000 001000"),
+    "terminated": per_step("001000 000100 000000 000000"),
+    "ended": per_step("001001 000100 000000 010000"),
+}
+EVERYONE = {
+    **FATES,
+    "alive": per_step("111111 " * N),
+    "next_alive": per_step("111111 " * N),
+}
+
+
+def random_carry(seed):
+    """A memory in mid-episode."""
+    rng = np.random.default_rng(seed)
+    hidden = [jnp.asarray(rng.normal(size=(N, HIDDEN)), jnp.float32) for _ in range(2)]
+    return Carry(*hidden, jnp.asarray(rng.normal(size=N), jnp.float32))
+
+
+def play(act, agent, carry, observations, legal, alive, starts, key):
+    """Act on given observations; returns actions, log-probabilities and values."""
+
+    def step(carry, xs):
+        key, *now = xs
+        carry, actions, log_probs = act(agent, key, carry, *now)
+        return carry, (actions, log_probs, carry.value)
+
+    keys = jax.random.split(key, len(observations))
+    return jax.lax.scan(step, carry, (keys, observations, legal, alive, starts))[1]
+
+
+PLAY = compiled(lambda *arguments: play(IMITATING.act, AGENT, *arguments))
+
+
+def trajectory(fates, seed=0):
+    """Random observations and rewards, actions by the agent, values held after death."""
+    rng = np.random.default_rng(seed)
+    observations = jnp.asarray(rng.normal(size=(T, N, O)), jnp.float32)
+    legal = jnp.asarray(rng.random((T, N, A)) < 0.7).at[..., 0].set(True)
+    seen = (observations, legal, fates["alive"], fates["starts"])
+    actions, log_probs, values = PLAY(random_carry(seed), *seen, jax.random.PRNGKey(seed))
+    cut = jnp.asarray(rng.normal(size=(T, N)), jnp.float32)
+    following = jnp.concatenate([values[1:], values[-1:]])
+    return Trajectory(
+        observations=observations,
+        legal=legal,
+        actions=actions,
+        log_probs=log_probs,
+        values=values,
+        next_values=jnp.where(fates["ended"] & fates["next_alive"], cut, following),
+        rewards=jnp.asarray(rng.normal(size=(T, N)), jnp.float32),
+        time_left=jnp.broadcast_to(jnp.arange(9, 9 - T, -1)[:, None], (T, N)),
+        **fates,
+    )
+
+
+def expert(seed=1):
+    rows = np.random.default_rng(seed).normal(1.0, 1.0, (10, O))
+    return Expert(jnp.asarray(rows, jnp.float32), jnp.asarray(10), jnp.asarray(0.25))
+
+
+# ---- bookkeeping
+
+
+def test_initialisation_is_determined_by_the_key():
+    assert_identical(INIT(jax.random.PRNGKey(0)), AGENT)
+    other = INIT(jax.random.PRNGKey(1))
+    for part in ("key", "actor", "critic"):
+        assert differ(getattr(other, part), getattr(AGENT, part))
+    assert differ(other.discriminator.params, AGENT.discriminator.params)
+    actor, critic = AGENT.actor["params"], AGENT.critic["params"]
+    assert differ(actor["dense_1"], critic["dense_1"])
+
+
+def test_an_update_advances_the_key_and_is_reproducible():
+    arguments = (trajectory(FATES), random_carry(0), expert())
+    first, metrics = UPDATE(AGENT, *arguments)
+    assert_identical(UPDATE(AGENT, *arguments), (first, metrics))
+    second, _ = UPDATE(first, *arguments)
+    # The keys of three rollouts of three steps and those of learning are all different.
+    keys = [tuple(np.asarray(x.key).tolist()) for x in (AGENT, first, second)]
+    for agent in (AGENT, first, second):
+        keys += [tuple(key) for key in np.asarray(IMITATING.action_keys(agent, 3)).tolist()]
+    assert len(set(keys)) == 12
+    for part in ("actor", "critic", "discriminator", "scale"):
+        assert differ(getattr(first, part), getattr(AGENT, part))
+
+
+def test_acting_is_legal_and_holds_the_value_of_the_dead():
+    rng = np.random.default_rng(2)
+    observations = jnp.asarray(rng.normal(size=(N, O)), jnp.float32)
+    legal = jnp.asarray([[1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
+    alive, starts = jnp.array([1, 0, 1, 0], bool), jnp.array([0, 0, 1, 1], bool)
+    carry = random_carry(3)
+    _, logits = POLICY(AGENT, carry.actor, observations, starts)
+    _, values = VALUE(AGENT, carry.critic, observations, starts)
+    expected = np.asarray(jax.nn.log_softmax(mask_logits(logits, legal)))
+    for seed in range(20):
+        key = jax.random.PRNGKey(seed)
+        after, actions, log_probs = ACT(AGENT, key, carry, observations, legal, alive, starts)
+        assert np.all(np.asarray(legal)[np.arange(N), actions])
+        np.testing.assert_allclose(log_probs, expected[np.arange(N), actions], rtol=1e-5)
+    held = np.where(alive, values, carry.value)
+    np.testing.assert_allclose(after.value, held, rtol=1e-5, atol=1e-6)
+
+
+# ---- what goes into an update
+
+
+def numpy_returns(rewards, path):
+    """Generalised advantages, equation by equation, plus the values."""
+    advantages, after = np.zeros((T, N)), np.zeros(N)
+    for t in reversed(range(T)):
+        bootstrap = np.where(path.terminated[t], 0.0, path.next_values[t])
+        delta = rewards[t] + GAMMA * bootstrap - path.values[t]
+        decay = GAMMA * np.where(path.next_alive[t], LAMBDA, 1.0)
+        after = delta + np.where(path.ended[t], 0.0, decay * after)
+        advantages[t] = np.where(path.alive[t], after, 0.0)
+    return advantages + np.asarray(path.values)
+
+
+def mixed_rewards(agent, path, idle):
+    """2 r_env + r_imitation / 2, with the given idle steps."""
+    imitation = REWARDS(agent.discriminator, path.observations, path.alive, idle)
+    return 2.0 * np.asarray(path.rewards) + 0.5 * np.asarray(imitation)
+
+
+class FakeImitator:
+    """Notes what it is asked; the imitation reward is 1 per idle step."""
+
+    def update(self, state, key, expert, observations, alive, idle):
+        self.updated = (key, expert, observations, alive, idle)
+        return state, {}
+
+    def rewards(self, state, observations, alive, idle):
+        self.rewarded = (observations, alive, idle)
+        return idle.astype(jnp.float32)
+
+
+# `time_left` is 9, 8, 7, 6, 5, 4. Living agents leave by termination in environment 0 at step 2
+# and by death in 1 at step 1, in 2 at step 2 and in 3 at step 5; a time limit takes nothing.
+IDLE = jnp.zeros((T, N), int).at[2, 0].set(7).at[1, 1].set(8).at[2, 2].set(7).at[5, 3].set(4)
+
+
+def test_the_mixed_reward_by_hand():
+    rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
+    fake = rules.imitator = FakeImitator()
+    rewards, _, metrics = rules._mixed_reward(AGENT, jax.random.PRNGKey(0), path, theirs)
+    # 7 + 8 + 7 + 4 = 26 idle steps, over 6 + 4 + 3 + 4 = 17 living ones.
+    assert np.sum(path.alive) == 17
+    assert metrics["imitation_reward"] == pytest.approx(26 / 17)
+    np.testing.assert_allclose(rewards, 2.0 * path.rewards + 0.5 * IDLE, rtol=1e-6)
+    assert_identical(fake.updated[1:], (theirs, path.observations, path.alive, IDLE))
+    assert_identical(fake.rewarded, (path.observations, path.alive, IDLE))
+
+
+def test_the_returns_of_an_update_are_those_of_the_mixed_reward():
+    path = trajectory(FATES)
+    agent, _ = UPDATE(AGENT, path, random_carry(0), expert())
+    living = np.asarray(path.alive)
+    returns = numpy_returns(mixed_rewards(agent, path, IDLE), path)[living]
+    assert agent.scale.mean == pytest.approx(returns.mean(), rel=1e-4)
+    assert agent.scale.std == pytest.approx(returns.std(), rel=1e-4)
+
+
+def test_a_new_policy_starts_where_the_old_one_acted():
+    """Before the first step the ratio is 1 and the critic's predictions are the values of the
+    rollout: memories, resets, minibatches and scales line up."""
+    path = trajectory(EVERYONE)
+    idle = jnp.where(path.terminated, path.time_left, 0)
+    for seed in range(4):  # four ways to draw the minibatches
+        agent = AGENT._replace(key=jax.random.PRNGKey(seed))
+        agent, metrics = UPDATE(agent, path, random_carry(0), expert())
+        assert metrics["approx_kl"] < 1e-6
+        assert metrics["clip_fraction"] == 0.0
+        errors = numpy_returns(mixed_rewards(agent, path, idle), path) - path.values
+        expected = 0.5 * np.mean(np.square(errors / agent.scale.std))
+        assert metrics["value_loss"] == pytest.approx(expected, rel=1e-3)
+    # Another memory at the start of the rollout would be noticed.
+    _, metrics = UPDATE(AGENT, path, random_carry(5), expert())
+    assert metrics["approx_kl"] > 1e-4
+
+
+# ---- death
+
+
+def spoil(path, where):
+    """Other observations, actions and so on at some steps."""
+    rng = np.random.default_rng(4)
+    noise = jnp.asarray(rng.normal(0.0, 1e3, (T, N, O)), jnp.float32)
+    return path._replace(
+        observations=jnp.where(where[..., None], noise, path.observations),
+        legal=jnp.where(where[..., None], ~path.legal, path.legal),
+        actions=jnp.where(where, (path.actions + 1) % A, path.actions),
+        log_probs=jnp.where(where, -50.0, path.log_probs),
+    )
+
+
+def test_dead_steps_change_no_bit_of_the_agent():
+    path, others = trajectory(FATES), (random_carry(0), expert())
+    reference = UPDATE(AGENT, path, *others)
+    assert_identical(UPDATE(AGENT, spoil(path, ~path.alive), *others), reference)
+    # A single living step would be noticed by every part of it.
+    one = jnp.zeros((T, N), bool).at[2, 2].set(True)
+    spoiled, _ = UPDATE(AGENT, spoil(path, one), *others)
+    for part in ("actor_opt", "critic_opt", "discriminator"):
+        assert differ(getattr(spoiled, part), getattr(reference[0], part))
+
+
+def test_the_teams_reward_after_death_counts_within_the_episode():
+    path, others = trajectory(FATES), (random_carry(0), expert())
+    reference, _ = UPDATE(AGENT, path, *others)
+    for step, env, counts in ((3, 1, True), (5, 2, True), (1, 3, False)):
+        rewards = path.rewards.at[step, env].add(10.0)
+        changed, _ = UPDATE(AGENT, path._replace(rewards=rewards), *others)
+        assert differ(changed.actor_opt, reference.actor_opt) == counts
+        assert differ(changed.scale, reference.scale) == counts
+
+
+# ---- learning
+
+STEPS, ENVS, CONTEXTS = 4, 64, 3
+LEARNING = learner("ippo", epochs=4, minibatches=2, learning_rate=1e-2)
+
+
+def contexts(which):
+    """Observations that tell the context: a one-hot code and two constants."""
+    code = jax.nn.one_hot(which, CONTEXTS)
+    return jnp.concatenate([code, jnp.broadcast_to(jnp.array([0.3, -0.2]), (*which.shape, 2))], -1)
+
+
+@compiled
+def iterate(agent, key, right, bonus, single):
+    """Play and learn from one rollout: the reward is 1 for the context's right action, plus the
+    context's bonus. Contexts are drawn anew at every step; episodes last one step if `single`,
+    otherwise all of the rollout."""
+    context_key, act_key = jax.random.split(key)
+    which = jax.random.randint(context_key, (STEPS, ENVS), 0, CONTEXTS)
+    yes = jnp.ones((STEPS, ENVS), bool)
+    first, last = (jnp.arange(STEPS)[:, None] == t for t in (0, STEPS - 1))
+    carry = LEARNING.initial_carry(ENVS)
+    seen = (contexts(which), jnp.ones((STEPS, ENVS, A), bool), yes, yes & (single | first))
+    actions, log_probs, values = play(LEARNING.act, agent, carry, *seen, act_key)
+    path = Trajectory(
+        *seen,
+        actions=actions,
+        log_probs=log_probs,
+        values=values,
+        next_values=jnp.concatenate([values[1:], jnp.zeros((1, ENVS))]),
+        next_alive=yes,
+        rewards=bonus[which] + (actions == right[which]),
+        terminated=yes & (single | last),
+        ended=yes & (single | last),
+        time_left=jnp.zeros((STEPS, ENVS), int),
+    )
+    return LEARNING.update(agent, path, carry, None)[0]
+
+
+def learn(right, bonus, single, updates):
+    """Each context's chance of its right action, and its value, at the start of an episode."""
+    agent = AGENT._replace(discriminator=None)
+    for key in jax.random.split(jax.random.PRNGKey(6), updates):
+        agent = iterate(agent, key, jnp.asarray(right), jnp.asarray(bonus), single)
+    hidden = LEARNING.initial_carry(CONTEXTS)
+    seen = (contexts(jnp.arange(CONTEXTS)), jnp.ones(CONTEXTS, bool))
+    _, logits = POLICY(agent, hidden.actor, *seen)
+    _, values = VALUE(agent, hidden.critic, *seen)
+    chances = jax.nn.softmax(logits)[jnp.arange(CONTEXTS), jnp.asarray(right)]
+    return np.asarray(chances), np.asarray(values)
+
+
+def test_a_bandit_learns_the_action_that_pays():
+    chances, values = learn([1, 1, 1], [0.0, 0.0, 0.0], True, 25)
+    assert np.all(chances > 0.8)
+    # The mean reward is the chance of action 1.
+    np.testing.assert_allclose(values, chances, atol=0.1)
+
+
+def test_actions_rewards_and_values_belong_to_their_observations():
+    bonus = [-5.0, 0.0, 20.0]
+    chances, values = learn([2, 0, 1], bonus, True, 40)
+    assert np.all(chances > 0.8)
+    np.testing.assert_allclose(values, bonus + chances, atol=1.0)
+
+
+def test_actions_and_rewards_belong_to_their_steps_within_an_episode():
+    chances, _ = learn([2, 0, 1], [0.0, 0.0, 0.0], False, 30)
+    assert np.all(chances > 0.8)

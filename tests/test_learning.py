@@ -1,0 +1,40 @@
+"""That teams learn, on the real thing: minutes each. What CI runs instead, one agent on problems
+whose answer is known, is in `test_learner.py`."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from dm2 import Config, compare, record, train
+from dm2.training import train_seeds
+
+
+@pytest.mark.learning
+def test_ippo_improves(tmp_path):
+    """A sign error in the policy's gradient makes the return fall instead."""
+    config = Config("ippo", "smax/3s_vs_3z", steps=300_000, eval_every=10**9, seed=1)
+    records = train(config, tmp_path / "run", quiet=True).read_metrics()
+    returns = [r["mean_return"] for r in records if r["kind"] == "train"]
+    first, last = returns[:3], returns[-3:]
+    assert np.mean(last) > np.mean(first) + 0.04
+    assert ttest_ind(last, first, alternative="greater").pvalue < 0.05
+
+
+@pytest.mark.learning
+def test_dm2_learns_faster_than_ippo(tmp_path):
+    """The claim of the README on its quicker task, three seeds (about ten minutes)."""
+    ippo = Config("ippo", "smax/3s_vs_3z", steps=500_000)
+    expert = train(dataclasses.replace(ippo, seed=100), tmp_path / "expert", quiet=True)
+    record(expert, episodes=300).save(tmp_path / "team.safetensors")
+    demos = str(tmp_path / "team.safetensors")
+    dm2 = dataclasses.replace(ippo, method="dm2", demos=demos)
+    train_seeds(ippo, tmp_path / "runs" / "ippo", 3, quiet=True)
+    train_seeds(dm2, tmp_path / "runs" / "dm2", 3, quiet=True)
+    result = compare([tmp_path / "runs"])["smax/3s_vs_3z"]
+    assert result["dm2"]["final_win_rate"]["mean"] > 0.9
+    assert result["ippo"]["final_win_rate"]["mean"] > 0.9
+    ours = result["dm2"]["steps_to_80"]["values"]
+    theirs = result["ippo"]["steps_to_80"]["values"]
+    assert ttest_ind(ours, theirs, alternative="less").pvalue < 0.05

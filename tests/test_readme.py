@@ -1,0 +1,62 @@
+"""The README's commands and its Python example run as they stand, only smaller."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dm2.cli import main
+
+README = Path(__file__).parent.parent / "README.md"
+SMALLER = ["--num-envs", "8", "--rollout-steps", "16", "--ppo.hidden", "8", "--ppo.epochs", "1"]
+SMALLER += ["--ppo.minibatches", "2", "--eval-every", "256", "--eval-episodes", "2"]
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+def commands():
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.startswith("dm2 ")]
+
+
+def shrink(line):
+    line = re.sub(r"--steps \d+", "--steps 256", line)
+    line = re.sub(r"--checkpoint-steps \d+", "--checkpoint-steps 128", line)
+    line = re.sub(r"--at \d+", "--at 128", line)
+    line = re.sub(r"--episodes \d+", "--episodes 3", line)
+    line = re.sub(r"--seeds \d+", "--seeds 1", line)
+    arguments = shlex.split(line, comments=True)[1:]
+    return arguments + (SMALLER if arguments[0] == "train" else [])
+
+
+def test_the_readme_has_commands():
+    names = [command.split()[1] for command in commands()]
+    assert {"train", "record", "inspect", "compare", "watch", "evaluate", "resume"} <= set(names)
+
+
+def test_the_commands_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for line in commands():
+        if line.split()[1] == "bench":
+            continue  # minutes; its parts are tested elsewhere
+        assert main(shrink(line)) == 0, (line, capsys.readouterr().err)
+
+
+def test_the_python_example_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples = blocks("python")
+    assert examples
+    for example in examples:
+        small = "num_envs=8, rollout_steps=16, eval_episodes=2, ppo=dm2.PPO(hidden=8, epochs=1)"
+        small = re.sub(r"steps=[\d_]+", f"steps=256, {small}", example)
+        small = re.sub(r"episodes=[\d_]+", "episodes=3", small)
+        small = small.replace("eval_episodes=3", "eval_episodes=2")
+        exec(compile(small, str(README), "exec"), {})
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()))
+def test_links_lead_somewhere(path):
+    assert (README.parent / path).exists()

@@ -1,0 +1,231 @@
+"""Runs on disk: what they write, that a killed one resumes bit-identically, that bad input stops
+before anything is touched."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from conftest import SMALL
+from dm2 import PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
+from dm2.training import resume, train_seeds
+
+ENV = "smax/3m?limit=12"
+TINY = PPO(hidden=8, epochs=1, minibatches=2)
+
+
+def dm2_config(demos, steps=1280, **changes):
+    imitation = Imitation(hidden=8, updates=2, batch=16)
+    settings = {"ppo": TINY, "imitation": imitation, **SMALL, **changes}
+    return Config("dm2", ENV, steps=steps, demos=str(demos), **settings)
+
+
+def metrics_of(run):
+    """All records but for what a clock measured."""
+    return [{k: v for k, v in r.items() if k != "steps_per_s"} for r in run.read_metrics()]
+
+
+def arrays_of(run, step):
+    path = run.checkpoint_path(step) / "state.safetensors"
+    return path.read_bytes()
+
+
+def test_a_run_writes_what_it_promises(small_run):
+    assert small_run.steps() == [256, 512]
+    assert small_run.info["environment"]["name"] == ENV
+    assert small_run.info["dm2_version"]
+    records = small_run.read_metrics()
+    evaluated = [r["step"] for r in records if r["kind"] == "eval"]
+    assert evaluated == [0, 256, 512]
+    trained = [r for r in records if r["kind"] == "train"]
+    assert [r["step"] for r in trained] == [128, 256, 384, 512]
+    assert all(len(r["policy_loss"]) == 3 for r in trained)
+    assert list((small_run.path / "tensorboard").iterdir())
+
+
+def test_chosen_checkpoints_outlive_the_newest_few(small_demos, tmp_path):
+    config = dm2_config(small_demos, keep=1, checkpoint_steps=(100, 300))
+    run = train(config, tmp_path / "run", quiet=True)
+    assert run.steps() == [128, 384, 1280]
+
+
+def test_training_twice_gives_the_same_bits(small_demos, tmp_path):
+    config = dm2_config(small_demos, steps=256)
+    one = train(config, tmp_path / "one", quiet=True)
+    two = train(config, tmp_path / "two", quiet=True)
+    other = train(dataclasses.replace(config, seed=1), tmp_path / "three", quiet=True)
+    assert arrays_of(one, 256) == arrays_of(two, 256)
+    assert metrics_of(one) == metrics_of(two)
+    assert arrays_of(one, 256) != arrays_of(other, 256)
+
+
+def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):
+    config = dm2_config(small_demos, steps=256, seed=3)
+    runs = train_seeds(config, tmp_path / "many", 2, quiet=True)
+    assert [run.path.name for run in runs] == ["seed_3", "seed_4"]
+    alone = train(dataclasses.replace(config, seed=4), tmp_path / "alone", quiet=True)
+    assert arrays_of(runs[1], 256) == arrays_of(alone, 256)
+
+
+def test_more_steps_equal_a_longer_run(small_demos, tmp_path):
+    whole = train(dm2_config(small_demos), tmp_path / "whole", quiet=True)
+    part = train(dm2_config(small_demos, steps=512), tmp_path / "part", quiet=True)
+    longer = resume(part.path, 1280, quiet=True)
+    assert arrays_of(longer, 1280) == arrays_of(whole, 1280)
+    # The shorter run also evaluated and saved at its own end, which here fell on a regular step.
+    assert metrics_of(longer) == metrics_of(whole)
+
+
+def start_process(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dm2", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+
+
+def wait_for_metrics(process, path, lines):
+    """Until the run has written so many lines, or has ended."""
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.01)
+
+
+def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(small_demos, tmp_path):
+    steps = 6400
+    whole = train(dm2_config(small_demos, steps), tmp_path / "whole", quiet=True)
+    config = ["--env", ENV, "--demos", str(small_demos), "--steps", str(steps)]
+    config += ["--num-envs", "8", "--rollout-steps", "16", "--eval-every", "256"]
+    config += ["--eval-episodes", "4", "--checkpoint-every", "256", "--ppo.hidden", "8"]
+    config += ["--ppo.epochs", "1", "--ppo.minibatches", "2", "--imitation.hidden", "8"]
+    config += ["--imitation.updates", "2", "--imitation.batch", "16"]
+    path = tmp_path / "killed"
+    chance = random.Random(0)
+    process = start_process(["train", "dm2", *config, "--out", str(path)])
+    kills = 0
+    for lines in (chance.randint(2, 12), chance.randint(20, 40), chance.randint(45, 65)):
+        wait_for_metrics(process, path / "metrics.jsonl", lines)
+        time.sleep(chance.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+        process = start_process(["resume", str(path)])
+    assert process.wait() == 0, process.stderr.read()
+    process.stderr.close()
+    assert kills >= 2
+    resumed = type(whole).open(path)
+    assert resumed.steps() == whole.steps()
+    for step in whole.steps():
+        assert arrays_of(resumed, step) == arrays_of(whole, step)
+    assert metrics_of(resumed) == metrics_of(whole)
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_resume_from(small_demos, tmp_path):
+    path = tmp_path / "run"
+    arguments = ["--env", ENV, "--steps", "1000000", "--num-envs", "8", "--rollout-steps", "16"]
+    arguments += ["--ppo.hidden", "8", "--ppo.epochs", "1", "--ppo.minibatches", "2"]
+    process = start_process(["train", "ippo", *arguments, "--out", str(path)])
+    wait_for_metrics(process, path / "metrics.jsonl", 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    assert "dm2 resume" in message
+    assert "Traceback" not in message
+    from dm2 import load
+
+    run = load(path)
+    assert run.steps()[-1] == run.read_metrics()[-1]["step"]
+
+
+def test_evaluate_reports_every_episode(small_run):
+    result = evaluate(small_run.path, episodes=7)
+    assert result["episodes"] == 7
+    assert result["step"] == 512
+    assert 0 <= result["win_rate"] <= 1
+    assert 0 < result["mean_length"] <= 12
+    assert evaluate(small_run, at=200, episodes=2)["step"] == 256
+    again = evaluate(small_run.path, episodes=7)
+    assert again == result
+
+
+def test_record_keeps_what_happened(small_run):
+    demos = record(small_run, episodes=5)
+    assert len(demos) == 3
+    assert demos.provenance["training_step"] == 512
+    for k in range(3):
+        part = demos[k]
+        assert part.num_episodes == 5
+        assert part.lengths.max() <= 12
+        chosen = np.take_along_axis(part.legal, part.actions[:, None].astype(int), axis=1)
+        assert chosen[part.alive].all()
+    # Episodes are joint: the same lengths and outcomes for every agent.
+    assert all((demos[k].offsets == demos[0].offsets).all() for k in range(3))
+
+
+def test_a_run_in_use_is_refused(small_run):
+    with pytest.raises(InputError, match="in use"):
+        train(small_run.config, small_run.path, quiet=True)
+
+
+def test_demonstrations_that_changed_are_refused(small_run, tmp_path):
+    path = tmp_path / "team.safetensors"
+    record(small_run, episodes=4).save(path)
+    run = train(dm2_config(path, steps=256), tmp_path / "run", quiet=True)
+    record(small_run, episodes=4, seed=1).save(path)
+    with pytest.raises(InputError, match="contents changed"):
+        resume(run.path, 512, quiet=True)
+
+
+def test_demonstrations_of_another_task_are_refused_before_anything_is_written(
+    small_demos, tmp_path
+):
+    config = dataclasses.replace(dm2_config(small_demos), env="smax/8m")
+    with pytest.raises(InputError, match="smax/8m"):
+        train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_while_checkpointing_keeps_the_earlier_checkpoints(
+    small_demos, tmp_path, monkeypatch
+):
+    from dm2 import checkpoint
+
+    written = checkpoint._write_synced
+    calls = []
+
+    def fill_up(path, data):
+        calls.append(path)
+        if len(calls) > 6:
+            raise OSError(28, "No space left on device")
+        written(path, data)
+
+    monkeypatch.setattr(checkpoint, "_write_synced", fill_up)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left"):
+        train(dm2_config(small_demos), tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    whole = train(dm2_config(small_demos), tmp_path / "whole", quiet=True)
+    resumed = resume(tmp_path / "run", quiet=True)
+    assert arrays_of(resumed, 1280) == arrays_of(whole, 1280)
+
+
+def test_no_array_of_the_state_is_left_out_of_a_checkpoint(small_run):
+    from dm2.trainer import Trainer
+
+    like = Trainer(small_run.config).abstract_state()
+    manifest = json.loads((small_run.checkpoint_path(512) / "manifest.json").read_text())
+    assert len(jax.tree.leaves(like)) == len(manifest["leaves"])
+
+
+def test_demonstrations_survive_the_disk(small_demos):
+    assert Demonstrations.load(small_demos).provenance["environment"] == ENV
