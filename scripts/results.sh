@@ -1,39 +1,98 @@
 #!/usr/bin/env bash
-# Make the runs behind the figures: `results.sh learning` (hours on two cores).
-# Interrupted, run it again: finished runs are kept, stopped ones resumed.
+# Make the runs behind the figures: `results.sh study` and `results.sh learning`. Start it once for
+# each core: the processes share the runs out among themselves. Interrupted, start it again:
+# finished runs are kept, stopped ones go on.
 set -euo pipefail
-study=${1:?"usage: results.sh learning"}
-work=${2:-runs/$study}
+what=${1:?"usage: results.sh study|learning [directory]"}
+work=${2:-runs/results}
 mkdir -p "$work"
+cd "$work" # so that config.json names the demonstrations the same way everywhere
 
-train() { # run directory, arguments of dm2 train
+train() { # directory, arguments of dm2 train
     local out=$1
     shift
-    if [ -e "$out/config.json" ]; then dm2 resume "$out"; else dm2 train "$@" --out "$out"; fi
+    mkdir -p "$out"
+    # A run that another process has is passed over.
+    { flock --nonblock 9 || return 0; dm2 train "$@" --out "$out"; } 9>"$out/.lane"
 }
 
-expert() { # task, steps, middling step
-    local task=$1 steps=$2 middling=$3
-    train "$work/experts/$task" ippo --env "smax/$task" --seed 100 --steps "$steps" \
-        --checkpoint-steps "$middling"
-    dm2 record "$work/experts/$task" --at "$steps" --out "$work/${task}_expert.safetensors"
-    dm2 record "$work/experts/$task" --at "$middling" --out "$work/${task}_middling.safetensors"
+expert() { # task, steps: an expert team of seed 100, and its demonstrations
+    local task=$1 steps=$2 out=experts/$1
+    mkdir -p "$out"
+    {
+        flock 9 # the other processes wait here
+        dm2 train ippo --env "smax/$task" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
+            --checkpoint-steps {600..1000..50}000
+        [ -e "${task}_expert.safetensors" ] ||
+            dm2 record "$out/seed_100" --out "${task}_expert.safetensors"
+    } 9>"$out/.lane"
 }
 
-learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a middling team.
-    expert 3s_vs_3z 1000000 400000
-    expert 3s_vs_4z 2000000 800000
-    for seed in 0 1 2 3 4; do
-        for task in 3s_vs_3z:600000 3s_vs_4z:1150000; do
-            local name=${task%:*} steps=${task#*:}
-            local common=(--env "smax/$name" --seed "$seed")
-            train "$work/$name/ippo/seed_$seed" ippo "${common[@]}" --steps "$steps"
-            train "$work/$name/dm2/seed_$seed" dm2 "${common[@]}" --steps "$steps" \
-                --demos "$work/${name}_expert.safetensors"
+middling() { # task: demonstrations of the first checkpoint that wins 45 % of the battles it samples
+    local task=$1 run=experts/$1/seed_100
+    {
+        flock 9
+        [ ! -e "${task}_middling.safetensors" ] || return 0
+        for at in "$run"/checkpoints/*; do
+            at=$((10#$(basename "$at")))
+            if dm2 evaluate "$run" --at "$at" --stochastic --episodes 512 |
+                awk '$1 == "win_rate" { exit !($2 >= 0.45) }'; then
+                dm2 record "$run" --at "$at" --out "${task}_middling.safetensors"
+                return
+            fi
         done
-        train "$work/3s_vs_4z/dm2_middling/seed_$seed" dm2 --env smax/3s_vs_4z --seed "$seed" \
-            --steps 750000 --demos "$work/3s_vs_4z_middling.safetensors"
+    } 9>"experts/$task/.lane"
+}
+
+cell() { # task, walls, steps, form, survival, coefficient: three seeds of DM² for the study
+    local env=smax/$1
+    [ "$2" = safe ] || env+="?walls=$2"
+    train "study/$1/$2/$4_$5_$6" dm2 --env "$env" --seed 200 --seeds 3 --steps "$3" \
+        --demos "$1_expert.safetensors" --imitation.reward "$4" --imitation.survival "$5" \
+        --imitation.coefficient "$6"
+}
+
+study() { # Reward form × treatment of death × walls × coefficient.
+    local tasks=(3s_vs_3z:350000 3s_vs_4z:500000) task steps walls form survival coefficient
+    expert 3s_vs_3z 1000000
+    expert 3s_vs_4z 2000000
+    for walls in safe lethal; do
+        for task in "${tasks[@]}"; do
+            steps=${task#*:} task=${task%:*}
+            train "study/$task/$walls/ippo" ippo --seed 200 --seeds 3 --steps "$steps" \
+                --env "smax/$task$([ $walls = safe ] || echo "?walls=$walls")"
+            for form in logit softplus log; do
+                for survival in centred none absorbing; do
+                    cell "$task" "$walls" "$steps" "$form" "$survival" 0.05
+                done
+            done
+        done
+    done
+    for task in "${tasks[@]}"; do
+        for coefficient in 0.02 0.1 0.01 0.2; do
+            cell "${task%:*}" safe "${task#*:}" logit centred "$coefficient"
+        done
+        for form in logit softplus; do
+            cell "${task%:*}" safe "${task#*:}" "$form" none 0.02
+            cell "${task%:*}" lethal "${task#*:}" "$form" none 0.02
+            cell "${task%:*}" lethal "${task#*:}" "$form" centred 0.02
+        done
     done
 }
 
-"$study"
+learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a middling team.
+    local task steps seed
+    expert 3s_vs_3z 1000000
+    expert 3s_vs_4z 2000000
+    middling 3s_vs_4z
+    for task in 3s_vs_3z:600000 3s_vs_4z:1600000; do
+        steps=${task#*:} task=${task%:*}
+        train "learning/$task/ippo" ippo --env "smax/$task" --seeds 5 --steps "$steps"
+        train "learning/$task/dm2" dm2 --env "smax/$task" --seeds 5 --steps "$steps" \
+            --demos "${task}_expert.safetensors"
+    done
+    train learning/3s_vs_4z/dm2_middling dm2 --env smax/3s_vs_4z --seeds 5 --steps 1600000 \
+        --demos 3s_vs_4z_middling.safetensors
+}
+
+"$what"

@@ -75,6 +75,20 @@ def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):
     assert arrays_of(runs[1], 256) == arrays_of(alone, 256)
 
 
+def test_an_interrupted_sweep_goes_on(small_demos, tmp_path):
+    config = dm2_config(small_demos, steps=256, seed=3)
+    train(config, tmp_path / "seed_3", quiet=True)
+    made = (tmp_path / "seed_3" / "config.json").read_bytes()
+    runs = train_seeds(config, tmp_path, 2, quiet=True)
+    assert [run.steps()[-1] for run in runs] == [256, 256]
+    assert (tmp_path / "seed_3" / "config.json").read_bytes() == made
+
+    other = dataclasses.replace(config, steps=512)
+    with pytest.raises(InputError, match="seed_3: holds a run with other settings"):
+        train_seeds(dataclasses.replace(other, seed=2), tmp_path, 2, quiet=True)
+    assert not (tmp_path / "seed_2").exists()
+
+
 def test_more_steps_equal_a_longer_run(small_demos, tmp_path):
     whole = train(dm2_config(small_demos), tmp_path / "whole", quiet=True)
     part = train(dm2_config(small_demos, steps=512), tmp_path / "part", quiet=True)

@@ -45,7 +45,11 @@ def train(
     config: Annotated[Config, arg(name="")],
     out: Annotated[Path, arg(help="Directory of the run, new; with --seeds, of all of them.")],
     seeds: Annotated[
-        int | None, arg(help="Train this many seeds, from --seed on, into OUT/seed_<n>.")
+        int | None,
+        arg(
+            help="Train this many seeds, from --seed on, into OUT/seed_<n>; those already there "
+            "go on where they stopped."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

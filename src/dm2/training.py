@@ -19,7 +19,7 @@ from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.errors import InputError
 from dm2.progress import Reporter
-from dm2.runs import RunDirectory
+from dm2.runs import CONFIG, RunDirectory
 from dm2.trainer import Trainer, TrainState, load_experts, trainer_for
 
 __all__ = ["resume", "train", "train_seeds"]
@@ -51,14 +51,24 @@ def train_seeds(
     config: Config, out: str | Path, seeds: int, *, quiet: bool = False
 ) -> list[RunDirectory]:
     """Train `seeds` runs, seeds `config.seed`, `config.seed + 1`, …, into `out/seed_<n>`,
-    one after another, compiling once."""
+    one after another, compiling once.
+
+    Runs that are already there go on where they stopped, so a sweep that was cut short is
+    finished by the same call. Raises InputError, before any training, if one of them has other
+    settings, and otherwise what `train` and `resume` raise.
+    """
     if seeds < 1:
         raise InputError(f"seeds = {seeds}: must be a whole number above 0")
-    runs = []
-    for seed in range(config.seed, config.seed + seeds):
-        one = dataclasses.replace(config, seed=seed)
-        runs.append(train(one, Path(out) / f"seed_{seed}", quiet=quiet))
-    return runs
+    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(seeds)]
+    paths = [Path(out) / f"seed_{one.seed}" for one in configs]
+    begun = [(path / CONFIG).exists() for path in paths]
+    for one, path, there in zip(configs, paths, begun, strict=True):
+        if there and RunDirectory.open(path).config != one:
+            raise InputError(f"{path}: holds a run with other settings; choose another --out")
+    return [
+        resume(path, quiet=quiet) if there else train(one, path, quiet=quiet)
+        for one, path, there in zip(configs, paths, begun, strict=True)
+    ]
 
 
 def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -> RunDirectory:
