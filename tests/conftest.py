@@ -1,4 +1,9 @@
+from pathlib import Path
+
+import jax
 import pytest
+
+from dm2.trainer import forget_programs
 
 SMALL = {
     "num_envs": 8,
@@ -7,6 +12,15 @@ SMALL = {
     "eval_episodes": 4,
     "checkpoint_every": 256,
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory_maps():
+    """Compiled programs go before they exhaust a process's memory maps (65530 on Linux)."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        forget_programs()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 before anything is touched."""
 
 import dataclasses
+import gc
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 from conftest import SMALL
 from dm2 import PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
+from dm2.trainer import Trainer
 from dm2.training import resume, train_seeds
 
 ENV = "smax/3m?limit=12"
@@ -65,6 +68,16 @@ def test_training_twice_gives_the_same_bits(small_demos, tmp_path):
     assert arrays_of(one, 256) == arrays_of(two, 256)
     assert metrics_of(one) == metrics_of(two)
     assert arrays_of(one, 256) != arrays_of(other, 256)
+
+
+def test_a_trainer_takes_its_programs_along():
+    # Else a long sweep in one process runs out of memory maps and crashes.
+    trainer = Trainer(Config("ippo", ENV, ppo=TINY, **SMALL))
+    trainer.init(jax.numpy.uint32(0))
+    gone = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert gone() is None
 
 
 def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):

@@ -17,7 +17,7 @@ from dm2.envs import Environment, make
 from dm2.rollout import Outcome, RolloutState, collect, play, start
 from dm2.team import Team
 
-__all__ = ["TrainState", "Trainer", "load_experts", "trainer_for"]
+__all__ = ["TrainState", "Trainer", "forget_programs", "load_experts", "trainer_for"]
 
 
 class TrainState(NamedTuple):
@@ -50,9 +50,14 @@ class Trainer:
         self.env = env or make(config.env)
         spec = self.env.spec
         self.team = Team(Learner(config, spec.observation_size, spec.num_actions), spec.num_agents)
+        # Compiled here, not by decorators, whose programs would outlive the trainer: each takes
+        # hundreds of memory maps, of which Linux gives a process 65530.
+        self.init = jax.jit(self._init)
+        self.iterate = jax.jit(self._iterate, donate_argnums=0)
+        self.evaluate = jax.jit(self._evaluate, static_argnames=("episodes", "greedy"))
+        self.record = jax.jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def init(self, seed: UInt32[Array, ""]) -> TrainState:
+    def _init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step. Streams of the seed: 0 agents, 1 first resets,
         2 iterations, 3 evaluations."""
         key = jax.random.PRNGKey(seed)
@@ -60,8 +65,7 @@ class Trainer:
         rollout = start(self.env, self.team, jax.random.fold_in(key, 1), self.config.num_envs)
         return TrainState(agents, rollout, jnp.zeros((), jnp.int32))
 
-    @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def iterate(
+    def _iterate(
         self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
     ) -> tuple[TrainState, dict[str, Any]]:
         """One rollout and the updates on it. Metrics are per agent `[K]`, or sums over episodes."""
@@ -75,8 +79,7 @@ class Trainer:
         metrics = {"agents": metrics, "episodes": episodes._asdict()}
         return TrainState(agents, rollout, state.iteration + 1), metrics
 
-    @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-    def evaluate(
+    def _evaluate(
         self,
         agents: AgentState,
         seed: UInt32[Array, ""],
@@ -90,8 +93,7 @@ class Trainer:
         outcome, _ = play(self.env, self.team, agents, key, episodes, greedy=greedy)
         return outcome
 
-    @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
-    def record(
+    def _record(
         self,
         agents: AgentState,
         key: UInt32[Array, "2"],
@@ -131,6 +133,12 @@ def trainer_for(config: Config) -> Trainer:
             keep=1,
         )
     )
+
+
+def forget_programs() -> None:
+    """Frees the compiled programs of all trainers that are not in use."""
+    _shared.cache_clear()
+    jax.clear_caches()
 
 
 @functools.lru_cache(maxsize=8)
