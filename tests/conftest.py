@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import jax
 import pytest
 
 from dm2.trainer import forget_programs

@@ -40,8 +40,6 @@ def test_the_readme_has_commands():
 def test_the_commands_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for line in commands():
-        if line.split()[1] == "bench":
-            continue  # minutes; its parts are tested elsewhere
         assert main(shrink(line)) == 0, (line, capsys.readouterr().err)
 
 

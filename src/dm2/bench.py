@@ -1,5 +1,6 @@
 """How fast this machine trains: simulator alone, IPPO, DM², and what the processor could do."""
 
+import dataclasses
 import resource
 import sys
 import time
@@ -50,10 +51,9 @@ def _simulator(env: Environment, repeats: int) -> float:
     return steps / _best_seconds(lambda: run(key), repeats)
 
 
-def _training(config: Config, env: Environment, repeats: int) -> float:
+def _training(trainer: Trainer, repeats: int) -> float:
     """Environment steps a second of whole iterations."""
-    trainer = Trainer(config, env)
-    experts = _made_up_experts(env) if config.imitates else None
+    experts = _made_up_experts(trainer.env) if trainer.config.imitates else None
     seed = jnp.uint32(0)
     state = trainer.init(seed)
 
@@ -63,7 +63,7 @@ def _training(config: Config, env: Environment, repeats: int) -> float:
         return metrics
 
     jax.block_until_ready(iterate())
-    return config.iteration_steps / _best_seconds(iterate, repeats)
+    return trainer.config.iteration_steps / _best_seconds(iterate, repeats)
 
 
 def _made_up_experts(env: Environment) -> Expert:
@@ -85,34 +85,38 @@ def _update_flops(config: Config, env: Environment) -> float:
     return 3.0 * forward * samples
 
 
-def measure(env_name: str, iterations: int) -> dict[str, Any]:
+def measure(
+    env_name: str, iterations: int, num_envs: int = 128, rollout_steps: int = 128
+) -> dict[str, Any]:
     """All figures in one process, each the best of `iterations` after one warm-up.
 
     `first_update_s` counts from the import of this module to the end of the first IPPO
-    iteration, compilation included.
+    iteration, compilation included; `peak_rss_mib` is the most memory that the process held while
+    it trained, IPPO first, then DM². Raises InputError for counts that are not above 0 and for an
+    unknown environment.
     """
     if iterations < 1:
         raise InputError(f"iterations = {iterations}: must be a whole number above 0")
     env = make(env_name)
-    ippo = Config("ippo", env_name)
-    dm2 = Config("dm2", env_name, demos="made up")
-    trainer = Trainer(ippo, env)
-    state = trainer.init(jnp.uint32(0))
-    jax.block_until_ready(trainer.iterate(state, jnp.uint32(0), None))
+    settings = Config("ippo", env_name, num_envs=num_envs, rollout_steps=rollout_steps)
+    ippo = Trainer(settings, env)
+    state = ippo.init(jnp.uint32(0))
+    jax.block_until_ready(ippo.iterate(state, jnp.uint32(0), None))
     first = time.monotonic() - _BEGUN
-    ippo_rate = _training(ippo, env, iterations)
-    dm2_rate = _training(dm2, env, iterations)
-    update = _update_seconds(trainer, iterations)
+    ippo_rate = _training(ippo, iterations)
+    imitating = dataclasses.replace(settings, method="dm2", demos="made up")
+    dm2_rate = _training(Trainer(imitating, env), iterations)
     # Linux counts in KiB, macOS in bytes.
     unit = 2**10 if sys.platform == "darwin" else 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit / 2**10
+    update = _update_seconds(ippo, iterations)
     return {
         "environment": env.spec.name,
         "simulator_steps_per_s": _simulator(env, iterations),
         "ippo_steps_per_s": ippo_rate,
         "dm2_steps_per_s": dm2_rate,
         "first_update_s": first,
-        "update_gflops": _update_flops(ippo, env) / update / 1e9,
+        "update_gflops": _update_flops(ippo.config, env) / update / 1e9,
         "matmul_peak_gflops": _matmul_gflops(iterations),
         "peak_rss_mib": peak,
     }

@@ -171,12 +171,14 @@ def doctor(json: Json = False) -> None:
 def bench(
     env: Annotated[str, arg(help="Environment to measure on.")] = "smax/5m_vs_6m",
     iterations: Annotated[int, arg(help="Timed iterations of each program.")] = 3,
+    num_envs: Annotated[int, arg(help="Parallel environments in training.")] = 128,
+    rollout_steps: Annotated[int, arg(help="Steps per environment between updates.")] = 128,
     json: Json = False,
 ) -> None:
     """Measure this machine: simulator, IPPO and DM² in environment steps a second."""
     from dm2.bench import measure
 
-    _report(measure(env, iterations), json)
+    _report(measure(env, iterations, num_envs, rollout_steps), json)
 
 
 _COMMANDS = {

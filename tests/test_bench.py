@@ -1,0 +1,54 @@
+"""`dm2 bench`: its figures are of this machine, its arithmetic is right."""
+
+import time
+
+import pytest
+
+from dm2 import Config, make
+from dm2.bench import _best_seconds, _update_flops
+from test_cli import refused, run_json
+
+KEYS = {
+    "environment",
+    "simulator_steps_per_s",
+    "ippo_steps_per_s",
+    "dm2_steps_per_s",
+    "first_update_s",
+    "update_gflops",
+    "matmul_peak_gflops",
+    "peak_rss_mib",
+}
+
+
+def test_bench_measures(capsys):
+    small = ("--env", "smax/3m?limit=12", "--num-envs", 8, "--rollout-steps", 16)
+    result = run_json(capsys, "bench", *small, "--iterations", 2)
+    assert set(result) == KEYS
+    assert result.pop("environment") == "smax/3m?limit=12"
+    assert all(value > 0 for value in result.values())
+    assert result["update_gflops"] < result["matmul_peak_gflops"]
+    assert result["simulator_steps_per_s"] > result["ippo_steps_per_s"]
+    assert 100 < result["peak_rss_mib"] < 32_000
+
+
+def test_the_shortest_run_counts():
+    naps = iter([0.05, 0.01, 0.05])
+    assert 0.01 <= _best_seconds(lambda: time.sleep(next(naps)), 3) < 0.05
+
+
+def test_operations_of_an_update():
+    # 3m: 75 numbers observed, 8 actions. Multiply-adds of one state through one network:
+    # dense 75 x 64 + 64 x 64, GRU 3 gates x (64 x 64 of input + 64 x 64 of state), head.
+    network = 75 * 64 + 64 * 64 + 3 * (64 * 64 + 64 * 64)
+    actor, critic = network + 64 * 8, network + 64 * 1
+    spec = make("smax/3m").spec
+    assert (spec.observation_size, spec.num_actions) == (75, 8)
+    # Forward once and backward twice that, 2 operations each, 4 epochs, 3 agents.
+    expected = 3 * 2 * (actor + critic) * 4 * 3 * 128 * 128
+    assert _update_flops(Config("ippo", "smax/3m"), make("smax/3m")) == expected
+
+
+@pytest.mark.parametrize("flag", ["--iterations", "--num-envs", "--rollout-steps"])
+def test_counts_must_be_positive(capsys, flag):
+    error = refused(capsys, "bench", "--env", "smax/3m", flag, 0)
+    assert f"{flag[2:].replace('-', '_')} = 0" in error
