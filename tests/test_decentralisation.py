@@ -346,7 +346,7 @@ def test_an_iteration_lets_nothing_but_behaviour_reach_the_others():
     state = TrainState(random_agents(team, 0), worlds, jnp.int32(0))
     changed = state._replace(agents=differently_minded(state.agents, 1))
     experts = case_of("dm2", "loop").inputs.experts
-    iterate = quick_jit(functools.partial(Trainer.iterate.__wrapped__, Trainer(settings, env)))
+    iterate = quick_jit(Trainer(settings, env)._iterate)
     before, metrics = iterate(state, seed, experts)
     after, metrics_after = iterate(changed, seed, change_agent(experts, 1))
     results = (before.agents, before.rollout.carry, metrics["agents"])
@@ -430,7 +430,7 @@ def reachable(*roots: str) -> set[str]:
 
 def test_nothing_centralised_is_reachable_from_decentralised_learning():
     found = reachable("dm2.trainer")
-    assert {"dm2.agent.gru", "dm2.team", "dm2.rollout", "dm2.envs.smax"} <= found
+    assert {"dm2.agent.gru", "dm2.team", "dm2.rollout", "dm2.envs.battle.smax"} <= found
     assert not [name for name in found if within(name, "centralised")]
     above = {"dm2.team", "dm2.rollout", "dm2.trainer", "dm2.envs", "dm2.demos"}
     assert not reachable("dm2.agent.learner") & above

@@ -30,9 +30,9 @@ NAMES, CODES = 64, 32
 class ToyState(NamedTuple):
     """`code`: the joint action that led here, `a0 + 3 a1 + 9 a2`, dead agents' actions as 0."""
 
-    name: Int[Array, ""]
-    time: Int[Array, ""]
-    code: Int[Array, ""]
+    name: Int[Array, " N"]
+    time: Int[Array, " N"]
+    code: Int[Array, " N"]
 
 
 class ToyEnv:
@@ -43,42 +43,42 @@ class ToyEnv:
     def __init__(self, name: int | None = None) -> None:
         self.name = name
 
-    def reset(self, key: UInt32[Array, "2"]) -> tuple[ToyState, Observation]:
-        """Begin an episode."""
-        drawn = jax.random.randint(key, (), 0, NAMES)
-        name = drawn if self.name is None else jnp.asarray(self.name, drawn.dtype)
-        state = ToyState(name, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-        return state, self._observe(state)
+    def reset(self, key: UInt32[Array, "2"], num_envs: int) -> ToyState:
+        """Begin episodes."""
+        drawn = jax.random.randint(key, (num_envs,), 0, NAMES)
+        name = drawn if self.name is None else jnp.full_like(drawn, self.name)
+        return ToyState(name, jnp.zeros_like(drawn), jnp.zeros_like(drawn))
 
     def step(
-        self, key: UInt32[Array, "2"], state: ToyState, actions: Int[Array, " K"]
+        self, key: UInt32[Array, "2"], state: ToyState, actions: Int[Array, "K N"]
     ) -> tuple[ToyState, Step]:
         """One step; the reward is `27 time + code`, never an ending."""
         counted = jnp.where(_alive(state), actions, 0).astype(jnp.int32)
-        code = jnp.sum(counted * jnp.array([1, 3, 9]))
+        code = jnp.sum(counted * jnp.array([[1], [3], [9]]), axis=0)
         following = ToyState(state.name, state.time + 1, code)
         fate = state.name % 3
         over = following.time >= jnp.array(LENGTH)[fate]
         return following, Step(
-            observation=self._observe(following),
             reward=(27 * state.time + code).astype(jnp.float32),
             terminated=over & (fate != 2),
             truncated=over & (fate == 2),
             won=over & jnp.array(WON)[fate],
         )
 
-    def _observe(self, state: ToyState) -> Observation:
+    def observe(self, state: ToyState) -> Observation:
+        """Who, when, which episode, what was done last; the state: the last three."""
         agents, alive = jnp.arange(3), _alive(state)
-        shared = jnp.stack([state.time, state.name / NAMES, state.code / CODES])
-        local = jnp.concatenate([agents[:, None], jnp.tile(shared, (3, 1))], axis=1)
+        shared = jnp.stack([state.time, state.name / NAMES, state.code / CODES], axis=1)
+        who = jnp.broadcast_to(agents[:, None, None], (*alive.shape, 1))
+        local = jnp.concatenate([who, jnp.tile(shared, (3, 1, 1))], axis=2)
         # A living agent has two legal actions, a dead one only the first.
-        forbidden = (agents + state.time)[:, None] % 3 == agents
-        legal = jnp.where(alive[:, None], ~forbidden, agents == 0)
+        forbidden = (agents[:, None] + state.time)[..., None] % 3 == agents
+        legal = jnp.where(alive[..., None], ~forbidden, agents == 0)
         return Observation(local.astype(jnp.float32), legal, alive, shared.astype(jnp.float32))
 
 
-def _alive(state: ToyState) -> Bool[Array, " K"]:
-    return state.time < jnp.array(DEATH)[state.name % 3]
+def _alive(state: ToyState) -> Bool[Array, "K N"]:
+    return state.time < jnp.array(DEATH)[state.name % 3].T
 
 
 def quick_jit(function: Callable) -> Callable:

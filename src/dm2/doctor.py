@@ -13,7 +13,7 @@ from dm2.version import __version__
 
 __all__ = ["examine"]
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "jaxmarl", "numpy", "safetensors", "tyro")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "safetensors", "tyro")
 _OPTIONAL = ("imageio-ffmpeg",)
 
 

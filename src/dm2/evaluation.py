@@ -87,9 +87,9 @@ def record(
         key = jax.random.fold_in(jax.random.PRNGKey(seed), index)
         parts.append(jax.device_get(trainer.record(agents, key, batch, greedy)))
     outcome = jax.tree.map(lambda *x: np.concatenate(x)[:episodes], *[p[0] for p in parts])
-    # Recorded time first, kept episode first.
+    # Recorded [time, agent, episode], kept [episode, time, agent].
     local, legal, alive, actions = (
-        np.concatenate([np.swapaxes(part, 0, 1) for part in field])[:episodes]
+        np.concatenate([np.moveaxis(part, 2, 0) for part in field])[:episodes]
         for field in zip(*[kept[:4] for _, kept in parts], strict=True)
     )
     spec = trainer.env.spec
@@ -133,10 +133,10 @@ def watch(
     if not isinstance(env, Renderable):
         raise InputError(f"env = {env.spec.name!r}: cannot be drawn; choose a smax environment")
     key = jax.random.PRNGKey(seed)
-    outcome, kept = jax.device_get(trainer.record(agents, key, 1, not stochastic, True))
-    length = int(outcome.length[0])
-    frames = [env.frame(jax.tree.map(lambda x: x[0], kept.first))]
-    frames += [env.frame(jax.tree.map(lambda x, t=t: x[t, 0], kept.env)) for t in range(length)]
+    outcome, kept = trainer.record(agents, key, 1, not stochastic, True)
+    first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
+    frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
+    frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]
     won = "won" if outcome.won[0] else "not won"
     title = f"{run.config.method} {env.spec.name}, {step:,} steps"
-    return render(jax.device_get(frames), env, Path(out), title=title, outcome=won)
+    return render(frames, env, Path(out), title=title, outcome=won)

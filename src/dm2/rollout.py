@@ -25,12 +25,12 @@ __all__ = [
 
 
 class Worlds(NamedTuple):
-    """`N` environments in progress; all leaves lead with `N`."""
+    """`N` environments in progress."""
 
     env: Any
-    observation: Observation
+    """The environments' state; every leaf ends with `N`."""
     starts: Bool[Array, " N"]
-    """The observation opens an episode."""
+    """An episode opens here."""
     time: Int[Array, " N"]
     """Steps taken in the episode."""
     returns: Float[Array, " N"]
@@ -56,21 +56,21 @@ class Episodes(NamedTuple):
 class Recording(NamedTuple):
     """Complete episodes, one per environment, padded to `T` steps."""
 
-    local: Float[Array, "T N K O"]
-    legal: Bool[Array, "T N K A"]
-    alive: Bool[Array, "T N K"]
-    actions: Int[Array, "T N K"]
+    local: Float[Array, "T K N O"]
+    legal: Bool[Array, "T K N A"]
+    alive: Bool[Array, "T K N"]
+    actions: Int[Array, "T K N"]
     env: Any = None
-    """Environment states that each step led to, before any reset; None if not asked for."""
+    """Environment states `[T, ..., N]` that each step led to, before any reset; None if not asked
+    for."""
     first: Any = None
-    """The environment states `[N, ...]` in which the episodes began; None if not asked for."""
+    """The environment states `[..., N]` in which the episodes began; None if not asked for."""
 
 
 def _reset(env: Environment, key: UInt32[Array, "2"], num_envs: int) -> Worlds:
-    state, observation = jax.vmap(env.reset)(jax.random.split(key, num_envs))
-    zeros = jnp.zeros(num_envs, jnp.int32)
     starts = jnp.ones(num_envs, bool)
-    return Worlds(state, observation, starts, zeros, jnp.zeros(num_envs))
+    time = jnp.zeros(num_envs, jnp.int32)
+    return Worlds(env.reset(key, num_envs), starts, time, jnp.zeros(num_envs))
 
 
 def start(env: Environment, team: Team, key: UInt32[Array, "2"], num_envs: int) -> RolloutState:
@@ -83,12 +83,6 @@ def _per_agent(x: Array, num_agents: int) -> Array:
     return jnp.broadcast_to(x, (num_agents, *x.shape))
 
 
-def _lead_with_agents(observation: Observation) -> tuple[Array, Array, Array]:
-    """`local`, `legal` and `alive`, `[N, K, ...]` to `[K, N, ...]`."""
-    parts = (observation.local, observation.legal, observation.alive)
-    return tuple(jnp.moveaxis(x, 1, 0) for x in parts)  # pyright: ignore[reportReturnType]
-
-
 def _advance(
     env: Environment, worlds: Worlds, actions: Int[Array, "K N"], key: UInt32[Array, "2"]
 ) -> tuple[Worlds, Step, Any]:
@@ -96,21 +90,14 @@ def _advance(
 
     Returns what to go on from, the outcome, and the environment states before any reset.
     """
-    num_envs = actions.shape[1]
     step_key, reset_key = jax.random.split(key)
-    keys = jax.random.split(step_key, num_envs)
-    state, step = jax.vmap(env.step)(keys, worlds.env, actions.T)
+    state, step = env.step(step_key, worlds.env, actions)
     ended = step.terminated | step.truncated
-    returns = worlds.returns + step.reward
-    going = Worlds(state, step.observation, jnp.zeros_like(ended), worlds.time + 1, returns)
+    going = Worlds(state, jnp.zeros_like(ended), worlds.time + 1, worlds.returns + step.reward)
 
     def restart(worlds: Worlds) -> Worlds:
-        fresh = _reset(env, reset_key, num_envs)
-
-        def pick(new: Array, old: Array) -> Array:
-            return jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        return jax.tree.map(pick, fresh, worlds)
+        fresh = _reset(env, reset_key, actions.shape[1])
+        return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, worlds)
 
     return jax.lax.cond(jnp.any(ended), restart, lambda worlds: worlds, going), step, state
 
@@ -125,21 +112,21 @@ def collect(
     """
     num_agents, limit = env.spec.num_agents, env.spec.episode_limit
 
-    def bootstrap(carry: Carry, observation: Observation) -> Float[Array, "K N"]:
-        local, _, alive = _lead_with_agents(observation)
-        _, value = team.value(agents, carry.critic, local, jnp.zeros_like(alive))
-        return jnp.where(alive, value, carry.value)
+    def bootstrap(carry: Carry, seen: Observation) -> Float[Array, "K N"]:
+        blank = jnp.zeros_like(seen.alive)
+        _, value = team.value(agents, carry.critic, seen.local, blank)
+        return jnp.where(seen.alive, value, carry.value)
 
     def step(state: RolloutState, keys):
         env_key, agent_keys = keys
         worlds, carry = state
-        local, legal, alive = _lead_with_agents(worlds.observation)
+        local, legal, alive, _ = env.observe(worlds.env)
         starts = _per_agent(worlds.starts, num_agents)
         carry, actions, log_probs = team.act(agents, agent_keys, carry, local, legal, alive, starts)
-        following, outcome, _ = _advance(env, worlds, actions, env_key)
+        following, outcome, arrived = _advance(env, worlds, actions, env_key)
         cut = jax.lax.cond(
             jnp.any(outcome.truncated),
-            lambda: bootstrap(carry, outcome.observation),
+            lambda: bootstrap(carry, env.observe(arrived)),
             lambda: jnp.zeros_like(carry.value),
         )
         ended = outcome.terminated | outcome.truncated
@@ -152,7 +139,7 @@ def collect(
             log_probs=log_probs,
             values=carry.value,
             next_values=cut,
-            next_alive=outcome.observation.alive.T,
+            next_alive=env.observe(arrived).alive,  # the rest is not computed
             rewards=_per_agent(outcome.reward, num_agents),
             terminated=_per_agent(outcome.terminated, num_agents),
             ended=_per_agent(ended, num_agents),
@@ -169,7 +156,7 @@ def collect(
     env_keys = jax.random.split(key, steps)
     agent_keys = jnp.moveaxis(team.action_keys(agents, steps), 1, 0)
     state, (rows, episodes) = jax.lax.scan(step, state, (env_keys, agent_keys))
-    last = bootstrap(state.carry, state.worlds.observation)
+    last = bootstrap(state.carry, env.observe(state.worlds.env))
     following = jnp.concatenate([rows.values[1:], last[None]])
     rows = rows._replace(next_values=jnp.where(rows.ended, rows.next_values, following))
     trajectory = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rows)
@@ -215,10 +202,10 @@ def play(
         memory: Array = carry[1]
         outcome: Outcome = carry[2]
         over: Array = carry[3]
-        local, legal, _ = _lead_with_agents(worlds.observation)
+        seen = env.observe(worlds.env)
         starts = _per_agent(worlds.starts, num_agents)
-        memory, logits = team.policy(agents, memory, local, starts)
-        logits = mask_logits(logits, legal)
+        memory, logits = team.policy(agents, memory, seen.local, starts)
+        logits = mask_logits(logits, seen.legal)
         sample = jax.random.categorical(jax.random.fold_in(act_key, time), logits)
         actions = jnp.argmax(logits, axis=-1) if greedy else sample
         following, result, arrived = _advance(
@@ -230,8 +217,7 @@ def play(
             jnp.where(ended, worlds.returns + result.reward, outcome.returns),
             jnp.where(ended, worlds.time + 1, outcome.length),
         )
-        seen = worlds.observation
-        kept = (seen.local, seen.legal, seen.alive, actions.T, arrived if record_env else None)
+        kept = (seen.local, seen.legal, seen.alive, actions, arrived if record_env else None)
         return (following, memory, outcome, over | ended), kept
 
     first = worlds.env if record_env else None
@@ -252,15 +238,24 @@ def play(
     return outcome, None
 
 
-def random_steps(env: Environment, key: UInt32[Array, "2"], num_envs: int, steps: int) -> Worlds:
-    """Step environments with uniformly random legal actions: the simulator alone."""
+def random_steps(
+    env: Environment, key: UInt32[Array, "2"], num_envs: int, steps: int
+) -> tuple[Worlds, Observation]:
+    """Step environments with uniformly random legal actions: the simulator alone, observations
+    (but for the global state) included. Returns where they are and what is seen there."""
 
-    def step(worlds: Worlds, key: UInt32[Array, "2"]) -> tuple[Worlds, None]:
+    def step(carry: tuple[Worlds, Observation], key: UInt32[Array, "2"]):
+        worlds, seen = carry
         act_key, env_key = jax.random.split(key)
-        _, legal, _ = _lead_with_agents(worlds.observation)
-        actions = jax.random.categorical(act_key, mask_logits(jnp.zeros(legal.shape), legal))
-        return _advance(env, worlds, actions, env_key)[0], None
+        logits = mask_logits(jnp.zeros(seen.legal.shape), seen.legal)
+        actions = jax.random.categorical(act_key, logits)
+        worlds, _, _ = _advance(env, worlds, actions, env_key)
+        return (worlds, observe(worlds)), None
+
+    def observe(worlds: Worlds) -> Observation:
+        return env.observe(worlds.env)._replace(state=jnp.zeros((num_envs, 0)))
 
     reset_key, steps_key = jax.random.split(key)
     worlds = _reset(env, reset_key, num_envs)
-    return jax.lax.scan(step, worlds, jax.random.split(steps_key, steps))[0]
+    carry = (worlds, observe(worlds))
+    return jax.lax.scan(step, carry, jax.random.split(steps_key, steps))[0]

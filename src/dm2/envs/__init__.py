@@ -20,7 +20,7 @@ __all__ = [
 
 def list_environments() -> tuple[str, ...]:
     """Every name that `make` takes, without options."""
-    from dm2.envs.smax import SCENARIOS
+    from dm2.envs.battle.scenarios import SCENARIOS
 
     return tuple(f"smax/{scenario}" for scenario in SCENARIOS)
 
@@ -37,7 +37,7 @@ def make(name: str) -> Environment:
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
-    from dm2.envs.smax import Smax
+    from dm2.envs.battle.smax import Smax
 
     return Smax(base.removeprefix("smax/"), **_options(name, query))
 

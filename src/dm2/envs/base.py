@@ -1,4 +1,4 @@
-"""The environment contract: functional, unbatched, team-stacked arrays."""
+"""The environment contract: functional, batched, team-stacked arrays."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,36 +12,35 @@ __all__ = ["EnvSpec", "Environment", "Frame", "Observation", "Renderable", "Step
 
 
 class Observation(NamedTuple):
-    """What the team perceives at one instant.
+    """What `N` teams perceive at one instant.
 
     `K` agents, `O` observation features, `A` actions, `S` state features.
     """
 
-    local: Float[Array, "K O"]
+    local: Float[Array, "K N O"]
     """Each agent's own observation: all that a decentralised agent ever sees."""
-    legal: Bool[Array, "K A"]
+    legal: Bool[Array, "K N A"]
     """Legal actions. Every row has at least one, also for a dead agent."""
-    alive: Bool[Array, " K"]
+    alive: Bool[Array, "K N"]
     """Whether the agent still acts. A dead agent's action is ignored."""
-    state: Float[Array, " S"]
+    state: Float[Array, "N S"]
     """Global state, for centralised baselines only."""
 
 
 class Step(NamedTuple):
-    """The outcome of one joint action.
+    """The outcome of one joint action in each of `N` environments.
 
-    An environment never resets itself: `observation` is always the successor, so at an episode's
-    end it is the final observation, and `rollout` does the reset.
+    An environment never resets itself: the state that comes with this is always the successor,
+    and `rollout` does the reset.
     """
 
-    observation: Observation
-    reward: Float[Array, ""]
+    reward: Float[Array, " N"]
     """The team's shared reward for this step."""
-    terminated: Bool[Array, ""]
+    terminated: Bool[Array, " N"]
     """The task ended; nothing follows, so the value of what follows is zero."""
-    truncated: Bool[Array, ""]
+    truncated: Bool[Array, " N"]
     """The time limit cut the episode; its value must be bootstrapped. Never with `terminated`."""
-    won: Bool[Array, ""]
+    won: Bool[Array, " N"]
     """The task ended in success, read from the environment's own state."""
 
 
@@ -63,32 +62,45 @@ class EnvSpec:
 
 @runtime_checkable
 class Environment(Protocol):
-    """A cooperative task for `spec.num_agents` agents; pure functions of their arguments."""
+    """A cooperative task for `spec.num_agents` agents, many copies side by side.
+
+    Pure functions of their arguments. A state is a pytree of arrays whose last axis is the
+    environment's, so that `jnp.where(ended, fresh, old)` resets those that ended; no environment
+    sees another's part of it.
+    """
 
     spec: EnvSpec
 
-    def reset(self, key: UInt32[Array, "2"]) -> tuple[Any, Observation]:
-        """Start an episode; returns the environment state (a pytree of arrays)."""
+    def reset(self, key: UInt32[Array, "2"], num_envs: int) -> Any:
+        """Start an episode in each of `num_envs` environments; returns their state."""
         ...
 
     def step(
-        self, key: UInt32[Array, "2"], state: Any, actions: Int[Array, " K"]
+        self, key: UInt32[Array, "2"], state: Any, actions: Int[Array, "K N"]
     ) -> tuple[Any, Step]:
-        """Apply one joint action. Dead agents' actions are ignored."""
+        """Apply one joint action in every environment. Dead agents' actions are ignored."""
+        ...
+
+    def observe(self, state: Any) -> Observation:
+        """What the teams perceive in this state: apart from `step`, to be computed only of states
+        that somebody acts in."""
         ...
 
 
 class Frame(NamedTuple):
-    """One drawable instant of a battle of `U` units, allies first."""
+    """One drawable instant of battles of `U` units, allies first.
 
-    position: Float[AnyArray, "U 2"]
+    Shapes of one battle; `Renderable.frame` adds a last axis, the environment's.
+    """
+
+    position: Float[AnyArray, "*batch U 2"]
     """Map units, origin at the lower left."""
-    health: Float[AnyArray, " U"]
+    health: Float[AnyArray, "*batch U"]
     """Fraction of the unit's full health, 0 to 1."""
-    alive: Bool[AnyArray, " U"]
-    target: Int[AnyArray, " U"]
+    alive: Bool[AnyArray, "*batch U"]
+    target: Int[AnyArray, "*batch U"]
     """Index of the unit being attacked, -1 for none."""
-    kind: Int[AnyArray, " U"]
+    kind: Int[AnyArray, "*batch U"]
     """Index into `unit_names`."""
 
 

@@ -1,0 +1,212 @@
+"""JaxMARL's SMAX (0.2.0), the reference of our battles: the same states, orders and randomness.
+
+JaxMARL is needed, as the `dev` extra installs it.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dm2.envs import Observation, Step
+from dm2.envs.battle import enemy
+from dm2.envs.battle.engine import MOVES, Units, directions
+from dm2.envs.battle.scenarios import SCENARIOS
+from dm2.envs.battle.smax import Noise, Smax, SmaxState
+
+__all__ = ["Reference", "differences", "random_states"]
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """JaxMARL's import prints, and sets `sys.stdout` back to `sys.__stdout__` on the way."""
+    names = ("stdout", "stderr", "__stdout__", "__stderr__")
+    old = {name: getattr(sys, name) for name in names}
+    for name in names:
+        setattr(sys, name, io.StringIO())
+    try:
+        yield
+    finally:
+        for name, stream in old.items():
+            setattr(sys, name, stream)
+
+
+class Reference:
+    """JaxMARL's environment of a scenario, and the way between its states and ours."""
+
+    def __init__(self, scenario: str, lethal_walls: bool) -> None:
+        with _quiet_import():
+            from jaxmarl.environments.smax import HeuristicEnemySMAX
+            from jaxmarl.environments.smax.smax_env import Scenario
+        layout = SCENARIOS[scenario]
+        self.num_allies, self.num_enemies = len(layout.allies), len(layout.enemies)
+        kinds = jnp.array(layout.allies + layout.enemies, jnp.uint8)
+        theirs = Scenario(kinds, self.num_allies, self.num_enemies, layout.random, layout.random)
+        # Its time limit is never reached.
+        self.env: Any = HeuristicEnemySMAX(
+            scenario=theirs, walls_cause_death=lethal_walls, max_steps=2**30
+        )
+
+    def noise(self, key: jax.Array) -> Noise:
+        """The numbers that JaxMARL draws from `key` in one step of one battle."""
+        tick, units = self.env.time_per_step, self.num_allies + self.num_enemies
+        key, action_key = jax.random.split(key)
+
+        def draw(key: jax.Array) -> jax.Array:  # as `jax.random.choice` does
+            return jax.random.uniform(jax.random.split(key)[0])
+
+        def deviate(key: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            key, tick_key = jax.random.split(key)
+            keys = jax.random.split(tick_key, units)
+            uniform = jax.vmap(lambda k: jax.random.uniform(k, minval=-tick, maxval=2 * tick))
+            return key, uniform(keys)
+
+        draws = jax.vmap(draw)(jax.random.split(action_key, self.num_enemies))
+        ticks = self.env.world_steps_per_env_step
+        return Noise(jax.lax.scan(deviate, key, None, length=ticks)[1], draws)
+
+    def import_states(self, env: Smax, state: SmaxState) -> Any:
+        """Our battles as JaxMARL's states, whose leaves begin with the battle axis."""
+        return jax.vmap(self._import, in_axes=-1)(
+            state._replace(kinds=env.unit_types(state)), jnp.stack(directions(state.actions))
+        )
+
+    def _import(self, state: SmaxState, moves: jax.Array) -> Any:
+        _, blank = self.env.reset(jax.random.PRNGKey(0))
+        inner = blank.state.replace(
+            unit_positions=jnp.stack([state.units.x, state.units.y], axis=-1),
+            unit_alive=state.units.health > 0,
+            unit_health=state.units.health,
+            unit_types=state.kinds.astype(blank.state.unit_types.dtype),
+            unit_weapon_cooldowns=state.units.cooldown,
+            prev_movement_actions=moves.T,
+            prev_attack_actions=jnp.where(state.actions >= MOVES, state.actions, 0),
+            step=state.time,
+        )
+        memory = blank.enemy_policy_state.replace(
+            default_target=jnp.stack([state.memory.goal_x, state.memory.goal_y], axis=-1),
+            last_attacked_enemy=state.memory.target,
+        )
+        return blank.replace(state=inner, enemy_policy_state=memory)
+
+    def step(self, key: jax.Array, state: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
+        """One step of one battle: the state it leads to and the reward."""
+        orders = {name: actions[i] for i, name in enumerate(self.env.agents)}
+        _, state, rewards, _, _ = self.env.step_env(key, state, orders)
+        return state, rewards[self.env.agents[0]]
+
+    def observe(self, state: Any) -> Observation:
+        """What the allies of one battle perceive."""
+        seen, legal = self.env.get_obs(state), self.env.get_avail_actions(state)
+        names = self.env.agents
+        return Observation(
+            jnp.stack([seen[name] for name in names]),
+            jnp.stack([legal[name] for name in names]).astype(bool),
+            state.state.unit_alive[: self.num_allies],
+            self.env.get_world_state(state),
+        )
+
+
+def random_states(env: Smax, rng: np.random.Generator, count: int) -> SmaxState:
+    """`count` battles in any state: crowded and scattered, at and beyond walls, units dead, out of
+    sight and exactly in line, weapons ready and cooling."""
+    state = env.reset(jax.random.PRNGKey(rng.integers(2**31)), count)
+    units, num_allies = len(state.actions), env.num_allies
+    shape = (units, count)
+    crowd = rng.choice([1.5, 4.0, 16.0], count)  # half of the width of the crowd
+    centre = rng.uniform(0, 32, (2, count))
+    x, y = centre[:, None] + crowd * rng.uniform(-1, 1, (2, *shape))
+    # In some battles on a grid, so that distances tie and units stand on one another.
+    grid = rng.random(count) < 0.25
+    x, y = np.where(grid, np.round(x), x), np.where(grid, np.round(y), y)
+    inside = rng.random(count) < 0.8
+    x, y = (np.where(inside, np.clip(v, 0, 32), v) for v in (x, y))
+    full = np.asarray(state.units.health)
+    health = full * np.where(rng.random(shape) < 0.2, 0.0, rng.uniform(0.02, 1, shape))
+    cooldown = np.where(rng.random(shape) < 0.5, 0.0, rng.uniform(-0.5, 1.5, shape))
+    last = MOVES + np.where(np.arange(units)[:, None] < num_allies, units - num_allies, num_allies)
+    target = rng.integers(-1, num_allies, (units - num_allies, count))
+    goal = rng.uniform(0, 32, (2, units - num_allies, count))
+    as_float = [jnp.asarray(v, jnp.float32) for v in (x, y, health, cooldown, *goal)]
+    return state._replace(
+        units=Units(*as_float[:4]),
+        memory=enemy.Memory(jnp.asarray(target, jnp.int32), *as_float[4:]),
+        actions=jnp.asarray(rng.integers(0, last, shape), jnp.int32),
+        time=jnp.asarray(rng.integers(0, 50, count), jnp.int32),
+    )
+
+
+def differences(scenario: str, lethal_walls: bool, count: int, seed: int) -> dict[str, float]:
+    """Worst absolute difference to JaxMARL by quantity, over `count` random states, random legal
+    or illegal orders and the same random numbers; before and after one step."""
+    env = Smax(scenario, walls="lethal" if lethal_walls else "safe")
+    reference, rng = Reference(scenario, lethal_walls), np.random.default_rng(seed)
+    state = random_states(env, rng, count)
+    orders = rng.integers(0, env.spec.num_actions, (env.num_allies, count))
+    orders = jnp.asarray(orders, jnp.int32)
+    keys = jax.random.split(jax.random.PRNGKey(seed), count)
+
+    def theirs(key: jax.Array, before: Any, orders: jax.Array):
+        after, reward = reference.step(key, before, orders)
+        return reference.observe(before), after, reward, reference.observe(after)
+
+    def ours(keys: jax.Array, state: SmaxState, orders: jax.Array):
+        noise = jax.vmap(reference.noise, out_axes=-1)(keys)
+        after, step = env.step_with(noise, state, orders)
+        return env.observe(state), after, step, env.observe(after)
+
+    quick = {"xla_backend_optimization_level": 0}
+    run = jax.jit(jax.vmap(theirs, in_axes=(0, 0, -1)), compiler_options=quick)
+    seen, after, reward, seen_after = run(keys, reference.import_states(env, state), orders)
+    mine = jax.jit(ours, compiler_options=quick)(keys, state, orders)
+    return _compare(mine, (seen, after.state, after.enemy_policy_state, reward, seen_after))
+
+
+def _compare(
+    mine: tuple[Observation, SmaxState, Step, Observation], theirs: tuple
+) -> dict[str, float]:
+    seen, state, step, seen_after = mine
+    their_seen, inner, memory, reward, their_seen_after = theirs
+    units, alive = state.units, state.units.alive
+    allies = len(seen.alive)
+    foes = alive[allies:]  # a dead enemy's orders and memory mean nothing
+    moves = jnp.stack(directions(state.actions), axis=-1)
+    attacks = jnp.where(state.actions >= MOVES, state.actions, 0)
+    goals = jnp.stack([state.memory.goal_x, state.memory.goal_y], axis=-1)
+    their_alive = inner.unit_alive.T
+    won = their_alive[:allies].any(0) & ~their_alive[allies:].any(0)
+    over = ~(their_alive[:allies].any(0) & their_alive[allies:].any(0))
+    pairs = {
+        "position": (jnp.stack([units.x, units.y], -1), jnp.swapaxes(inner.unit_positions, 0, 1)),
+        "health": (units.health, inner.unit_health.T),
+        "cooldown": (units.cooldown, inner.unit_weapon_cooldowns.T),
+        "alive": (alive, their_alive),
+        "move": (moves[alive], jnp.swapaxes(inner.prev_movement_actions, 0, 1)[alive]),
+        "attack": (attacks[alive], inner.prev_attack_actions.T[alive]),
+        "memory": (state.memory.target[foes], memory.last_attacked_enemy.T[foes]),
+        "goal": (goals[foes], jnp.swapaxes(memory.default_target, 0, 1)[foes]),
+        "reward": (step.reward, reward),
+        "won": (step.won, won),
+        "terminated": (step.terminated, over),
+    }
+    for name, a, b in (("", seen, their_seen), ("next ", seen_after, their_seen_after)):
+        local, legal, alive_allies = (jnp.swapaxes(part, 0, 1) for part in b[:3])
+        b = Observation(local, legal, alive_allies, b.state)
+        pairs |= {
+            f"{name}observation": (a.local, b.local),
+            f"{name}legal": (a.legal, b.legal),
+            f"{name}alive allies": (a.alive, b.alive),
+            f"{name}state": (a.state, b.state),
+        }
+    found = {}
+    for name, (a, b) in pairs.items():
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if a.shape != b.shape:
+            raise ValueError(f"{name}: shapes {a.shape} and {b.shape}")
+        found[name] = float(np.max(np.abs(a - b), initial=0.0))
+    return found

@@ -1,0 +1,1 @@
+"""Battles of two small teams: one vectorised engine, rule sets on top of it."""

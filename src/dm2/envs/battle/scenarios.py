@@ -1,0 +1,84 @@
+"""Unit types and scenarios of SMAX (JaxMARL 0.2.0), with the numbers of its source."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["SCENARIOS", "SMAX_UNITS", "Scenario", "UnitTypes"]
+
+MARINE, MARAUDER, STALKER, ZEALOT, ZERGLING, HYDRALISK = range(6)
+_DEFAULT_LIMIT = 100
+
+
+class UnitTypes(NamedTuple):
+    """One entry per unit type. Lengths in map units, times in seconds."""
+
+    names: tuple[str, ...]
+    speed: np.ndarray
+    damage: np.ndarray
+    attack_range: np.ndarray
+    """From centre to centre."""
+    sight: np.ndarray
+    radius: np.ndarray
+    health: np.ndarray
+    cooldown: np.ndarray
+    """Between two attacks."""
+
+
+def _numbers(*values: int | float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+SMAX_UNITS = UnitTypes(
+    names=("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk"),
+    speed=_numbers(3.15, 2.25, 4.13, 3.15, 4.13, 3.15),
+    damage=_numbers(9, 10, 13, 8, 5, 12),
+    attack_range=_numbers(5, 6, 6, 2, 2, 5),
+    sight=_numbers(9, 10, 10, 9, 8, 9),
+    radius=_numbers(0.375, 0.5625, 0.625, 0.5, 0.375, 0.625),
+    health=_numbers(45, 125, 160, 150, 35, 80),
+    cooldown=_numbers(0.61, 1.07, 1.87, 0.86, 0.5, 0.59),
+)
+
+
+class Scenario(NamedTuple):
+    """Who fights whom, and for how long."""
+
+    allies: tuple[int, ...]
+    """Unit types, indices into `UnitTypes`."""
+    enemies: tuple[int, ...]
+    limit: int
+    """Episode limit, environment steps."""
+    random: bool = False
+    """Unit types and starting positions are drawn for each battle, as in SMACv2."""
+
+
+def _mixed(stalkers: int, zealots: int) -> tuple[int, ...]:
+    return (STALKER,) * stalkers + (ZEALOT,) * zealots
+
+
+def _marines(count: int) -> tuple[int, ...]:
+    return (MARINE,) * count
+
+
+SCENARIOS: dict[str, Scenario] = {
+    # The paper's five tasks, with SMAC's episode limits.
+    "5m_vs_6m": Scenario(_marines(5), _marines(6), 70),
+    "8m_vs_9m": Scenario(_marines(8), _marines(9), 120),
+    "3s_vs_3z": Scenario(_mixed(3, 0), _mixed(0, 3), 150),
+    "3s_vs_4z": Scenario(_mixed(3, 0), _mixed(0, 4), 200),
+    "3s_vs_5z": Scenario(_mixed(3, 0), _mixed(0, 5), 250),
+    # JaxMARL's other scenarios, with its limit.
+    "3m": Scenario(_marines(3), _marines(3), _DEFAULT_LIMIT),
+    "8m": Scenario(_marines(8), _marines(8), _DEFAULT_LIMIT),
+    "25m": Scenario(_marines(25), _marines(25), _DEFAULT_LIMIT),
+    "10m_vs_11m": Scenario(_marines(10), _marines(11), _DEFAULT_LIMIT),
+    "27m_vs_30m": Scenario(_marines(27), _marines(30), _DEFAULT_LIMIT),
+    "2s3z": Scenario(_mixed(2, 3), _mixed(2, 3), _DEFAULT_LIMIT),
+    "3s5z": Scenario(_mixed(3, 5), _mixed(3, 5), _DEFAULT_LIMIT),
+    "3s5z_vs_3s6z": Scenario(_mixed(3, 5), _mixed(3, 6), _DEFAULT_LIMIT),
+    "6h_vs_8z": Scenario((HYDRALISK,) * 6, _mixed(0, 8), _DEFAULT_LIMIT),
+    "smacv2_5_units": Scenario(_marines(5), _marines(5), _DEFAULT_LIMIT, random=True),
+    "smacv2_10_units": Scenario(_marines(10), _marines(10), _DEFAULT_LIMIT, random=True),
+    "smacv2_20_units": Scenario(_marines(20), _marines(20), _DEFAULT_LIMIT, random=True),
+}
