@@ -72,11 +72,9 @@ def main(scenarios: list[str]) -> None:
         rates = [BATTLES * STEPS / min(taken) for taken in times]
         layout = SCENARIOS[scenario]
         pairs = (len(layout.allies) + len(layout.enemies)) ** 2
-        print(
-            f"{scenario:<16} {rates[0]:>11,.0f} ({compiling[0]:4.1f} s)  {rates[1]:>11,.0f} "
-            f"({compiling[1]:4.1f} s)  {rates[0] / rates[1]:5.1f}  {1e9 / rates[0] / pairs:6.1f} ns",
-            flush=True,
-        )
+        cells = [f"{rate:>11,.0f} ({s:4.1f} s)" for rate, s in zip(rates, compiling, strict=True)]
+        ratio, cost = rates[0] / rates[1], 1e9 / rates[0] / pairs
+        print(f"{scenario:<16} {'  '.join(cells)}  {ratio:5.1f}  {cost:6.1f} ns", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import Reference, differences, random_states
 
 from dm2.envs import Environment, Observation, Renderable, Step, list_environments, make
 from dm2.envs.battle.engine import Rules, Traits, Units, fight, separate
 from dm2.envs.battle.scenarios import SMAX_UNITS
 from dm2.errors import InputError
+from reference import Reference, differences, random_states
 from toy_env import ToyEnv, quick_jit
 
 SAFE = "smax/3s_vs_4z"

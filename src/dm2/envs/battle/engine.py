@@ -68,17 +68,20 @@ class Traits(NamedTuple):
     @classmethod
     def of(cls, types: UnitTypes, kinds: Int[Array, "U N"] | np.ndarray) -> "Traits":
         """Looks up `kinds`; fixed ones, a NumPy array `[U]`, become constants of the program."""
-        columns = types[1:]
+
+        def look_up(column: np.ndarray) -> Array:
+            if isinstance(kinds, np.ndarray):
+                return jnp.asarray(column[kinds])[:, None]
+            values = jnp.zeros(kinds.shape)
+            for kind, value in enumerate(column):
+                values = jnp.where(kinds == kind, value, values)
+            return values
+
+        found = {field: look_up(getattr(types, field)) for field in cls._fields[:-1]}
         if isinstance(kinds, np.ndarray):
-            return cls(
-                *(jnp.asarray(c[kinds])[:, None] for c in columns), jnp.asarray(kinds)[:, None]
-            )
-        is_type = [kinds == t for t in range(len(types.names))]
-        traits = cls(
-            *(sum(jnp.where(m, v, 0.0) for m, v in zip(is_type, c, strict=True)) for c in columns),
-            kinds,
-        )
-        return jax.lax.optimization_barrier(traits)  # looked up once, not once for each pair
+            return cls(**found, kind=jnp.asarray(kinds)[:, None])
+        # Looked up once, not once for each pair of units.
+        return jax.lax.optimization_barrier(cls(**found, kind=kinds))
 
 
 class Rules(NamedTuple):
