@@ -83,7 +83,7 @@ class Imitation:
     """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
     task_weight: float = 1.0
     """Weight of the environment's reward; 0 is pure imitation."""
-    reward: RewardForm = "logit"
+    reward: RewardForm = "softplus"
     """With l = logit D and D = P(expert | o): `logit` = l, `softplus` = -log(1 - D),
     `log` = log D; `paper` is the paper's -log D in its own convention, D = P(policy | o),
     hence the same number as `softplus`."""
