@@ -2,8 +2,16 @@
 # Draw every figure and table of the docs from the committed metrics.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for study in results/*/; do
-    name=$(basename "$study")
-    dm2 compare "$study" --out "docs/figures/$name.png" >"docs/figures/$name.txt"
+
+draw() { # name, runs
+    local name=$1
+    shift
+    dm2 compare "$@" --out "docs/figures/$name.png" >"docs/figures/$name.txt"
     echo "docs/figures/$name.png and .txt"
+}
+
+draw learning results/learning
+for form in logit softplus log; do
+    draw "study_$form" results/study/*/*/{ippo,"$form"_{none,centred,absorbing}_0.05}
 done
+draw study_coefficient results/study/*/safe/{ippo,softplus_centred_*}

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Make the runs behind the figures: `results.sh study` and `results.sh learning`. Start it once for
 # each core: the processes share the runs out among themselves. Interrupted, start it again:
-# finished runs are kept, stopped ones go on.
+# finished runs are kept, stopped ones go on. `results.sh collect` then copies the metrics to
+# results/, of the study the evaluations only.
 set -euo pipefail
-what=${1:?"usage: results.sh study|learning [directory]"}
+what=${1:?"usage: results.sh study|learning|collect [directory]"}
+results=$(dirname "$(realpath "$0")")/../results
 work=${2:-runs/results}
 mkdir -p "$work"
 cd "$work" # so that config.json names the demonstrations the same way everywhere
@@ -68,7 +70,7 @@ study() { # Reward form × treatment of death × walls, then the coefficient of 
             done
         done
     done
-    for coefficient in 0.02 0.1 0.2; do
+    for coefficient in 0.02 0.1; do
         for task in "${tasks[@]}"; do
             cell "${task%:*}" safe "${task#*:}" softplus centred "$coefficient"
         done
@@ -88,6 +90,20 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
     done
     train learning/3s_vs_4z/dm2_middling dm2 --env smax/3s_vs_4z --seeds 5 --steps 1600000 \
         --demos 3s_vs_4z_middling.safetensors
+}
+
+collect() {
+    local run
+    for run in {study,learning}/*/*/seed_* study/*/*/*/seed_*; do
+        [ -e "$run/metrics.jsonl" ] || continue
+        mkdir -p "$results/$run"
+        cp "$run/config.json" "$results/$run/"
+        if [[ $run = study/* ]]; then
+            grep '"kind": "eval"' "$run/metrics.jsonl" >"$results/$run/metrics.jsonl"
+        else
+            cp "$run/metrics.jsonl" "$results/$run/"
+        fi
+    done
 }
 
 "$what"
