@@ -114,11 +114,16 @@ class Reference:
 
 def random_states(env: Smax, rng: np.random.Generator, count: int) -> SmaxState:
     """`count` battles in any state: crowded and scattered, at and beyond walls, units dead, out of
-    sight and exactly in line, weapons ready and cooling."""
+    sight and exactly in line, weapons ready and cooling.
+
+    Large teams get more room. Where many units stand nearly on one spot, the direction of a push
+    hangs on the last bit, and the order of a sum decides who goes where.
+    """
     state = env.reset(jax.random.PRNGKey(rng.integers(2**31)), count)
     units, num_allies = len(state.actions), env.num_allies
     shape = (units, count)
-    crowd = rng.choice([1.5, 4.0, 16.0], count)  # half of the width of the crowd
+    room = np.sqrt(max(units / 11, 1))
+    crowd = rng.choice([1.5 * room, 4.0 * room, 16.0], count)  # half of the width of the crowd
     centre = rng.uniform(0, 32, (2, count))
     x, y = centre[:, None] + crowd * rng.uniform(-1, 1, (2, *shape))
     # In some battles on a grid, so that distances tie and units stand on one another.
