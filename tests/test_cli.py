@@ -77,6 +77,9 @@ def test_train_then_everything_else(capsys, tmp_path, small_demos):
     assert methods["ippo"]["runs"] == 2
     assert {"steps_to_50", "steps_to_80", "area", "final_win_rate"} <= methods["dm2"].keys()
     assert figure.stat().st_size > 10_000
+    named = run_json(capsys, "compare", out / "ippo", out / "dm2", "--labels", "A", "B")
+    assert set(named["smax/3m?limit=12"]) == {"A", "B"}
+    assert "labels" in refused(capsys, "compare", out, "--labels", "A", "B")
     film = tmp_path / "battle.gif"
     run_json(capsys, "watch", out / "dm2", "--out", film)
     assert film.read_bytes()[:3] == b"GIF"

@@ -124,6 +124,10 @@ def inspect(
 def compare(
     runs: Annotated[Positional[tuple[Path, ...]], arg(help="Run directories, or parents of them.")],
     out: Annotated[Path | None, arg(help="Draw the learning curves: .png, .pdf or .svg.")] = None,
+    labels: Annotated[
+        tuple[str, ...],
+        arg(help="Names of the groups, one for each of RUNS; by default method and settings."),
+    ] = (),
     json: Json = False,
 ) -> None:
     """Compare methods over seeds: learning curves, steps to 50 % and 80 %, area, final win rate."""
@@ -132,11 +136,11 @@ def compare(
 
     if not runs:
         raise InputError("runs: none given; name run directories, or parents of them")
-    result = compare_runs(runs)
+    result = compare_runs(runs, labels or None)
     if out is not None:
         from dm2.studies.plots import learning_curves
 
-        learning_curves(runs, out)
+        learning_curves(runs, out, labels or None)
     if json:
         _report(result, json)
         return
