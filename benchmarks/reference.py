@@ -122,7 +122,7 @@ def random_states(env: Smax, rng: np.random.Generator, count: int) -> SmaxState:
     state = env.reset(jax.random.PRNGKey(rng.integers(2**31)), count)
     units, num_allies = len(state.actions), env.num_allies
     shape = (units, count)
-    room = np.sqrt(max(units / 11, 1))
+    room = max(units / 11, 1)
     crowd = rng.choice([1.5 * room, 4.0 * room, 16.0], count)  # half of the width of the crowd
     centre = rng.uniform(0, 32, (2, count))
     x, y = centre[:, None] + crowd * rng.uniform(-1, 1, (2, *shape))

@@ -24,17 +24,20 @@ def test_ippo_improves(tmp_path):
 
 @pytest.mark.learning
 def test_dm2_learns_faster_than_ippo(tmp_path):
-    """The claim of the README on its quicker task, three seeds (about ten minutes)."""
-    ippo = Config("ippo", "smax/3s_vs_3z", steps=500_000)
-    expert = train(dataclasses.replace(ippo, seed=100), tmp_path / "expert", quiet=True)
-    record(expert, episodes=300).save(tmp_path / "team.safetensors")
-    demos = str(tmp_path / "team.safetensors")
-    dm2 = dataclasses.replace(ippo, method="dm2", demos=demos)
+    """The claim of the README on its harder task, three seeds (about ten minutes): DM² wins
+    reliably after 0.55 M steps, when IPPO has hardly begun."""
+    ippo = Config("ippo", "smax/3s_vs_4z", steps=550_000)
+    long = dataclasses.replace(ippo, seed=100, steps=1_300_000)
+    expert = train(long, tmp_path / "expert", quiet=True)
+    demos = record(expert, episodes=500)
+    assert demos.provenance["win_rate"] > 0.8
+    demos.save(tmp_path / "team.safetensors")
+    dm2 = dataclasses.replace(ippo, method="dm2", demos=str(tmp_path / "team.safetensors"))
     train_seeds(ippo, tmp_path / "runs" / "ippo", 3, quiet=True)
     train_seeds(dm2, tmp_path / "runs" / "dm2", 3, quiet=True)
-    result = compare([tmp_path / "runs"])["smax/3s_vs_3z"]
-    assert result["dm2"]["final_win_rate"]["mean"] > 0.9
-    assert result["ippo"]["final_win_rate"]["mean"] > 0.9
-    ours = result["dm2"]["steps_to_80"]["values"]
-    theirs = result["ippo"]["steps_to_80"]["values"]
-    assert ttest_ind(ours, theirs, alternative="less").pvalue < 0.05
+    result = compare([tmp_path / "runs"])["smax/3s_vs_4z"]
+    assert result["dm2"]["steps_to_80"]["censored"] == 0
+    assert result["ippo"]["steps_to_80"]["censored"] == 3
+    low, _ = result["dm2"]["area"]["interval"]
+    _, high = result["ippo"]["area"]["interval"]
+    assert low > high + 0.1
