@@ -51,7 +51,7 @@ class EnvSpec:
     name: str
     """The name that `dm2.make` takes, options included."""
     version: str
-    """Implementation and its version, for example `jaxmarl 0.2.0`."""
+    """Implementation and its version, for example `smax 0.2.0`."""
     num_agents: int
     observation_size: int
     num_actions: int
