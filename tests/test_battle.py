@@ -378,6 +378,22 @@ def test_attacks_are_simultaneous_and_take_time():
     np.testing.assert_allclose(after.cooldown[:, 0], [cooling, -0.5, cooling], atol=1e-5)
 
 
+def test_exactly_at_its_range_a_weapon_does_not_reach():
+    traits, units = engine_units([[1, 1], [6, 1]], [45, 45])  # marines reach less than 5
+    attack = jnp.full((2, 1), ATTACK, jnp.int32)
+    after = fight(Rules(ticks=1), traits, units, attack, jnp.zeros((1, 2, 1)), 1)
+    assert after.health[:, 0].tolist() == [45, 45]
+    assert after.cooldown[:, 0].tolist() == [-1 / 16] * 2
+
+
+def test_cooldowns_vary_by_minus_one_to_two_world_steps():
+    noise = make("smax/3m").noise(key(0), 2000)
+    assert noise.deviations.shape == (8, 6, 2000)
+    low, high, mean = (float(f(noise.deviations)) for f in (jnp.min, jnp.max, jnp.mean))
+    np.testing.assert_allclose([low, high, mean], [-1 / 16, 2 / 16, 0.5 / 16], atol=2e-3)
+    assert (noise.draws.min() >= 0) and (noise.draws.max() < 1)
+
+
 # ---- agreement with JaxMARL
 
 QUANTITIES = 19
