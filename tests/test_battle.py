@@ -483,8 +483,11 @@ def test_drawn_units_and_places_are_those_of_smacv2():
     places = jax.vmap(reference.env.position_generator.generate)(jax.random.split(key(1), 4000))
     x, y = env._surround_or_reflect(key(2), 4000)
     for unit in (0, 3, 7):
-        for mine, other in ((x, 0), (y, 1)):
-            a, b = np.sort(np.asarray(mine[unit])), np.sort(np.asarray(places[:, unit, other]))
+        mine = np.stack([x[unit], y[unit]])
+        other = np.asarray(places[:, unit]).T
+        # Along the axes and, for the corners, along a diagonal.
+        for direction in ([1, 0], [0, 1], [1, -1]):
+            a, b = (np.sort(np.array(direction) @ where) for where in (mine, other))
             # Kolmogorov and Smirnov's statistic of two samples of 4000: 0.044 at one in a thousand.
             grid = np.concatenate([a, b])
             gap = np.searchsorted(a, grid, "right") - np.searchsorted(b, grid, "right")
