@@ -235,7 +235,7 @@ class Smax:
         """SMACv2's starts, either with probability 1/2: one team, of either side, in the centre
         and the other in groups on the diagonals; or allies anywhere on the left, mirrored."""
         size, count = jnp.array(self.map_size)[:, None, None], len(self._types)
-        keys = jax.random.split(key, 7)
+        keys = jax.random.split(key, 6)
         spread = jax.random.uniform(keys[0], (2, count, num_envs), minval=-_SPREAD, maxval=_SPREAD)
         group = jax.random.randint(keys[1], (count, num_envs), 0, 4)
         inward = jax.random.uniform(keys[2], (4, 1, num_envs))
