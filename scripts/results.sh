@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Make the runs behind the figures: `results.sh study` and `results.sh learning`. Start it once for
-# each core: the processes share the runs out among themselves. Interrupted, start it again:
+# Make the runs behind the figures: `results.sh study`, `learning` and `smac`. Start it once
+# for each core: the processes share the runs out among themselves. Interrupted, start it again:
 # finished runs are kept, stopped ones go on. `results.sh collect` then copies the metrics to
 # results/, of the study the evaluations only.
 set -euo pipefail
-what=${1:?"usage: results.sh study|learning|collect [directory]"}
+what=${1:?"usage: results.sh study|learning|smac|collect [directory]"}
 results=$(dirname "$(realpath "$0")")/../results
 work=${2:-runs/results}
 mkdir -p "$work"
@@ -18,12 +18,13 @@ train() { # directory, arguments of dm2 train
     { flock --nonblock 9 || return 0; dm2 train "$@" --out "$out"; } 9>"$out/.lane"
 }
 
-expert() { # task, steps: an expert team of seed 100, and its demonstrations
-    local task=$1 steps=$2 out=experts/$1
+expert() { # task, steps, rules: an expert team of seed 100, and its demonstrations
+    local task=$1 steps=$2 rules=${3:-smax} out=experts/$1
+    [ "$rules" = smax ] || task=${rules}_$1 out=experts/$rules/$1
     mkdir -p "$out"
     {
         flock 9 # the other processes wait here
-        dm2 train ippo --env "smax/$task" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
+        dm2 train ippo --env "$rules/$1" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
             --checkpoint-steps {600..1000..50}000
         [ -e "${task}_expert.safetensors" ] ||
             dm2 record "$out/seed_100" --out "${task}_expert.safetensors"
@@ -92,9 +93,20 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
         --demos 3s_vs_4z_middling.safetensors
 }
 
+smac() { # Three seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
+    local task steps coefficient
+    for task in 3s_vs_3z:600000:0.3 3s_vs_4z:1000000:0.05 5m_vs_6m:3000000:0.3; do
+        IFS=: read -r task steps coefficient <<<"$task"
+        expert "$task" "$steps" smac
+        train "smac/$task/ippo" ippo --env "smac/$task" --seeds 3 --steps "$steps"
+        train "smac/$task/dm2" dm2 --env "smac/$task" --seeds 3 --steps "$steps" \
+            --demos "smac_${task}_expert.safetensors" --imitation.coefficient "$coefficient"
+    done
+}
+
 collect() {
     local run
-    for run in {study,learning}/*/*/seed_* study/*/*/*/seed_*; do
+    for run in {study,learning,smac}/*/*/seed_* study/*/*/*/seed_*; do
         [ -e "$run/metrics.jsonl" ] || continue
         mkdir -p "$results/$run"
         cp "$run/config.json" "$results/$run/"

@@ -356,9 +356,9 @@ def test_overlapping_units_are_pushed_apart_by_half_each():
     # Marines of radius 0.375 half a unit apart: 0.25 too close. A dead one in between is in
     # nobody's way, and one far away stays.
     traits, units = engine_units([[1, 1], [1.5, 1], [1.25, 1], [9, 9]], [45, 45, 0, 45])
-    pushed = separate(traits, units)
-    np.testing.assert_allclose(pushed.x[:, 0], [0.875, 1.625, 1.25, 9], atol=1e-5)
-    np.testing.assert_allclose(pushed.y[:, 0], [1, 1, 1, 9], atol=1e-6)
+    x, y = separate(units.x, units.y, traits.radius, units.alive)
+    np.testing.assert_allclose(x[:, 0], [0.875, 1.625, 1.25, 9], atol=1e-5)
+    np.testing.assert_allclose(y[:, 0], [1, 1, 1, 9], atol=1e-6)
 
 
 def test_attacks_are_simultaneous_and_take_time():

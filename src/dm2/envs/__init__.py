@@ -20,13 +20,14 @@ __all__ = [
 
 def list_environments() -> tuple[str, ...]:
     """Every name that `make` takes, without options."""
-    from dm2.envs.battle.scenarios import SCENARIOS
+    from dm2.envs.battle.scenarios import SCENARIOS, SMAC_SCENARIOS
 
-    return tuple(f"smax/{scenario}" for scenario in SCENARIOS)
+    names = {"smax": SCENARIOS, "smac": SMAC_SCENARIOS}
+    return tuple(f"{rules}/{scenario}" for rules in names for scenario in names[rules])
 
 
 def make(name: str) -> Environment:
-    """The environment called `name`, for example `smax/3s_vs_4z`.
+    """The environment called `name`, for example `smax/3s_vs_4z` or `smac/5m_vs_6m`.
 
     Options follow a question mark: `smax/3s_vs_4z?walls=lethal&limit=100`. Raises InputError for
     an unknown name (with the nearest known one), option or value.
@@ -37,14 +38,18 @@ def make(name: str) -> Environment:
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
+    rules, _, scenario = base.partition("/")
+    if rules == "smac":
+        from dm2.envs.battle.smac import Smac
+
+        return Smac(scenario, **_options(name, query, ("limit",)))
     from dm2.envs.battle.smax import Smax
 
-    return Smax(base.removeprefix("smax/"), **_options(name, query))
+    return Smax(scenario, **_options(name, query, ("walls", "limit")))
 
 
-def _options(name: str, query: str) -> dict[str, Any]:
-    """`a=1&b=x` as keyword arguments of `Smax`."""
-    allowed = ("walls", "limit")
+def _options(name: str, query: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """`a=1&b=x` as keyword arguments of an environment."""
     options: dict[str, Any] = {}
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")

@@ -97,6 +97,8 @@ class Frame(NamedTuple):
     """Map units, origin at the lower left."""
     health: Float[AnyArray, "*batch U"]
     """Fraction of the unit's full health, 0 to 1."""
+    shield: Float[AnyArray, "*batch U"]
+    """Fraction of the unit's full shield, 0 to 1; 0 for a unit that never has one."""
     alive: Bool[AnyArray, "*batch U"]
     target: Int[AnyArray, "*batch U"]
     """Index of the unit being attacked, -1 for none."""
@@ -112,6 +114,8 @@ class Renderable(Protocol):
     num_allies: int
     unit_names: tuple[str, ...]
     unit_radii: tuple[float, ...]
+    unit_ranges: tuple[float, ...]
+    """How far each kind shoots, map units from its centre."""
 
     def frame(self, state: Any) -> Frame:
         """What to draw of this state."""

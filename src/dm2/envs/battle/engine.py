@@ -24,6 +24,7 @@ __all__ = [
     "directions",
     "fight",
     "separate",
+    "squared",
     "squared_distances",
     "targets",
 ]
@@ -96,7 +97,8 @@ class Rules(NamedTuple):
     lethal_walls: bool = False
 
 
-def _squared(dx: Array, dy: Array) -> Array:
+def squared(dx: Array, dy: Array) -> Array:
+    """Squared length."""
     return dx * dx + dy * dy
 
 
@@ -104,7 +106,7 @@ def squared_distances(units: Units, num_allies: int) -> Float[Array, "K M N"]:
     """From every ally to every enemy, centre to centre."""
     x, y = units.x, units.y
     dx, dy = x[num_allies:] - x[:num_allies, None], y[num_allies:] - y[:num_allies, None]
-    return _squared(dx, dy)
+    return squared(dx, dy)
 
 
 def directions(actions: Int[Array, "U N"]) -> tuple[Float[Array, "U N"], Float[Array, "U N"]]:
@@ -152,7 +154,8 @@ def fight(
         if rules.lethal_walls:
             outside = (x <= 0) | (x >= rules.width) | (y <= 0) | (y >= rules.height)
             health = jnp.where(outside, 0.0, health)
-        return separate(traits, Units(x, y, health, cooldown)), None
+        x, y = separate(x, y, traits.radius, health > 0)
+        return Units(x, y, health, cooldown), None
 
     return jax.lax.scan(tick, units, deviations)[0]
 
@@ -174,7 +177,7 @@ def _attack(
     def visit(other: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         damage, fired = sums
         row = functools.partial(jax.lax.dynamic_index_in_dim, index=other)
-        distance = _squared(x - row(x), y - row(y))
+        distance = squared(x - row(x), y - row(y))
         hit = (row(target) == unit) & (distance < row(reach))
         damage += jnp.where(hit, row(strength), 0.0)
         fired += jnp.where((target == other) & (distance < reach), 1.0, 0.0)
@@ -185,23 +188,23 @@ def _attack(
     return damage, fired > 0
 
 
-def separate(traits: Traits, units: Units) -> Units:
-    """Pushes overlapping living units apart, each by half of their overlap.
+def separate(x: Array, y: Array, radius: Array, alive: Array) -> tuple[Array, Array]:
+    """Positions `[U, N]` after overlapping living units have been pushed apart, each by half of
+    their overlap.
 
     Pushes of several neighbours add up and may lead over the map's edge.
     """
-    x, y = units.x, units.y
     # A dead unit's radius keeps its pairs from ever overlapping.
-    radius = jnp.where(units.alive, traits.radius, -_FAR)
+    radius = jnp.where(alive, radius, -_FAR)
 
     def visit(other: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         row = functools.partial(jax.lax.dynamic_index_in_dim, index=other)
         # A unit does not push itself: its differences are 0.
         dx, dy = x - row(x), y - row(y)
-        distance = jnp.sqrt(_squared(dx, dy)) + 1e-6
+        distance = jnp.sqrt(squared(dx, dy)) + 1e-6
         push = jnp.maximum((radius + row(radius)) / distance - 1, 0.0) / 2
         return sums[0] + dx * push, sums[1] + dy * push
 
     zeros = jnp.zeros_like(x)
     push_x, push_y = jax.lax.fori_loop(0, len(x), visit, (zeros, zeros))
-    return units._replace(x=x + push_x, y=y + push_y)
+    return x + push_x, y + push_y

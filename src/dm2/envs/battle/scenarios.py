@@ -1,10 +1,19 @@
-"""Unit types and scenarios of SMAX (JaxMARL 0.2.0), with the numbers of its source."""
+"""Unit types and scenarios of SMAX (JaxMARL 0.2.0), with the numbers of its source, and of SMAC."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["SCENARIOS", "SMAX_UNITS", "Scenario", "UnitTypes"]
+__all__ = [
+    "SCENARIOS",
+    "SMAC_SCENARIOS",
+    "SMAX_UNITS",
+    "STARCRAFT_UNITS",
+    "Scenario",
+    "SmacScenario",
+    "StarCraftTypes",
+    "UnitTypes",
+]
 
 MARINE, MARAUDER, STALKER, ZEALOT, ZERGLING, HYDRALISK = range(6)
 _DEFAULT_LIMIT = 100
@@ -81,4 +90,83 @@ SCENARIOS: dict[str, Scenario] = {
     "smacv2_5_units": Scenario(_marines(5), _marines(5), _DEFAULT_LIMIT, random=True),
     "smacv2_10_units": Scenario(_marines(10), _marines(10), _DEFAULT_LIMIT, random=True),
     "smacv2_20_units": Scenario(_marines(20), _marines(20), _DEFAULT_LIMIT, random=True),
+}
+
+
+class StarCraftTypes(NamedTuple):
+    """StarCraft's numbers, one entry per unit type. Lengths in map units, times in game loops."""
+
+    names: tuple[str, ...]
+    health: np.ndarray
+    shield: np.ndarray
+    armour: np.ndarray
+    armoured: np.ndarray
+    """1 for armoured units, which some weapons hurt more."""
+    damage: np.ndarray
+    """Of one blow."""
+    bonus: np.ndarray
+    """Added against armoured units."""
+    hits: np.ndarray
+    """Blows of one attack."""
+    cooldown: np.ndarray
+    """Between two attacks."""
+    speed: np.ndarray
+    """Per loop."""
+    attack_range: np.ndarray
+    """From surface to surface."""
+    radius: np.ndarray
+    shown_cooldown: np.ndarray
+    """What SMAC divides a cooldown by in its state."""
+
+
+STARCRAFT_UNITS = StarCraftTypes(
+    names=("marine", "stalker", "zealot"),
+    health=_numbers(45, 80, 100),
+    shield=_numbers(0, 80, 50),
+    armour=_numbers(0, 1, 1),
+    armoured=_numbers(0, 1, 0),
+    damage=_numbers(6, 13, 8),
+    bonus=_numbers(0, 5, 0),
+    hits=_numbers(1, 1, 2),
+    cooldown=_numbers(13.7, 30, 19.3),
+    speed=_numbers(0.1406, 0.1846, 0.1406),
+    attack_range=_numbers(5, 6, 0.1),
+    radius=_numbers(0.375, 0.625, 0.5),
+    shown_cooldown=_numbers(15, 35, 22),
+)
+
+
+class SmacScenario(NamedTuple):
+    """Who fights whom, where, and for how long."""
+
+    allies: tuple[int, ...]
+    """Unit types, indices into `STARCRAFT_UNITS`."""
+    enemies: tuple[int, ...]
+    limit: int
+    """Episode limit, environment steps."""
+
+    @property
+    def corridor(self) -> bool:
+        """Marines fight between two cliffs, all others in the open."""
+        return max(self.allies + self.enemies) == 0
+
+
+def _troops(stalkers: int, zealots: int) -> tuple[int, ...]:
+    return (1,) * stalkers + (2,) * zealots
+
+
+SMAC_SCENARIOS: dict[str, SmacScenario] = {
+    # The paper's five tasks.
+    "5m_vs_6m": SmacScenario(_marines(5), _marines(6), 70),
+    "8m_vs_9m": SmacScenario(_marines(8), _marines(9), 120),
+    "3s_vs_3z": SmacScenario(_troops(3, 0), _troops(0, 3), 150),
+    "3s_vs_4z": SmacScenario(_troops(3, 0), _troops(0, 4), 200),
+    "3s_vs_5z": SmacScenario(_troops(3, 0), _troops(0, 5), 250),
+    # SMAC's others of the same units.
+    "3m": SmacScenario(_marines(3), _marines(3), 60),
+    "8m": SmacScenario(_marines(8), _marines(8), 120),
+    "10m_vs_11m": SmacScenario(_marines(10), _marines(11), 150),
+    "27m_vs_30m": SmacScenario(_marines(27), _marines(30), 180),
+    "2s3z": SmacScenario(_troops(2, 3), _troops(2, 3), 120),
+    "3s5z": SmacScenario(_troops(3, 5), _troops(3, 5), 150),
 }

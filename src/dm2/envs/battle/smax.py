@@ -73,6 +73,7 @@ class Smax:
         self.map_size = (self.rules.width, self.rules.height)
         self.unit_names = SMAX_UNITS.names
         self.unit_radii = tuple(float(r) for r in SMAX_UNITS.radius)
+        self.unit_ranges = tuple(float(r) for r in SMAX_UNITS.attack_range)
         self._types = np.array(layout.allies + layout.enemies, np.int32)
         self._random = layout.random
         units, own, others = self.num_allies + self.num_enemies, 4, 7
@@ -98,7 +99,8 @@ class Smax:
         x, y = draw(place_key, num_envs)
         traits = self._traits(kinds)
         full = jnp.broadcast_to(traits.health, x.shape)
-        units = separate(traits, Units(x, y, full, jnp.zeros(x.shape)))
+        x, y = separate(x, y, traits.radius, full > 0)
+        units = Units(x, y, full, jnp.zeros(x.shape))
         memory = enemy.first_memory(units, self.num_allies, *self.map_size)
         actions = jnp.full(x.shape, STOP, jnp.int32)
         return SmaxState(units, memory, actions, kinds, jnp.zeros(num_envs, jnp.int32))
@@ -184,6 +186,7 @@ class Smax:
         return Frame(
             position=jnp.stack([units.x, units.y], axis=1),
             health=units.health / traits.health,
+            shield=jnp.zeros_like(units.health),
             alive=units.alive,
             target=jnp.where(units.alive & near, target, -1),
             kind=jnp.broadcast_to(traits.kind, target.shape),

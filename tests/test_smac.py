@@ -1,0 +1,284 @@
+"""SMAC's rules: sizes as published, combat by hand, layout against a plain loop over units."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dm2.envs import make
+from dm2.envs.battle.smac import Smac, SmacState
+from dm2.errors import InputError
+
+STOP, NORTH, SOUTH, EAST, WEST, ATTACK = 1, 2, 3, 4, 5, 6
+KEY = jax.random.PRNGKey(0)
+# (speed, reach to a unit of radius 0) of marine, stalker, zealot per loop and in map units
+MARINE, STALKER, ZEALOT = (0.1406, 5.375), (0.1846, 6.625), (0.1406, 0.6)
+
+
+def battle(scenario: str, **changes) -> tuple[Smac, SmacState]:
+    """A fresh battle, its troops changed: each of `changes` is one value per unit."""
+    env = Smac(scenario)
+    state = env.reset(KEY, 1)
+    troops = state.troops
+    for name, values in changes.items():
+        like = getattr(troops, name)
+        troops = troops._replace(**{name: jnp.asarray(values, like.dtype)[:, None]})
+    return env, state._replace(troops=troops)
+
+
+def act(env: Smac, state: SmacState, *actions: int, seed: int = 0):
+    return jax.jit(env.step)(jax.random.PRNGKey(seed), state, jnp.array(actions)[:, None])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "observation", "actions", "state", "limit"),
+    [  # as SMAC itself reports them
+        ("3m", 30, 9, 48, 60),
+        ("8m", 80, 14, 168, 120),
+        ("5m_vs_6m", 55, 12, 98, 70),
+        ("8m_vs_9m", 85, 15, 179, 120),
+        ("10m_vs_11m", 105, 17, 243, 150),
+        ("27m_vs_30m", 285, 36, 1170, 180),
+        ("2s3z", 80, 11, 120, 120),
+        ("3s5z", 128, 14, 216, 150),
+        ("3s_vs_3z", 36, 9, 54, 150),
+        ("3s_vs_4z", 42, 10, 61, 200),
+        ("3s_vs_5z", 48, 11, 68, 250),
+    ],
+)
+def test_sizes_are_those_of_smac(scenario, observation, actions, state, limit):
+    env = Smac(scenario)
+    spec = env.spec
+    sizes = (spec.observation_size, spec.num_actions, spec.state_size, spec.episode_limit)
+    assert sizes == (observation, actions, state, limit)
+    seen = env.observe(env.reset(KEY, 2))
+    shapes = (seen.local.shape[2], seen.legal.shape[2], seen.state.shape[1])
+    assert shapes == (observation, actions, state)
+
+
+def test_names_and_options():
+    assert make("smac/3s_vs_4z?limit=30").spec.name == "smac/3s_vs_4z?limit=30"
+    with pytest.raises(InputError, match="no option 'walls'"):
+        make("smac/3s_vs_4z?walls=lethal")
+
+
+@pytest.mark.parametrize("scenario", ["5m_vs_6m", "3s_vs_4z", "2s3z"])
+def test_layout_against_a_loop_over_units(scenario):
+    """Every number of observation, legal actions and state, from SMAC's definition."""
+    env = Smac(scenario)
+    allies, count = env.num_allies, env.num_allies + env.num_enemies
+    rng = np.random.default_rng(1)
+    battles, state = 40, env.reset(KEY, 40)
+    health = np.where(rng.random((count, battles)) < 0.2, 0, rng.uniform(1, 40, (count, battles)))
+    full_shield = np.asarray(state.troops.shield)
+    troops = state.troops._replace(
+        x=jnp.asarray(rng.uniform(0.5, 20, (count, battles)), jnp.float32),
+        y=jnp.asarray(rng.uniform(8.5, 23.5, (count, battles)), jnp.float32),
+        health=jnp.asarray(health, jnp.float32),
+        shield=jnp.asarray(full_shield * rng.random((count, battles)), jnp.float32),
+        cooldown=jnp.asarray(rng.uniform(0, 15, (count, battles)), jnp.float32),
+    )
+    last = rng.integers(-1, env.spec.num_actions, (allies, battles))
+    state = SmacState(troops, jnp.asarray(last, jnp.int32), state.time)
+    seen = env.observe(state)
+
+    names = "mmmmmmmmmmm" if scenario == "5m_vs_6m" else "ssszzzz"
+    names = "sszzzsszzz" if scenario == "2s3z" else names
+    most = {"m": (45, 0, 15), "s": (80, 80, 35), "z": (100, 50, 22)}
+    x, y, hp, shield, cooldown = (np.asarray(v) for v in troops[:5])
+    low, high = (8, 24) if scenario == "5m_vs_6m" else (0, 32)
+
+    def condition(unit: int, n: int) -> list[float]:
+        points, shields, _ = most[names[unit]]
+        values = [hp[unit, n] / points] + ([shield[unit, n] / shields] if shields else [])
+        if scenario == "2s3z":
+            order = "sz" if unit < allies else "zs"
+            values += [float(names[unit] == kind) for kind in order]
+        return values
+
+    for n in range(battles):
+        parts: list[float] = []
+        for k in range(allies):
+            width = len(condition(k, n))
+            legal = np.zeros(env.spec.num_actions, bool)
+            row: list[float] = []
+            if hp[k, n] <= 0:
+                legal[0] = True
+                row = [0.0] * env.spec.observation_size
+            else:
+                legal[1] = True
+                for move, (dx, dy) in enumerate([(0, 1), (0, -1), (1, 0), (-1, 0)]):
+                    u, v = x[k, n] + dx, y[k, n] + dy
+                    legal[2 + move] = 0 <= u < 32 and low <= v < high
+                row += legal[2:6].astype(float).tolist()
+                others = [*range(allies, count), *(i for i in range(allies) if i != k)]
+                for i in others:
+                    dx, dy = x[i, n] - x[k, n], y[i, n] - y[k, n]
+                    distance = math.hypot(dx, dy)
+                    if i >= allies:
+                        legal[6 + i - allies] = hp[i, n] > 0 and distance <= 6
+                    if hp[i, n] > 0 and distance < 9:
+                        first = float(legal[6 + i - allies]) if i >= allies else 1.0
+                        row += [first, distance / 9, dx / 9, dy / 9, *condition(i, n)]
+                    else:
+                        row += [0.0] * (4 + width)
+                row += condition(k, n)
+            np.testing.assert_allclose(seen.local[k, n], row, atol=1e-5)
+            assert np.asarray(seen.legal[k, n]).tolist() == legal.tolist()
+        for i in range(count):
+            where = [(x[i, n] - 16) / 32, (y[i, n] - 16) / 32]
+            first, *rest = condition(i, n)
+            cool = [cooldown[i, n] / most[names[i]][2]] if i < allies else []
+            row = [first, *cool, *where, *rest]
+            parts += row if hp[i, n] > 0 else [0.0] * len(row)
+        parts += np.eye(env.spec.num_actions + 1)[last[:, n], :-1].ravel().tolist()
+        np.testing.assert_allclose(seen.state[n], parts, atol=1e-5)
+
+
+def test_battles_start_alike_and_apart():
+    env = Smac("27m_vs_30m")
+    troops = env.reset(KEY, 2).troops
+    np.testing.assert_array_equal(
+        troops.x[:, 0], env.reset(jax.random.PRNGKey(9), 1).troops.x[:, 0]
+    )
+    places = np.stack([troops.x[:, 0], troops.y[:, 0]], axis=1)
+    gaps = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(57)
+    assert gaps.min() >= 1.25
+    np.testing.assert_allclose(
+        [(side.max(axis=0) + side.min(axis=0)) / 2 for side in (places[:27], places[27:])],
+        [[9, 16], [23, 16]],
+    )
+
+
+def test_a_move_covers_eight_loops_and_ends_at_the_edge():
+    env, state = battle("3s_vs_3z", x=[5, 10, 15, 30, 30, 30], y=[5, 31, 5, 20, 25, 30])
+    state, _ = act(env, state, EAST, NORTH, STOP)
+    np.testing.assert_allclose(state.troops.x[:3, 0], [5 + 8 * STALKER[0], 10, 15], atol=1e-5)
+    np.testing.assert_allclose(state.troops.y[:3, 0], [5, 32 - 0.625, 5], atol=1e-5)
+    state, _ = act(env, state, SOUTH, WEST, STOP)
+    np.testing.assert_allclose(state.troops.y[0, 0], 5 - 8 * STALKER[0], atol=1e-5)
+    np.testing.assert_allclose(state.troops.x[1, 0], 10 - 8 * STALKER[0], atol=1e-5)
+
+
+def test_enemies_out_of_sight_of_everybody_march_on_the_allies_start():
+    env, state = battle("3s_vs_3z", x=[1, 1, 1, 25, 9, 30], y=[31, 29, 27, 16, 26, 1])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    step = 8 * ZEALOT[0]
+    np.testing.assert_allclose(after.troops.x[3:5, 0], [25 - step, 9], atol=1e-4)
+    np.testing.assert_allclose(after.troops.y[3:5, 0], [16, 26 - step], atol=1e-4)
+    assert np.all(after.troops.target == -1)
+
+
+def test_a_stalker_shoots_shields_first_then_health_less_armour():
+    # In reach (surface to surface 6) at 6 + 0.625 + 0.5 = 7.125; the zealot has 5 points of shield.
+    places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 5, 50, 50])
+    after, step = act(env, state, ATTACK, STOP, STOP)
+    # 13 points: 5 on the shield, 8 - 1 on health.
+    assert after.troops.shield[3, 0] == 0
+    assert after.troops.health[3, 0] == 100 - 7
+    assert 30 - 1 - 8 + 1 <= after.troops.cooldown[0, 0] <= 30 + 2 - 8 + 1
+    # SMAC's reward: 12 points, 20 / (3 * 10 + 200 + 3 * 150) each.
+    np.testing.assert_allclose(step.reward, [12 * 20 / 680], rtol=1e-5)
+    again, _ = act(env, after, ATTACK, STOP, STOP)
+    assert again.troops.health[3, 0] == 93  # the weapon cools
+
+
+def test_a_zealot_strikes_twice_and_armour_counts_twice():
+    # Surfaces touch at 1.125; the stalker has 10 points of shield.
+    places = {"x": [9, 1, 1, 10.2, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places, shield=[10, 80, 80, 50, 50, 50])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    # 8 on the shield; of the second blow 2 on the shield and 6 - 1 on health.
+    assert after.troops.shield[0, 0] == 0
+    assert after.troops.health[0, 0] == 80 - 5
+    assert after.troops.target[3, 0] == 0
+
+
+def test_bonus_damage_against_the_armoured():
+    # 2s3z: a stalker shoots a stalker for 13 + 5, a zealot for 13; blows are all on the shield.
+    far = [1, 31, 1, 31, 1, 31, 3, 29]
+    env, state = battle("2s3z", x=[5, 5, *far], y=[8, 24, 1, 1, 3, 3, 5, 5, 30, 30])
+    troops = state.troops
+    x = troops.x.at[5].set(10.0).at[7].set(10.0)
+    y = troops.y.at[5].set(8.0).at[7].set(24.0)
+    # The enemy's weapons cool, so that nobody else shoots.
+    cooldown = troops.cooldown.at[5:].set(100.0)
+    state = state._replace(troops=troops._replace(x=x, y=y, cooldown=cooldown))
+    after, _ = act(env, state, ATTACK, ATTACK + 2, STOP, STOP, STOP)
+    assert after.troops.shield[5, 0] == 80 - 18
+    assert after.troops.shield[7, 0] == 50 - 13
+
+
+def test_an_attack_order_walks_into_reach_first():
+    # Marines reach 5.75; SMAC allows the order from 6 on. The enemy's weapons cool.
+    places = {"x": [5] * 5 + [10.95] + [31] * 5, "y": [16, 9, 10, 22, 23, 16, 9, 11, 13, 20, 22]}
+    env, state = battle("5m_vs_6m", **places, cooldown=[0] * 5 + [100] * 6)
+    assert env.observe(state).legal[0, 0, ATTACK]
+    after, _ = act(env, state, ATTACK, STOP, STOP, STOP, STOP)
+    assert after.troops.health[5, 0] == 45 - 6
+    assert after.troops.x[0, 0] > 5
+
+
+def test_shields_regenerate_after_ten_seconds_without_a_hit():
+    places = {"x": [1, 1, 1, 31, 31, 31], "y": [1, 16, 31, 1, 16, 31]}
+    env, state = battle(
+        "3s_vs_3z", **places, shield=[10, 80, 0, 50, 50, 50], calm=[156, 500, 100, 0, 0, 0]
+    )
+    after, step = act(env, state, STOP, STOP, STOP)
+    # Loops 157 to 164: the last four are past 160.
+    np.testing.assert_allclose(after.troops.shield[:3, 0], [10 + 4 * 2 / 16, 80, 0])
+    env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 40, 50, 50], calm=[500] * 6)
+    after, step = act(env, state, STOP, STOP, STOP)
+    # The enemy's regeneration is paid too: SMAC takes the absolute value.
+    np.testing.assert_allclose(step.reward, [8 * 2 / 16 * 20 / 680], rtol=1e-4)
+
+
+def enemy_target(x: list[float], y: list[float], before: int, order: int = STOP) -> int:
+    """Whom the first zealot attacks after one step of allies who stand, the first under `order`."""
+    env, state = battle("3s_vs_3z", x=x, y=y, target=[-1, -1, -1, before, -1, -1])
+    after, _ = act(env, state, order, STOP, STOP)
+    return int(after.troops.target[3, 0])
+
+
+def test_whom_an_enemy_attacks():
+    y = [16.0, 16, 30, 16, 1, 31]
+    # 5 from the zealot's surface, so 5.5 from its centre; it walks 1.125 a step towards (9, 16).
+    assert enemy_target([20, 1, 1, 20 + 5.4, 31, 31], y, -1) == 0
+    assert enemy_target([20, 1, 1, 20 + 6.9, 31, 31], y, -1) == -1
+    # Shot at from outside that, it goes for the shooter.
+    assert enemy_target([20, 1, 1, 20 + 6.9, 31, 31], y, -1, ATTACK) == 0
+    # The closest of two; and it leaves a target out of reach for a closer one,
+    assert enemy_target([20, 18, 1, 16, 31, 31], y, -1) == 1
+    assert enemy_target([20, 18, 1, 16, 31, 31], y, 0) == 1
+    # but not one within reach.
+    assert enemy_target([17.2, 15.0, 1, 16, 31, 31], y, 0) == 0
+
+
+def test_the_end_of_a_battle():
+    places = {"x": [5, 1, 1, 10, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle(
+        "3s_vs_3z", **places, health=[80, 0, 0, 5, 0, 0], shield=[80, 0, 0, 0, 0, 0]
+    )
+    after, step = act(env, state, ATTACK, 0, 0)
+    assert bool(step.won[0])
+    assert bool(step.terminated[0])
+    assert not bool(step.truncated[0])
+    np.testing.assert_allclose(step.reward, [(5 + 10 + 200) * 20 / 680], rtol=1e-5)
+    seen = env.observe(after)
+    assert np.asarray(seen.alive[:, 0]).tolist() == [True, False, False]
+    assert not np.any(seen.local[1:])
+    # The limit cuts a battle that nobody has won.
+    env, state = battle("3s_vs_3z")
+    _, step = act(env, state._replace(time=jnp.array([149])), STOP, STOP, STOP)
+    assert bool(step.truncated[0])
+    assert not bool(step.terminated[0])
+
+
+def test_dead_allies_orders_are_ignored():
+    env, state = battle("3s_vs_3z", health=[80, 0, 80, 100, 100, 100])
+    one, _ = act(env, state, STOP, NORTH, STOP)
+    other, _ = act(env, state, STOP, ATTACK, STOP)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
