@@ -78,8 +78,9 @@ OTHERS = {
 
 def test_every_scenario_is_listed_once():
     expected = [*SIZES, *(f"smax/{name}" for name in OTHERS)]
-    assert sorted(list_environments()) == sorted(expected)
-    assert len(list_environments()) == 17
+    listed = [name for name in list_environments() if name.startswith("smax/")]
+    assert sorted(listed) == sorted(expected)
+    assert len(listed) == 17
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -30,6 +30,8 @@ class Scene:
     num_allies: int = 2
     unit_names: tuple[str, ...] = ("marine", "marauder")
     unit_radii: tuple[float, ...] = (1.0, 1.5)
+    unit_ranges: tuple[float, ...] = (4.0, 5.0)
+    step_seconds: float = 0.5
 
     def frame(self, state: Any) -> Frame:
         return state
@@ -40,6 +42,7 @@ def frame(**changes: Any) -> Frame:
     start = Frame(
         position=np.array([[7, 7], [0, 15], [13, 7], [30, 15]], float),
         health=np.ones(4),
+        shield=np.zeros(4),
         alive=np.ones(4, bool),
         target=np.full(4, -1),
         kind=np.zeros(4, int),
@@ -158,6 +161,34 @@ def test_health_bar(tmp_path: Path) -> None:
     assert (hurt[10:-2].max(1) < 150).all()  # 0.25 of 30 pixels are 7.5
 
 
+def test_shield_bar_of_units_that_ever_have_one(tmp_path: Path) -> None:
+    """Above the health bar, its upper edge 9 pixels above the unit."""
+    frames = [frame(shield=[0.5, 0, 0, 0]), frame()]
+    pictures = film(tmp_path / "film.gif", frames)
+    row = SHOOTER[1] - RADIUS - 9 + 1
+    half, none = (pictures[t, row, SHOOTER[0] - RADIUS : SHOOTER[0] + RADIUS] for t in (0, 1))
+    assert (half[2:13, 1:].min(1) > 180).all() and (half[17:-2].max(1) < 150).all()
+    # Without a shield an empty bar is left; a unit that never had one has no bar.
+    assert (none[2:-2] == none[2]).all() and (none[2] == half[-3]).all()
+    bare = pictures[0, row, VICTIM[0] - RADIUS : VICTIM[0] + RADIUS]
+    assert not (bare[2:-2] == none[2]).all()
+
+
+def test_ranges_on_demand(tmp_path: Path) -> None:
+    """Unit 0 shoots 4 map units far, 60 pixels."""
+    dead = {"alive": [True, True, False, True]}
+    frames = [frame(), frame(**dead)]
+    without = film(tmp_path / "without.gif", frames)
+    pictures = film(tmp_path / "with.gif", frames, ranges=True)
+    x, y = SHOOTER
+    assert blue(pictures[0, y + 58 : y + 62, x].max(0)) and not blue(pictures[0, y + 50, x])
+    assert not blue(without[0, y + 58 : y + 62, x].max(0))
+    x, y = VICTIM
+    circle = pictures[:, y + 58 : y + 62, x].max(1)
+    assert circle[0, 0] > circle[0, 2] + 50
+    assert circle[1, 0] < circle[1, 2] + 20  # the dead shoot nobody
+
+
 def test_header_counts_and_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     text = replay._Pen.text
@@ -167,8 +198,12 @@ def test_header_counts_and_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return text(pen, at, words, *args, **options)
 
     monkeypatch.setattr(replay._Pen, "text", record)
-    film(tmp_path / "film.gif", battle(), title="5 vs 6", outcome="won")
-    per_frame = [{"5 vs 6", f"step {t}", "allies 2/2", "m marine"} for t in range(4)]
+    scores = [0.0, 0.5, 1.25, 1.25]
+    film(tmp_path / "film.gif", battle(), title="5 vs 6", outcome="won", scores=scores)
+    assert [w for w in written if "return" in w] == [f"return {score:.2f}" for score in scores]
+    per_frame = [
+        {"5 vs 6", f"step {t} · {t / 2:.1f} s", "allies 2/2", "m marine"} for t in range(4)
+    ]
     assert all(expected <= set(written) for expected in per_frame)
     assert [w for w in written if "enemies" in w] == ["enemies 2/2"] * 2 + ["enemies 1/2"] * 2
     assert written[-1] == "won" and written.count("won") == 1
@@ -224,7 +259,7 @@ def test_letters_are_those_of_smax() -> None:
 
 def test_long_titles_and_outcomes_fit(tmp_path: Path) -> None:
     pictures = film(tmp_path / "film.gif", [frame()], title="word " * 50, outcome="x" * 200)
-    assert (pictures[0, 8:24, 392:425].max(-1) < 60).all()  # free, before the step
+    assert (pictures[0, 8:24, 342:375].max(-1) < 60).all()  # free, before the step
     assert (pictures[0, 50:86, :15].max(-1) < 60).all()
 
 
@@ -232,7 +267,7 @@ def test_equal_arguments_give_equal_small_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     position = rng.uniform(0, 30, (1, 20, 2)) + rng.normal(0, 0.5, (60, 20, 2)).cumsum(0)
     frames = [
-        Frame(p, rng.uniform(0, 1, 20), rng.random(20) < 0.9, rng.integers(-1, 20, 20), kind)
+        Frame(p, *rng.uniform(0, 1, (2, 20)), rng.random(20) < 0.9, rng.integers(-1, 20, 20), kind)
         for p, kind in zip(position, rng.integers(0, 2, (60, 20)), strict=True)
     ]
     paths = [tmp_path / "a.gif", tmp_path / "new" / "folder" / "b.gif"]
@@ -284,6 +319,7 @@ def test_mp4_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("film", {}, r"\.gif or \.mp4"),
         ("film.gif", {"frames": []}, "frames: got none"),
         ("film.gif", {"fps": 0}, "fps: got 0"),
+        ("film.gif", {"scores": [0.0]}, "scores: got 1, want one for each of 4"),
         ("film.gif", {"fps": 51}, "fps: got 51"),
         ("film.gif", {"size": 238}, "size: got 238"),
         ("film.gif", {"size": 481}, "size: got 481"),

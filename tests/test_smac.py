@@ -184,6 +184,10 @@ def test_a_stalker_shoots_shields_first_then_health_less_armour():
     np.testing.assert_allclose(step.reward, [12 * 20 / 680], rtol=1e-5)
     again, _ = act(env, after, ATTACK, STOP, STOP)
     assert again.troops.health[3, 0] == 93  # the weapon cools
+    assert again.troops.cooldown[1, 0] == 0  # and stays ready once it is
+    # Since the hit; the others have never been hit.
+    assert 0 < again.troops.calm[3, 0] < 16
+    assert again.troops.calm[4, 0] == 16
 
 
 def test_a_zealot_strikes_twice_and_armour_counts_twice():
@@ -253,7 +257,9 @@ def test_whom_an_enemy_attacks():
     # The closest of two; and it leaves a target out of reach for a closer one,
     assert enemy_target([20, 18, 1, 16, 31, 31], y, -1) == 1
     assert enemy_target([20, 18, 1, 16, 31, 31], y, 0) == 1
-    # but not one within reach.
+    # but not one that shoots at it,
+    assert enemy_target([20, 18, 1, 16, 31, 31], y, 0, ATTACK) == 0
+    # nor one within reach.
     assert enemy_target([17.2, 15.0, 1, 16, 31, 31], y, 0) == 0
 
 
@@ -275,6 +281,31 @@ def test_the_end_of_a_battle():
     _, step = act(env, state._replace(time=jnp.array([149])), STOP, STOP, STOP)
     assert bool(step.truncated[0])
     assert not bool(step.terminated[0])
+
+
+def test_marines_keep_to_their_corridor():
+    x, y = [5, 10, 15, 20, 25, *range(26, 32)], [8.4, 23.6, 16, 9, 22, *range(9, 15)]
+    env, state = battle("5m_vs_6m", x=x, y=y, health=[45] * 5 + [0] * 6)
+    after, _ = act(env, state, SOUTH, NORTH, STOP, STOP, STOP)
+    np.testing.assert_allclose(after.troops.y[:2, 0], [8.375, 23.625])
+
+
+def test_who_dies_within_a_step_shoots_no_more():
+    # The zealot kills in the first loop; the stalker's weapon would be ready in the fourth.
+    places = {"x": [9, 1, 1, 10.2, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    changes = {"health": [1, 80, 80, 100, 100, 100], "shield": [0, 80, 80, 50, 50, 50]}
+    env, state = battle("3s_vs_3z", **places, **changes, cooldown=[3, 0, 0, 0, 0, 0])
+    after, _ = act(env, state, ATTACK, STOP, STOP)
+    assert after.troops.health[0, 0] == 0
+    assert after.troops.shield[3, 0] == 50
+
+
+def test_the_dead_stay_where_they_are():
+    places = {"x": [5, 1, 1, 10, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places, health=[80, 80, 80, 0, 100, 100])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    assert after.troops.x[3, 0] == 10
+    assert after.troops.x[4, 0] < 30
 
 
 def test_dead_allies_orders_are_ignored():

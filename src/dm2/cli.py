@@ -156,12 +156,13 @@ def watch(
     at: At = None,
     stochastic: Stochastic = False,
     seed: Seed = 0,
+    ranges: Annotated[bool, arg(help="Draw how far the weapons reach.")] = False,
     json: Json = False,
 ) -> None:
     """Film one battle of a trained team."""
     from dm2.evaluation import watch as film
 
-    path = film(run, out, at=at, stochastic=stochastic, seed=seed)
+    path = film(run, out, at=at, stochastic=stochastic, seed=seed, ranges=ranges)
     _report({"film": str(path)}, json)
 
 

@@ -123,15 +123,18 @@ def watch(
     at: int | None = None,
     stochastic: bool = False,
     seed: int = 0,
+    ranges: bool = False,
 ) -> Path:
-    """Film one battle of a run's team as a `.gif` or `.mp4`."""
+    """Film one battle of a run's team as a `.gif` or `.mp4`; `ranges` draws the weapons' reach."""
     from dm2.studies.replay import render
 
     run = run if isinstance(run, RunDirectory) else RunDirectory.open(run)
     trainer, agents, step = _load(run, at)
     env = trainer.env
     if not isinstance(env, Renderable):
-        raise InputError(f"env = {env.spec.name!r}: cannot be drawn; choose a smax environment")
+        raise InputError(
+            f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
+        )
     key = jax.random.PRNGKey(seed)
     outcome, kept = trainer.record(agents, key, 1, not stochastic, True)
     first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
@@ -139,4 +142,6 @@ def watch(
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]
     won = "won" if outcome.won[0] else "not won"
     title = f"{run.config.method} {env.spec.name}, {step:,} steps"
-    return render(frames, env, Path(out), title=title, outcome=won)
+    scores = np.concatenate([[0.0], np.asarray(kept.returns)[:, 0]])[: len(frames)].tolist()
+    options = {"title": title, "outcome": won, "scores": scores, "ranges": ranges}
+    return render(frames, env, Path(out), **options)

@@ -63,6 +63,8 @@ class Recording(NamedTuple):
     env: Any = None
     """Environment states `[T, ..., N]` that each step led to, before any reset; None if not asked
     for."""
+    returns: Float[Array, "T N"] | None = None
+    """Undiscounted return up to and with each step; None if `env` is."""
     first: Any = None
     """The environment states `[..., N]` in which the episodes began; None if not asked for."""
 
@@ -217,14 +219,16 @@ def play(
             jnp.where(ended, worlds.returns + result.reward, outcome.returns),
             jnp.where(ended, worlds.time + 1, outcome.length),
         )
-        kept = (seen.local, seen.legal, seen.alive, actions, arrived if record_env else None)
+        kept = Recording(seen.local, seen.legal, seen.alive, actions)
+        if record_env:
+            kept = kept._replace(env=arrived, returns=worlds.returns + result.reward)
         return (following, memory, outcome, over | ended), kept
 
     first = worlds.env if record_env else None
     carry = (worlds, memory, outcome, over)
     if record:
         (_, _, outcome, _), kept = jax.lax.scan(step, carry, jnp.arange(limit))
-        return outcome, Recording(*kept, first)
+        return outcome, kept._replace(first=first)
 
     def unfinished(loop):
         (_, _, _, over), time = loop

@@ -116,6 +116,8 @@ class Renderable(Protocol):
     unit_radii: tuple[float, ...]
     unit_ranges: tuple[float, ...]
     """How far each kind shoots, map units from its centre."""
+    step_seconds: float
+    """Of the battle's own time, per environment step."""
 
     def frame(self, state: Any) -> Frame:
         """What to draw of this state."""

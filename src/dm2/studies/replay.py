@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from dm2.envs.base import Frame, Renderable
@@ -33,7 +33,8 @@ _BODY = ((36, 120, 200), (200, 62, 30))  # allies, enemies
 _GLOW = ((126, 200, 255), (255, 168, 120))  # their outlines and shots
 _VOID, _GROUND, _GRID, _EDGE = (13, 17, 23), (24, 31, 41), (35, 44, 56), (74, 88, 104)
 _GREY, _TEXT, _LOW = (128, 136, 146), (236, 240, 244), (240, 196, 64)
-_COLOURS = (*_BODY, *_GLOW, _VOID, _GROUND, _GRID, _EDGE, _GREY, _TEXT, _LOW)
+_SHIELD = (96, 220, 220)
+_COLOURS = (*_BODY, *_GLOW, _VOID, _GROUND, _GRID, _EDGE, _GREY, _TEXT, _LOW, _SHIELD)
 
 _Colour = tuple[int, int, int]
 _Number = float | int  # the tests check types at run time, where an int is no float
@@ -47,6 +48,8 @@ def render(
     *,
     title: str,
     outcome: str | None,
+    scores: Sequence[float] | None = None,
+    ranges: bool = False,
     fps: int = 8,
     size: int = 480,
 ) -> Path:
@@ -59,16 +62,19 @@ def render(
     Args:
         frames: one `Frame` per environment step, from the start (step 0) on. `target` is whom the
             unit shot at on the step that led to the frame.
-        scene: the environment; its map size, number of allies, unit names and radii are read.
+        scene: the environment.
         path: ends in `.gif`, or in `.mp4` (needs `pip install dm2[video]`).
         title: shown in the header, shortened to fit.
         outcome: for example "won"; None for none.
+        scores: the return so far, one per frame, shown in the header; None for none.
+        ranges: circles that show how far the living units shoot.
         fps: environment steps per second, 1 to 50. A GIF rounds a step's time to 10 ms.
         size: width in pixels, even, 240 to 1920; the height follows from the map's shape.
 
     Raises:
-        InputError: no frames, a suffix other than .gif and .mp4, `fps` or `size` out of range, a
-            folder that cannot be made, or an .mp4 without the video packages.
+        InputError: no frames, `scores` of another number, a suffix other than .gif and .mp4,
+            `fps` or `size` out of range, a folder that cannot be made, or an .mp4 without the
+            video packages.
     """
     path = Path(path)
     write = _WRITERS.get(path.suffix.lower())
@@ -76,11 +82,14 @@ def render(
         raise InputError(f"path: got {str(path)!r}, want a name that ends in .gif or .mp4")
     if len(frames) == 0:
         raise InputError("frames: got none, want at least one")
+    if scores is not None and len(scores) != len(frames):
+        raise InputError(f"scores: got {len(scores)}, want one for each of {len(frames)} frames")
     if not 1 <= fps <= 50:
         raise InputError(f"fps: got {fps}, want 1 to 50")
     if not 240 <= size <= 1920 or size % 2:
         raise InputError(f"size: got {size}, want an even number of pixels, 240 to 1920")
-    pictures = _pictures(_stack(frames, scene.map_size), scene, title, outcome, size)
+    film = _Film(_stack(frames, scene.map_size), scene, title, outcome, scores, ranges)
+    pictures = _pictures(film, size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -183,10 +192,21 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, pixels)
 
 
-def _pictures(
-    battle: Frame, scene: Renderable, title: str, outcome: str | None, size: int
-) -> Iterator[Image.Image]:
+@dataclass(frozen=True)
+class _Film:
+    """All that is to be seen; `battle` has the frames along its first axis."""
+
+    battle: Frame
+    scene: Renderable
+    title: str
+    outcome: str | None
+    scores: Sequence[float] | None
+    ranges: bool
+
+
+def _pictures(film: _Film, size: int) -> Iterator[Image.Image]:
     """Draw the frames, one RGB picture each."""
+    battle, scene, outcome = film.battle, film.scene, film.outcome
     view = _view(battle, scene.map_size)
     unit = _SUPERSAMPLING * size / _WIDTH
     # H.264 wants even sides, so the film's height is made even.
@@ -199,8 +219,10 @@ def _pictures(
     for t in range(len(battle.alive)):
         picture = canvas.copy()
         pen = _Pen(ImageDraw.Draw(picture), unit)
+        if film.ranges:
+            _draw_ranges(pen, view, battle, scene, t)
         _draw_units(pen, view, battle, scene, t)
-        _draw_header(pen, np.asarray(battle.alive[t]), scene.num_allies, title, t)
+        _draw_header(pen, film, t)
         pen.text((_WIDTH / 2, view.bottom + _FOOTER / 2), legend, 11, "mm", _GREY, _WIDTH - 20)
         if outcome and t == len(battle.alive) - 1:
             _draw_outcome(pen, view, np.asarray(battle.position[t]), outcome)
@@ -237,6 +259,7 @@ def _draw_units(pen: _Pen, view: _View, battle: Frame, scene: Renderable, t: int
     # On a wide view a small unit is drawn larger than it is, so that its letter can be read.
     radii = [max(scene.unit_radii[k] * view.scale, 8.0) for k in kinds]
     living = np.flatnonzero(battle.alive[t]).tolist()
+    shielded = np.any(np.asarray(battle.shield) > 0, axis=0)
     for u in np.flatnonzero(~battle.alive[t]).tolist():
         _draw_cross(pen, points[u], 0.6 * radii[u])
     for shooter, target in _shots(battle, t):
@@ -247,7 +270,10 @@ def _draw_units(pen: _Pen, view: _View, battle: Frame, scene: Renderable, t: int
         pen.circle(points[u], radii[u], _BODY[team], _GLOW[team])
         pen.text(points[u], letters[kinds[u]], 1.15 * radii[u], "mm")
     for u in living:
-        _draw_bar(pen, points[u], radii[u], float(np.clip(battle.health[t, u], 0, 1)))
+        health, shield = (float(np.clip(v[t, u], 0, 1)) for v in (battle.health, battle.shield))
+        _draw_bar(pen, points[u], radii[u], 5.5, health, _LOW if health < 1 / 3 else _TEXT)
+        if shielded[u]:
+            _draw_bar(pen, points[u], radii[u], 9, shield, _SHIELD)
         if u < scene.num_allies:
             corner = (points[u][0] + 0.7 * radii[u], points[u][1] + 0.8 * radii[u])
             pen.text(corner, str(u), 9, "lm")
@@ -268,20 +294,33 @@ def _draw_shot(pen: _Pen, start: _Point, end: _Point, radius: _Number, colour: _
     pen.circle(end, radius + 2.5, None, colour)
 
 
-def _draw_bar(pen: _Pen, at: _Point, radius: _Number, health: float) -> None:
-    left, right, top = at[0] - radius, at[0] + radius, at[1] - radius - 5.5
-    end = left + health * (right - left)
+def _draw_ranges(pen: _Pen, view: _View, battle: Frame, scene: Renderable, t: int) -> None:
+    for u in np.flatnonzero(battle.alive[t]).tolist():
+        radius = scene.unit_ranges[int(battle.kind[t, u])] * view.scale
+        at = view.point(np.asarray(battle.position[t, u]))
+        pen.circle(at, radius, None, _BODY[u >= scene.num_allies])
+
+
+def _draw_bar(
+    pen: _Pen, at: _Point, radius: _Number, above: _Number, share: float, colour: _Colour
+) -> None:
+    """A bar as wide as the unit, filled to `share`, its upper edge `above` the unit's."""
+    left, right, top = at[0] - radius, at[0] + radius, at[1] - radius - above
+    end = left + share * (right - left)
     pen.box((left - 1, top - 1), (right + 1, top + 3.5), _VOID)
     pen.box((left, top), (right, top + 2.5), _EDGE)
-    pen.box((left, top), (end, top + 2.5), _LOW if health < 1 / 3 else _TEXT)
+    pen.box((left, top), (end, top + 2.5), colour)
 
 
-def _draw_header(
-    pen: _Pen, alive: Bool[np.ndarray, " U"], num_allies: int, title: str, step: int
-) -> None:
+def _draw_header(pen: _Pen, film: _Film, step: int) -> None:
+    """Title, time, who lives, and the score."""
+    alive, num_allies = np.asarray(film.battle.alive[step]), film.scene.num_allies
     pen.box((0, 0), (_WIDTH, _HEADER), _VOID)
-    pen.text((10, 16), title, 14, "lm", room=_WIDTH - 100)
-    pen.text((_WIDTH - 10, 16), f"step {step}", 12, "rm")
+    pen.text((10, 16), film.title, 14, "lm", room=_WIDTH - 150)
+    time = f"step {step} · {step * film.scene.step_seconds:.1f} s"
+    pen.text((_WIDTH - 10, 16), time, 12, "rm")
+    if film.scores is not None:
+        pen.text((_WIDTH - 10, 36), f"return {film.scores[step]:.2f}", 12, "rm")
     x = 10.0
     sides = (("allies", alive[:num_allies]), ("enemies", alive[num_allies:]))
     for team, (name, members) in enumerate(sides):

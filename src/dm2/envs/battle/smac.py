@@ -56,6 +56,7 @@ class Smac:
         self.map_size = (_SIDE, _SIDE)
         self.unit_names = types.names
         self.unit_radii = tuple(float(r) for r in types.radius)
+        self.step_seconds = LOOPS / 16
         self.unit_ranges = tuple(float(r) for r in types.attack_range + types.radius)
         self._kinds = np.concatenate([allies, enemies])
         self._forces = Forces.of(types, self._kinds, self.num_allies)

@@ -73,6 +73,7 @@ class Smax:
         self.map_size = (self.rules.width, self.rules.height)
         self.unit_names = SMAX_UNITS.names
         self.unit_radii = tuple(float(r) for r in SMAX_UNITS.radius)
+        self.step_seconds = self.rules.ticks * self.rules.tick
         self.unit_ranges = tuple(float(r) for r in SMAX_UNITS.attack_range)
         self._types = np.array(layout.allies + layout.enemies, np.int32)
         self._random = layout.random

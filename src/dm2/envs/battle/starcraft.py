@@ -104,7 +104,7 @@ def battle(
     cooldown of the shots fired in it.
 
     In a loop, enemies choose their targets, then everybody shoots or moves at the same time, then
-    units are pushed apart and kept within the arena. Who shoots does not move.
+    units are pushed apart and kept within the arena. Who has its target in reach stands.
     """
     north = jnp.concatenate([orders.north, jnp.zeros_like(troops.x[forces.num_allies :])])
     east = jnp.concatenate([orders.east, jnp.zeros_like(troops.x[forces.num_allies :])])
@@ -128,12 +128,11 @@ def battle(
         stride = jnp.where(walking, forces.speed / jnp.maximum(distance, forces.speed), 0.0)
         step_x = jnp.where(moving, east * forces.speed, to_x * stride)
         step_y = jnp.where(moving, north * forces.speed, to_y * stride)
-        walks = alive & ~fired
         calm = jnp.where(hit, 0.0, troops.calm + 1)
         regained = jnp.where(calm > _CALM, _REGENERATION, 0.0)
         cooldown = jnp.where(fired, forces.cooldown + deviation, troops.cooldown - 1)
-        x = troops.x + jnp.where(walks, step_x, 0.0)
-        y = troops.y + jnp.where(walks, step_y, 0.0)
+        x = troops.x + jnp.where(alive, step_x, 0.0)
+        y = troops.y + jnp.where(alive, step_y, 0.0)
         x, y = _confine(forces, arena, *separate(x, y, forces.radius, health > 0))
         return Troops(
             x=x,
