@@ -3,10 +3,6 @@
 JaxMARL is needed, as the `dev` extra installs it.
 """
 
-import contextlib
-import io
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,29 +14,16 @@ from dm2.envs.battle import enemy
 from dm2.envs.battle.engine import MOVES, Units, directions
 from dm2.envs.battle.scenarios import SCENARIOS
 from dm2.envs.battle.smax import Noise, Smax, SmaxState
+from dm2.envs.jaxmarl import quiet_import
 
 __all__ = ["Reference", "differences", "random_states"]
-
-
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """JaxMARL's import prints, and sets `sys.stdout` back to `sys.__stdout__` on the way."""
-    names = ("stdout", "stderr", "__stdout__", "__stderr__")
-    old = {name: getattr(sys, name) for name in names}
-    for name in names:
-        setattr(sys, name, io.StringIO())
-    try:
-        yield
-    finally:
-        for name, stream in old.items():
-            setattr(sys, name, stream)
 
 
 class Reference:
     """JaxMARL's environment of a scenario, and the way between its states and ours."""
 
     def __init__(self, scenario: str, lethal_walls: bool) -> None:
-        with _quiet_import():
+        with quiet_import():
             from jaxmarl.environments.smax import HeuristicEnemySMAX
             from jaxmarl.environments.smax.smax_env import Scenario
         layout = SCENARIOS[scenario]

@@ -19,7 +19,7 @@ __all__ = [
 
 
 def list_environments() -> tuple[str, ...]:
-    """Every name that `make` takes, without options."""
+    """The battles' names, without options; `make` also takes `jaxmarl/` and a name of JaxMARL's."""
     from dm2.envs.battle.scenarios import SCENARIOS, SMAC_SCENARIOS
 
     names = {"smax": SCENARIOS, "smac": SMAC_SCENARIOS}
@@ -27,18 +27,23 @@ def list_environments() -> tuple[str, ...]:
 
 
 def make(name: str) -> Environment:
-    """The environment called `name`, for example `smax/3s_vs_4z` or `smac/5m_vs_6m`.
+    """The environment called `name`, for example `smax/3s_vs_4z`, `smac/5m_vs_6m` or
+    `jaxmarl/MPE_simple_spread_v3` (needs `pip install dm2[jaxmarl]`).
 
     Options follow a question mark: `smax/3s_vs_4z?walls=lethal&limit=100`. Raises InputError for
     an unknown name (with the nearest known one), option or value.
     """
     base, _, query = name.partition("?")
+    rules, _, scenario = base.partition("/")
+    if rules == "jaxmarl":
+        from dm2.envs.jaxmarl import JaxMarl
+
+        return JaxMarl(scenario, **_options(name, query, ("limit",)))
     known = list_environments()
     if base not in known:
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
-    rules, _, scenario = base.partition("/")
     if rules == "smac":
         from dm2.envs.battle.smac import Smac
 

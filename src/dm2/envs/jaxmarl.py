@@ -1,0 +1,163 @@
+"""JaxMARL's environments behind the environment contract: `jaxmarl/MPE_simple_spread_v3` and others
+with discrete actions. Needs `pip install dm2[jaxmarl]`.
+
+What the two contracts leave open is settled so:
+
+- Unlike agents are padded to the widest: observations with zeros, actions with illegal ones.
+- The team's reward is the mean of the agents' rewards.
+- JaxMARL folds time limits into `done`. An episode that ends with the limit's step is truncated,
+  one that ends before is terminated.
+- JaxMARL knows no victory in general: nothing is ever `won`, returns are what to compare.
+- The state is all agents' observations, one after the other.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.envs.base import EnvSpec, Observation, Step
+from dm2.errors import InputError
+
+__all__ = ["JaxMarl", "JaxMarlState", "quiet_import"]
+
+
+class JaxMarlState(NamedTuple):
+    """`N` episodes; every leaf ends with their axis."""
+
+    env: Any
+    """JaxMARL's own state."""
+    local: Float[Array, "K O N"]
+    legal: Bool[Array, "K A N"]
+    alive: Bool[Array, "K N"]
+    time: Int[Array, " N"]
+    """Environment steps taken."""
+
+
+class JaxMarl:
+    """One of JaxMARL's environments."""
+
+    def __init__(self, name: str, *, limit: int | None = None) -> None:
+        """`name`: as in JaxMARL's registry; `limit`: episode limit in steps, JaxMARL's own by
+        default.
+
+        Raises InputError: JaxMARL is not installed, does not know the name or cannot make the
+        environment without arguments; an agent's actions are not discrete; no limit is known.
+        """
+        field = f"env = 'jaxmarl/{name}'"
+        try:
+            with quiet_import():
+                import jaxmarl
+        except ImportError as error:
+            raise InputError(f"{field}: needs JaxMARL: pip install dm2[jaxmarl]") from error
+        known = jaxmarl.registered_envs
+        if name not in known:
+            raise InputError(f"{field}: JaxMARL has no such environment; known: {', '.join(known)}")
+        try:
+            with quiet_import():
+                self._env: Any = jaxmarl.make(name)
+        except Exception as error:  # whatever the environment's constructor raises
+            raise InputError(f"{field}: JaxMARL cannot make it: {error}") from error
+        self._agents: list[str] = list(self._env.agents)
+        spaces = [self._env.action_space(agent) for agent in self._agents]
+        if not all(hasattr(space, "n") for space in spaces):
+            raise InputError(f"{field}: its actions are not discrete; choose another environment")
+        self._actions = [int(space.n) for space in spaces]
+        own_limit = getattr(self._env, "max_steps", None)
+        if limit is None and not isinstance(own_limit, int):
+            raise InputError(f"{field}: JaxMARL states no episode limit; add ?limit=STEPS")
+        seen, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
+        self._masks = self._has_masks(state)
+        sizes = [seen[agent].size for agent in self._agents]
+        self.spec = EnvSpec(
+            name=f"jaxmarl/{name}" + ("" if limit in (None, own_limit) else f"?limit={limit}"),
+            version=f"jaxmarl {version('jaxmarl')}",
+            num_agents=len(self._agents),
+            observation_size=max(sizes),
+            num_actions=max(self._actions),
+            state_size=max(sizes) * len(sizes),
+            episode_limit=limit or own_limit,  # pyright: ignore[reportArgumentType]
+        )
+
+    def reset(self, key: UInt32[Array, "2"], num_envs: int) -> JaxMarlState:
+        """Start `num_envs` episodes."""
+        reset = jax.vmap(self._env.reset, out_axes=-1)
+        seen, state = reset(jax.random.split(key, num_envs))
+        alive = jnp.ones((self.spec.num_agents, num_envs), bool)
+        return self._state(state, seen, alive, jnp.zeros(num_envs, jnp.int32))
+
+    def step(
+        self, key: UInt32[Array, "2"], state: JaxMarlState, actions: Int[Array, "K N"]
+    ) -> tuple[JaxMarlState, Step]:
+        """One step of every episode."""
+        keys = jax.random.split(key, actions.shape[-1])
+        chosen = dict(zip(self._agents, actions, strict=True))
+        step = jax.vmap(self._env.step_env, in_axes=(0, -1, -1), out_axes=-1)
+        seen, env, rewards, dones, _ = step(keys, state.env, chosen)
+        time, over = state.time + 1, dones["__all__"]
+        late = time >= self.spec.episode_limit
+        alive = state.alive & ~jnp.stack([dones[agent] for agent in self._agents])
+        # At a time limit JaxMARL calls agents done that are alive.
+        alive = jnp.where(late, state.alive, alive)
+        reward = jnp.mean(jnp.stack([rewards[agent] for agent in self._agents]), axis=0)
+        return self._state(env, seen, alive, time), Step(
+            reward=reward.astype(jnp.float32),
+            terminated=over & ~late,
+            truncated=late,
+            won=jnp.zeros_like(over),
+        )
+
+    def observe(self, state: JaxMarlState) -> Observation:
+        """What JaxMARL's agents perceive, padded to the widest."""
+        local = jnp.moveaxis(state.local, 1, 2)
+        return Observation(
+            local=local,
+            legal=jnp.moveaxis(state.legal, 1, 2),
+            alive=state.alive,
+            state=jnp.moveaxis(local, 0, 1).reshape(local.shape[1], -1),
+        )
+
+    def _state(
+        self, env: Any, seen: dict[str, Array], alive: Bool[Array, "K N"], time: Int[Array, " N"]
+    ) -> JaxMarlState:
+        num_envs, spec = len(time), self.spec
+        rows = [seen[agent].reshape(-1, num_envs).astype(jnp.float32) for agent in self._agents]
+        local = [jnp.pad(row, ((0, spec.observation_size - len(row)), (0, 0))) for row in rows]
+        choices = (
+            jnp.arange(spec.num_actions)[None, :, None] < jnp.array(self._actions)[:, None, None]
+        )
+        legal = jnp.broadcast_to(choices, (spec.num_agents, spec.num_actions, num_envs))
+        if self._masks:
+            masks = jax.vmap(self._env.get_avail_actions, in_axes=-1, out_axes=-1)(env)
+            rows = [masks[agent].astype(bool) for agent in self._agents]
+            padded = [jnp.pad(row, ((0, spec.num_actions - len(row)), (0, 0))) for row in rows]
+            legal = legal & jnp.stack(padded)
+        return JaxMarlState(env, jnp.stack(local), legal, alive, time)
+
+    def _has_masks(self, state: Any) -> bool:
+        """Whether the environment says which actions are legal."""
+        try:
+            masks = jax.eval_shape(self._env.get_avail_actions, state)
+        except (AttributeError, NotImplementedError):
+            return False
+        return isinstance(masks, dict) and set(self._agents) <= set(masks)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """JaxMARL's import prints, and sets `sys.stdout` back to `sys.__stdout__` on the way."""
+    names = ("stdout", "stderr", "__stdout__", "__stderr__")
+    old = {name: getattr(sys, name) for name in names}
+    for name in names:
+        setattr(sys, name, io.StringIO())
+    try:
+        yield
+    finally:
+        for name, stream in old.items():
+            setattr(sys, name, stream)
