@@ -1,4 +1,5 @@
-"""Scripted teams under both rule sets: `python benchmarks/scripted.py [SCENARIO …]`.
+"""Scripted teams under both rule sets: `python benchmarks/scripted.py [SCENARIO …]`; and their
+battles as demonstrations: `python benchmarks/scripted.py record kite smac/3s_vs_3z FILE`.
 
 Per scenario and script: how many of 256 battles are won, their mean length in steps and mean
 return, under `smax/` and under `smac/`. The scripts need nothing learnt, so the table says what
@@ -10,15 +11,16 @@ the rules reward:
 """
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from dm2.demos import Demonstrations
 from dm2.envs import make
 from dm2.envs.battle.scenarios import SMAC_SCENARIOS
-from dm2.rollout import Worlds
 
 BATTLES, SAFE = 256, 4.0
 SCRIPTS = ("closest", "focus", "kite")
@@ -61,39 +63,77 @@ def script(name: str, env: Any, state: Any, legal: Array) -> Array:
     return jnp.where(alive[:allies], actions, jnp.argmax(legal, axis=2))
 
 
-def play(name: str, env: Any, seed: int = 0) -> tuple[float, float, float]:
-    """Win rate, mean length and mean return of `BATTLES` battles."""
+class Battles(NamedTuple):
+    """`BATTLES` battles of a scripted team; rows past a battle's length are padding."""
+
+    local: Array
+    """`[T, K, N, O]`."""
+    legal: Array
+    alive: Array
+    actions: Array
+    won: Array
+    length: Array
+    returns: Array
+
+
+def play(name: str, env: Any, seed: int = 0) -> Battles:
+    """Fights `BATTLES` battles."""
     reset_key, key = jax.random.split(jax.random.PRNGKey(seed))
-    state = env.reset(reset_key, BATTLES)
-    blank = jnp.zeros(BATTLES)
-    worlds = Worlds(state, blank > 0, blank.astype(jnp.int32), blank)
-    won = over = blank > 0
+    state, limit = env.reset(reset_key, BATTLES), env.spec.episode_limit
+    zeros, no = jnp.zeros(BATTLES), jnp.zeros(BATTLES, bool)
 
-    def step(carry: Any, time: Array) -> tuple[Any, None]:
-        worlds, won, over = carry
-        actions = script(name, env, worlds.env, env.observe(worlds.env).legal)
-        state, outcome = env.step(jax.random.fold_in(key, time), worlds.env, actions)
-        returns = worlds.returns + jnp.where(over, 0.0, outcome.reward)
-        worlds = Worlds(state, over, worlds.time + ~over, returns)
+    def step(carry: Any, time: Array) -> tuple[Any, tuple[Array, ...]]:
+        state, won, over, length, returns = carry
+        seen = env.observe(state)
+        actions = script(name, env, state, seen.legal)
+        state, outcome = env.step(jax.random.fold_in(key, time), state, actions)
+        returns += jnp.where(over, 0.0, outcome.reward)
         won |= outcome.won & ~over
-        return (worlds, won, over | outcome.terminated | outcome.truncated), None
+        length += ~over
+        over |= outcome.terminated | outcome.truncated
+        return (state, won, over, length, returns), (seen.local, seen.legal, seen.alive, actions)
 
-    (worlds, won, _), _ = jax.jit(
-        lambda: jax.lax.scan(step, (worlds, won, over), jnp.arange(env.spec.episode_limit))
-    )()
-    return float(jnp.mean(won)), float(jnp.mean(worlds.time)), float(jnp.mean(worlds.returns))
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(limit)))
+    (_, won, _, length, returns), rows = run((state, no, no, zeros.astype(jnp.int32), zeros))
+    return Battles(*rows, won, length, returns)
 
 
-def main(scenarios: list[str]) -> None:
+def demonstrations(name: str, env: Any) -> Demonstrations:
+    """A scripted team's battles as demonstrations."""
+    battles, spec = jax.device_get(play(name, env)), env.spec
+    local, legal, alive, actions = (np.moveaxis(part, 2, 0) for part in battles[:4])
+    provenance = {
+        "environment": spec.name,
+        "environment_version": spec.version,
+        "num_actions": spec.num_actions,
+        "episode_limit": spec.episode_limit,
+        "method": f"script: {name}",
+        "policy": "greedy",
+    }
+    outcome = {"returns": battles.returns, "won": battles.won}
+    return Demonstrations.from_episodes(
+        local, alive, battles.length, provenance, actions=actions, legal=legal, **outcome
+    )
+
+
+def table(scenarios: list[str]) -> None:
     """Prints the table."""
     print("| scenario | script | smax: won | steps | return | smac: won | steps | return |")
     print("|---|---|---|---|---|---|---|---|")
     for scenario in scenarios or SMAC_SCENARIOS:
         for name in SCRIPTS:
-            cells = [play(name, make(f"{rules}/{scenario}")) for rules in ("smax", "smac")]
-            row = " | ".join(f"{won:.2f} | {steps:.0f} | {ret:.2f}" for won, steps, ret in cells)
-            print(f"| {scenario} | {name} | {row} |", flush=True)
+            cells = []
+            for rules in ("smax", "smac"):
+                battles = play(name, make(f"{rules}/{scenario}"))
+                fields = (battles.won, battles.length, battles.returns)
+                won, steps, score = (float(jnp.mean(field)) for field in fields)
+                cells.append(f"{won:.2f} | {steps:.0f} | {score:.2f}")
+            print(f"| {scenario} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["record"]:
+        _, _, script_name, env_name, path = sys.argv
+        demonstrations(script_name, make(env_name)).save(path)
+    else:
+        table(sys.argv[1:])

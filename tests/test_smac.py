@@ -201,6 +201,20 @@ def test_a_zealot_strikes_twice_and_armour_counts_twice():
     assert after.troops.target[3, 0] == 0
 
 
+def test_a_blow_does_half_a_point_at_least():
+    # 13 points on a shield of 12: the one left over is no more than the armour.
+    places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 12, 50, 50])
+    after, _ = act(env, state, ATTACK, STOP, STOP)
+    assert after.troops.health[3, 0] == 99.5
+
+
+def test_units_make_room_for_each_other():
+    env, state = battle("3s_vs_3z", x=[9, 9.5, 1, 31, 31, 31], y=[16, 16, 1, 1, 15, 31])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    np.testing.assert_allclose(after.troops.x[:2, 0], [9.25 - 0.625, 9.25 + 0.625], atol=1e-4)
+
+
 def test_bonus_damage_against_the_armoured():
     # 2s3z: a stalker shoots a stalker for 13 + 5, a zealot for 13; blows are all on the shield.
     far = [1, 31, 1, 31, 1, 31, 3, 29]

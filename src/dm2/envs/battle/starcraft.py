@@ -22,7 +22,6 @@ LOOPS = 8
 """Game loops per environment step."""
 
 _ACQUIRE = 5.0  # from a unit's surface: how near an ally must come to be noticed
-_SIGHT = 9.0  # how far an enemy sees who is shooting at it
 _CALM = 160  # loops without a hit before shields regenerate
 _REGENERATION = 2 / 16  # shield points per loop
 _LEAST_DAMAGE = 0.5  # a hit on health does this much through any armour
@@ -165,21 +164,21 @@ def _acquire(forces: Forces, troops: Troops, aims: Int[Array, "K N"]) -> Int[Arr
     """Whom each enemy attacks, -1 for nobody.
 
     Candidates are the living allies within 5 of its surface or within its weapon's reach, and
-    those in sight that are shooting at it. It keeps its target while that is within reach or
+    those that have it within theirs and the order to shoot at it. It keeps its target while that is within reach or
     shoots at it, else takes the closest.
     """
     allies = forces.num_allies
     enemy = jnp.arange(allies, len(troops.x))[:, None]
     x, y, radius = troops.x[allies:], troops.y[allies:], forces.radius[allies:]
-    before, alive = troops.target[allies:], troops.alive
+    before = troops.target[allies:]
 
     def visit(ally: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         nearest, choice, kept = found
         row = functools.partial(jax.lax.dynamic_index_in_dim, index=ally)
         distance = jnp.sqrt(squared(x - row(troops.x), y - row(troops.y)))
         gap = distance - radius - row(forces.radius)
-        living = row(alive) & alive[allies:]
-        shoots = (row(aims) == enemy) & (gap <= row(forces.attack_range)) & (distance < _SIGHT)
+        living = row(troops.alive)
+        shoots = (row(aims) == enemy) & (gap <= row(forces.attack_range))
         reachable = gap <= forces.attack_range[allies:]
         near = reachable | (distance - radius <= _ACQUIRE)
         kept |= (before == ally) & living & (reachable | shoots)
