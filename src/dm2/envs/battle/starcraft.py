@@ -164,8 +164,8 @@ def _acquire(forces: Forces, troops: Troops, aims: Int[Array, "K N"]) -> Int[Arr
     """Whom each enemy attacks, -1 for nobody.
 
     Candidates are the living allies within 5 of its surface or within its weapon's reach, and
-    those that have it within theirs and the order to shoot at it. It keeps its target while that is within reach or
-    shoots at it, else takes the closest.
+    those that have it within theirs and the order to shoot at it. It keeps its target while that
+    is within reach or shoots at it, else takes the closest.
     """
     allies = forces.num_allies
     enemy = jnp.arange(allies, len(troops.x))[:, None]
