@@ -254,6 +254,18 @@ def test_shields_regenerate_after_ten_seconds_without_a_hit():
     np.testing.assert_allclose(step.reward, [8 * 2 / 16 * 20 / 680], rtol=1e-4)
 
 
+def test_a_signed_reward_takes_regeneration_off():
+    env = make("smac/3s_vs_3z?reward=signed&limit=40")
+    assert env.spec.name == "smac/3s_vs_3z?reward=signed&limit=40"
+    assert make(env.spec.name).spec == env.spec
+    places = {"x": [1, 1, 1, 31, 31, 31], "y": [1, 16, 31, 1, 16, 31]}
+    _, state = battle("3s_vs_3z", **places, shield=[80] * 3 + [40, 50, 50], calm=[500] * 6)
+    _, step = act(env, state, STOP, STOP, STOP)
+    np.testing.assert_allclose(step.reward, [-8 * 2 / 16 * 20 / 680], rtol=1e-4)
+    with pytest.raises(InputError, match="reward must be 'smac' or 'signed'"):
+        make("smac/3s_vs_3z?reward=mine")
+
+
 def enemy_target(x: list[float], y: list[float], before: int, order: int = STOP) -> int:
     """Whom the first zealot attacks after one step of allies who stand, the first under `order`."""
     env, state = battle("3s_vs_3z", x=x, y=y, target=[-1, -1, -1, before, -1, -1])
@@ -327,3 +339,46 @@ def test_dead_allies_orders_are_ignored():
     one, _ = act(env, state, STOP, NORTH, STOP)
     other, _ = act(env, state, STOP, ATTACK, STOP)
     jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_a_draw_is_no_win():
+    """A marine each, both with a shot's worth of health: they shoot in the same loop."""
+    health = [6, 0, 0, 6, 0, 0]
+    env, state = battle("3m", x=[10, 1, 1, 14, 1, 1], y=[16, 9, 23, 16, 9, 23], health=health)
+    after, step = act(env, state, ATTACK, 0, 0)
+    assert not np.any(after.troops.alive)
+    assert bool(step.terminated[0])
+    assert not bool(step.won[0])
+
+
+def test_a_win_with_the_last_step_is_no_truncation():
+    health = [45, 0, 0, 6, 0, 0]
+    env, state = battle("3m", x=[10, 1, 1, 14, 1, 1], y=[16, 9, 23, 16, 9, 23], health=health)
+    _, step = act(env, state._replace(time=jnp.array([59])), ATTACK, 0, 0)
+    assert bool(step.won[0])
+    assert not bool(step.truncated[0])
+
+
+def test_shots_are_delayed_at_random():
+    env, state = battle("3m", x=[10, 1, 1, 14, 1, 1], y=[16, 9, 23, 16, 9, 23])
+    delays = [
+        float(act(env, state, ATTACK, STOP, STOP, seed=seed)[0].troops.cooldown[0, 0])
+        for seed in range(20)
+    ]
+    assert len(set(delays)) == 20
+    assert 13.7 - 7 - 1 <= min(delays) < 13.7 - 7 - 0.5
+    assert 13.7 - 7 + 1.5 < max(delays) <= 13.7 - 7 + 2
+
+
+def test_frames_show_shields_and_shots_within_reach():
+    places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places, shield=[40, 80, 80, 25, 50, 50])
+    frame = env.frame(act(env, state, STOP, STOP, STOP)[0])
+    # The zealot walks to the stalker without reaching it.
+    assert frame.target[3, 0] == -1
+    np.testing.assert_allclose(frame.shield[[0, 3], 0], [0.5, 0.5])
+    np.testing.assert_array_equal(frame.kind[:, 0], [1, 1, 1, 2, 2, 2])
+    frame = env.frame(act(env, state, ATTACK, STOP, STOP)[0])
+    assert frame.target[0, 0] == 3
+    marines, state = battle("3m")
+    assert not np.any(marines.frame(state).shield)

@@ -38,7 +38,7 @@ def make(name: str) -> Environment:
     if rules == "jaxmarl":
         from dm2.envs.jaxmarl import JaxMarl
 
-        return JaxMarl(scenario, **_options(name, query, ("limit",)))
+        return JaxMarl(scenario, **_options(name, query, {}))
     known = list_environments()
     if base not in known:
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
@@ -47,26 +47,28 @@ def make(name: str) -> Environment:
     if rules == "smac":
         from dm2.envs.battle.smac import Smac
 
-        return Smac(scenario, **_options(name, query, ("limit",)))
+        choices = {"reward": ("smac", "signed")}
+        return Smac(scenario, **_options(name, query, choices))
     from dm2.envs.battle.smax import Smax
 
-    return Smax(scenario, **_options(name, query, ("walls", "limit")))
+    return Smax(scenario, **_options(name, query, {"walls": ("safe", "lethal")}))
 
 
-def _options(name: str, query: str, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """`a=1&b=x` as keyword arguments of an environment."""
+def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """`a=1&b=x` as keyword arguments of an environment; all of them take a `limit`."""
     options: dict[str, Any] = {}
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
-        if key not in allowed:
-            options_known = ", ".join(allowed)
-            raise InputError(f"env = {name!r}: no option {key!r}; known: {options_known}")
         if key == "limit":
             if not value.isdecimal() or int(value) < 1:
                 raise InputError(f"env = {name!r}: limit must be a whole number above 0")
             options[key] = int(value)
-        elif value not in ("safe", "lethal"):
-            raise InputError(f"env = {name!r}: walls must be 'safe' or 'lethal'")
+        elif key not in choices:
+            known = ", ".join((*choices, "limit"))
+            raise InputError(f"env = {name!r}: no option {key!r}; known: {known}")
+        elif value not in choices[key]:
+            allowed = " or ".join(repr(choice) for choice in choices[key])
+            raise InputError(f"env = {name!r}: {key} must be {allowed}")
         else:
             options[key] = value
     return options

@@ -47,9 +47,10 @@ class SmacState(NamedTuple):
 class Smac:
     """One SMAC scenario behind the environment contract."""
 
-    def __init__(self, scenario: str, *, limit: int | None = None) -> None:
-        """`scenario`: a key of `SMAC_SCENARIOS`; `limit`: episode limit in steps, SMAC's by
-        default."""
+    def __init__(self, scenario: str, *, reward: str = "smac", limit: int | None = None) -> None:
+        """`scenario`: a key of `SMAC_SCENARIOS`; `reward`: `smac`, which also pays for enemies'
+        shields that regenerate, or `signed`, which takes that off; `limit`: episode limit in
+        steps, SMAC's by default."""
         layout, types = SMAC_SCENARIOS[scenario], STARCRAFT_UNITS
         allies, enemies = np.array(layout.allies), np.array(layout.enemies)
         self.num_allies, self.num_enemies = len(allies), len(enemies)
@@ -69,13 +70,17 @@ class Smac:
             [allies == k for k in (STALKER, ZEALOT) if mixed],
             [enemies == k for k in (ZEALOT, STALKER) if mixed],
         )
+        self._signed = reward == "signed"
+        changed = {"reward": reward} if self._signed else {}
+        changed |= {"limit": str(limit)} if limit not in (None, layout.limit) else {}
+        options = "&".join(f"{k}={v}" for k, v in changed.items())
         best = _KILL * self.num_enemies + _WIN
         best += float(np.sum((types.health + types.shield)[enemies]))
         self._reward_scale = _MOST / best
         own, other, action = 1 + self._shields[0], 1 + self._shields[1], ATTACK + self.num_enemies
         bits = len(self._bits[0])
         self.spec = EnvSpec(
-            name=f"smac/{scenario}" + ("" if limit in (None, layout.limit) else f"?limit={limit}"),
+            name=f"smac/{scenario}" + (f"?{options}" if options else ""),
             version="smac 1",
             num_agents=self.num_allies,
             observation_size=4
@@ -128,8 +133,10 @@ class Smac:
         killed = before.alive & ~alive
         some_allies, some_enemies = jnp.any(alive[:allies], 0), jnp.any(alive[allies:], 0)
         won = some_allies & ~some_enemies
-        # Shields that regenerate make it negative, and SMAC takes the absolute value.
-        harm = jnp.abs(jnp.sum((taken + _KILL * killed)[allies:], axis=0))
+        harm = jnp.sum((taken + _KILL * killed)[allies:], axis=0)
+        if not self._signed:
+            # Shields that regenerate make it negative; SMAC takes the absolute value.
+            harm = jnp.abs(harm)
         time = state.time + 1
         terminated = ~(some_allies & some_enemies)
         return SmacState(troops, actions, time), Step(
