@@ -19,12 +19,11 @@ train() { # directory, arguments of dm2 train
 }
 
 expert() { # task, steps, rules: an expert team of seed 100, and its demonstrations
-    local task=$1 steps=$2 rules=${3:-smax} out=experts/$1
-    [ "$rules" = smax ] || task=${rules}_$1 out=experts/$rules/$1
+    local task=$1 steps=$2 env=${3:-smax/$1} out=experts/$1
     mkdir -p "$out"
     {
         flock 9 # the other processes wait here
-        dm2 train ippo --env "$rules/$1" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
+        dm2 train ippo --env "$env" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
             --checkpoint-steps {600..1000..50}000
         [ -e "${task}_expert.safetensors" ] ||
             dm2 record "$out/seed_100" --out "${task}_expert.safetensors"
@@ -94,12 +93,13 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
 }
 
 smac() { # Three seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
-    local task steps coefficient
-    for task in 3s_vs_3z:600000:0.3 3s_vs_4z:1000000:0.05 5m_vs_6m:3000000:0.3; do
+    local task steps coefficient env
+    for task in 3s_vs_3z:2000000:0.3 3s_vs_4z:4000000:0.05 5m_vs_6m:6000000:0.3; do
         IFS=: read -r task steps coefficient <<<"$task"
-        expert "$task" "$steps" smac
-        train "smac/$task/ippo" ippo --env "smac/$task" --seeds 3 --steps "$steps"
-        train "smac/$task/dm2" dm2 --env "smac/$task" --seeds 3 --steps "$steps" \
+        env="smac/$task?reward=signed"
+        expert "smac_$task" "$steps" "$env"
+        train "smac/$task/ippo" ippo --env "$env" --seeds 3 --steps "$steps"
+        train "smac/$task/dm2" dm2 --env "$env" --seeds 3 --steps "$steps" \
             --demos "smac_${task}_expert.safetensors" --imitation.coefficient "$coefficient"
     done
 }
