@@ -109,7 +109,7 @@ def test_progress_goes_to_standard_error_in_lines(tmp_path):
     ("env", "hint"),
     [
         ("smax/3s_vs_4zz", "smax/3s_vs_4z"),
-        ("smac/3s_vs_4z", "smax/3s_vs_4z"),
+        ("smacs/3s_vs_4z", "smac/3s_vs_4z"),
         ("smax/3m?wall=safe", "walls"),
         ("smax/3m?walls=soft", "lethal"),
         ("smax/3m?limit=0", "limit"),
