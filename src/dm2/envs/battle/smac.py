@@ -201,10 +201,6 @@ class Smac:
             kind=jnp.broadcast_to(jnp.asarray(self._kinds)[:, None], troops.target.shape),
         )
 
-    def unit_types(self, state: SmacState) -> Int[Array, "U N"]:
-        """Indices into `unit_names`."""
-        return jnp.broadcast_to(jnp.asarray(self._kinds)[:, None], state.troops.target.shape)
-
     def _legal(self, troops: Troops, attackable: Bool[Array, "K M N"]) -> Bool[Array, "K A N"]:
         """Nothing for the dead; stop, moves to walkable ground and attacks within 6 for others."""
         allies, arena = self.num_allies, self._arena
