@@ -94,11 +94,11 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
 
 smac() { # Three seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
     local task steps coefficient env
-    for task in 3s_vs_3z:2000000:0.3 3s_vs_4z:4000000:0.05 5m_vs_6m:6000000:0.3; do
+    for task in 3s_vs_3z:2000000:0.3 3s_vs_4z:3000000:0.05 5m_vs_6m:4000000:0.3; do
         IFS=: read -r task steps coefficient <<<"$task"
         env="smac/$task?reward=signed"
-        expert "smac_$task" "$steps" "$env"
         train "smac/$task/ippo" ippo --env "$env" --seeds 3 --steps "$steps"
+        expert "smac_$task" "$steps" "$env"
         train "smac/$task/dm2" dm2 --env "$env" --seeds 3 --steps "$steps" \
             --demos "smac_${task}_expert.safetensors" --imitation.coefficient "$coefficient"
     done
