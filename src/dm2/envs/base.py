@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 AnyArray = Array | np.ndarray
 
-__all__ = ["EnvSpec", "Environment", "Frame", "Observation", "Renderable", "Step"]
+__all__ = ["EnvSpec", "Environment", "Frame", "Observation", "Renderable", "Step", "full_name"]
 
 
 class Observation(NamedTuple):
@@ -122,3 +122,10 @@ class Renderable(Protocol):
     def frame(self, state: Any) -> Frame:
         """What to draw of this state."""
         ...
+
+
+def full_name(base: str, *options: tuple[str, object, object]) -> str:
+    """`base?option=value&…`, of the options `(name, value, default)` that differ from the default;
+    None stands for the default."""
+    changed = [f"{name}={value}" for name, value, usual in options if value not in (None, usual)]
+    return f"{base}?{'&'.join(changed)}" if changed else base

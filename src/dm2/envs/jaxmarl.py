@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Observation, Step
+from dm2.envs.base import EnvSpec, Observation, Step, full_name
 from dm2.errors import InputError
 
 __all__ = ["JaxMarl", "JaxMarlState", "quiet_import"]
@@ -76,7 +76,7 @@ class JaxMarl:
         self._masks = self._has_masks(state)
         sizes = [seen[agent].size for agent in self._agents]
         self.spec = EnvSpec(
-            name=f"jaxmarl/{name}" + ("" if limit in (None, own_limit) else f"?limit={limit}"),
+            name=full_name(f"jaxmarl/{name}", ("limit", limit, own_limit)),
             version=f"jaxmarl {version('jaxmarl')}",
             num_agents=len(self._agents),
             observation_size=max(sizes),

@@ -23,6 +23,7 @@ __all__ = [
     "Units",
     "directions",
     "fight",
+    "of_others",
     "separate",
     "squared",
     "squared_distances",
@@ -100,6 +101,13 @@ class Rules(NamedTuple):
 def squared(dx: Array, dy: Array) -> Array:
     """Squared length."""
     return dx * dx + dy * dy
+
+
+def of_others(pairs: Float[Array, "K M F N"]) -> Float[Array, "K R N"]:
+    """What every ally perceives of each unit but itself, in one row; allies are the first units."""
+    allies, num_envs = len(pairs), pairs.shape[-1]
+    rows = [jnp.concatenate([pairs[k, :k], pairs[k, k + 1 :]]) for k in range(allies)]
+    return jnp.stack(rows).reshape(allies, -1, num_envs)
 
 
 def squared_distances(units: Units, num_allies: int) -> Float[Array, "K M N"]:

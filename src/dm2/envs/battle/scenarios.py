@@ -6,6 +6,8 @@ import numpy as np
 
 __all__ = [
     "SCENARIOS",
+    "SC_STALKER",
+    "SC_ZEALOT",
     "SMAC_SCENARIOS",
     "SMAX_UNITS",
     "STARCRAFT_UNITS",
@@ -119,6 +121,7 @@ class StarCraftTypes(NamedTuple):
     """What SMAC divides a cooldown by in its state."""
 
 
+SC_STALKER, SC_ZEALOT = 1, 2
 STARCRAFT_UNITS = StarCraftTypes(
     names=("marine", "stalker", "zealot"),
     health=_numbers(45, 80, 100),
@@ -152,7 +155,7 @@ class SmacScenario(NamedTuple):
 
 
 def _troops(stalkers: int, zealots: int) -> tuple[int, ...]:
-    return (1,) * stalkers + (2,) * zealots
+    return (SC_STALKER,) * stalkers + (SC_ZEALOT,) * zealots
 
 
 SMAC_SCENARIOS: dict[str, SmacScenario] = {

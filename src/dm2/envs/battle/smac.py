@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Observation, Step
-from dm2.envs.battle.engine import squared
-from dm2.envs.battle.scenarios import SMAC_SCENARIOS, STARCRAFT_UNITS
+from dm2.envs.base import EnvSpec, Frame, Observation, Step, full_name
+from dm2.envs.battle.engine import of_others, squared
+from dm2.envs.battle.scenarios import SC_STALKER, SC_ZEALOT, SMAC_SCENARIOS, STARCRAFT_UNITS
 from dm2.envs.battle.starcraft import LOOPS, Arena, Forces, Orders, Troops, battle, in_reach
 
 __all__ = ["Smac", "SmacState"]
 
-STALKER, ZEALOT = 1, 2
 NO_OP, STOP, MOVE, ATTACK = 0, 1, 2, 6
 """Actions: nothing (for the dead), stop, move north, south, east, west, attack an enemy."""
 
@@ -67,20 +66,19 @@ class Smac:
         mixed = len(set(layout.allies)) > 1
         # The enemy's bits are in StarCraft's order, the allies' in that of SMAC's own unit types.
         self._bits = (
-            [allies == k for k in (STALKER, ZEALOT) if mixed],
-            [enemies == k for k in (ZEALOT, STALKER) if mixed],
+            [allies == k for k in (SC_STALKER, SC_ZEALOT) if mixed],
+            [enemies == k for k in (SC_ZEALOT, SC_STALKER) if mixed],
         )
         self._signed = reward == "signed"
-        changed = {"reward": reward} if self._signed else {}
-        changed |= {"limit": str(limit)} if limit not in (None, layout.limit) else {}
-        options = "&".join(f"{k}={v}" for k, v in changed.items())
         best = _KILL * self.num_enemies + _WIN
         best += float(np.sum((types.health + types.shield)[enemies]))
         self._reward_scale = _MOST / best
         own, other, action = 1 + self._shields[0], 1 + self._shields[1], ATTACK + self.num_enemies
         bits = len(self._bits[0])
         self.spec = EnvSpec(
-            name=f"smac/{scenario}" + (f"?{options}" if options else ""),
+            name=full_name(
+                f"smac/{scenario}", ("reward", reward, "smac"), ("limit", limit, layout.limit)
+            ),
             version="smac 1",
             num_agents=self.num_allies,
             observation_size=4
@@ -172,13 +170,12 @@ class Smac:
 
         foes = features(legal[:, ATTACK:].astype(jnp.float32), 1)
         friends = features(jnp.ones((allies, allies, 1)), 0)
-        others = [jnp.concatenate([friends[k, :k], friends[k, k + 1 :]]) for k in range(allies)]
         num_envs = x.shape[1]
         own = jnp.stack(self._condition(troops, 0), axis=1)
         rows = [
             legal[:, MOVE:ATTACK].astype(jnp.float32),
             foes.reshape(allies, -1, num_envs),
-            jnp.stack(others).reshape(allies, -1, num_envs),
+            of_others(friends),
             own,
         ]
         local = jnp.where(alive[:allies, None], jnp.concatenate(rows, axis=1), 0.0)

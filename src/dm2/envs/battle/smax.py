@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Observation, Step
+from dm2.envs.base import EnvSpec, Frame, Observation, Step, full_name
 from dm2.envs.battle import enemy
 from dm2.envs.battle.engine import (
     MOVES,
@@ -28,6 +28,7 @@ from dm2.envs.battle.engine import (
     Units,
     directions,
     fight,
+    of_others,
     separate,
     squared_distances,
     targets,
@@ -79,11 +80,10 @@ class Smax:
         self._random = layout.random
         units, own, others = self.num_allies + self.num_enemies, 4, 7
         kinds = len(self.unit_names)
-        changed = {"walls": walls} if walls != "safe" else {}
-        changed |= {"limit": str(limit)} if limit not in (None, layout.limit) else {}
-        options = "&".join(f"{k}={v}" for k, v in changed.items())
         self.spec = EnvSpec(
-            name=f"smax/{scenario}" + (f"?{options}" if options else ""),
+            name=full_name(
+                f"smax/{scenario}", ("walls", walls, "safe"), ("limit", limit, layout.limit)
+            ),
             version="smax 0.2.0",
             num_agents=self.num_allies,
             observation_size=(units - 1) * (others + kinds) + own + kinds,
@@ -164,12 +164,9 @@ class Smax:
 
         parts = [health, dx / sight, dy / sight, *doings, cooldown, *bits]
         others = jnp.stack([jnp.where(seen, part, 0.0) for part in parts], axis=2)
-        rows = [
-            jnp.concatenate([others[k, :k], others[k, k + 1 :]]) for k in range(allies)
-        ]  # [K, U - 1, features, N]
         parts = [health, units.x / self.rules.width, units.y / self.rules.height, cooldown, *bits]
         own = jnp.stack([jnp.where(alive, part, 0.0)[:allies] for part in parts], axis=1)
-        local = jnp.concatenate([jnp.stack(rows).reshape(allies, -1, alive.shape[1]), own], axis=1)
+        local = jnp.concatenate([of_others(others), own], axis=1)
         return Observation(
             local=jnp.moveaxis(local, 1, 2),
             legal=self._legal(traits, units),
