@@ -12,7 +12,7 @@ from dm2.envs import Environment, Observation, Renderable, Step, list_environmen
 from dm2.envs.battle.engine import Rules, Traits, Units, fight, separate
 from dm2.envs.battle.scenarios import SMAX_UNITS
 from dm2.errors import InputError
-from reference import Reference, differences, random_states
+from dm2.studies.parity import Reference, differences, random_states
 from toy_env import ToyEnv, quick_jit
 
 SAFE = "smax/3s_vs_4z"

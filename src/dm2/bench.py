@@ -1,23 +1,29 @@
-"""How fast this machine trains: simulator alone, IPPO, DM², and what the processor could do."""
+"""How fast this machine is: simulator, IPPO and DM², what the processor could do, and JaxMARL."""
 
 import dataclasses
+import functools
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from dm2.agent.imitation import Expert
 from dm2.config import Config
 from dm2.envs import Environment, make
+from dm2.envs.battle.smac import Smac
+from dm2.envs.battle.smax import Smax
 from dm2.errors import InputError
 from dm2.rollout import collect, random_steps
 from dm2.trainer import Trainer
 
-__all__ = ["measure"]
+__all__ = ["measure", "race"]
 
 _BEGUN = time.monotonic()
 _SIMULATED_ENVS, _SIMULATED_STEPS = 512, 64
@@ -49,6 +55,70 @@ def _simulator(env: Environment, repeats: int) -> float:
     jax.block_until_ready(run(key))
     steps = _SIMULATED_ENVS * _SIMULATED_STEPS
     return steps / _best_seconds(lambda: run(key), repeats)
+
+
+def _theirs(scenario: str) -> Callable[[Array], Any]:
+    """Random legal actions in JaxMARL's SMAX as it comes, with its own automatic resets."""
+    from dm2.studies.parity import Reference
+
+    env = Reference(scenario, lethal_walls=False).env
+
+    def step(carry: Any, key: Array) -> tuple[Any, None]:
+        state, _ = carry
+        act_key, step_key = jax.random.split(key)
+        legal = jax.vmap(env.get_avail_actions)(state)
+        keys = jax.random.split(act_key, len(env.agents))
+        orders = {
+            name: jax.random.categorical(k, jnp.where(legal[name], 0.0, -1e9))
+            for k, name in zip(keys, env.agents, strict=True)
+        }
+        keys = jax.random.split(step_key, _SIMULATED_ENVS)
+        seen, state, *_ = jax.vmap(env.step)(keys, state, orders)
+        return (state, {name: seen[name] for name in env.agents}), None
+
+    def run(key: Array) -> Any:
+        keys = jax.random.split(key, _SIMULATED_STEPS + 1)
+        seen, state = jax.vmap(env.reset)(jax.random.split(keys[0], _SIMULATED_ENVS))
+        carry = (state, {name: seen[name] for name in env.agents})
+        return jax.lax.scan(step, carry, keys[1:])[0]
+
+    return run
+
+
+def race(names: Iterable[str], repeats: int) -> Iterator[dict[str, Any]]:
+    """Simulators alone, an environment at a time: random legal actions, 512 environments,
+    observations and legal actions at every step, the best of `repeats`.
+
+    Beside `smax/` without options JaxMARL's SMAX runs, by turns in the same process, where it is
+    installed. `pair_ns` is the time of a step over the number of pairs of units. Raises InputError
+    for an unknown environment or `repeats` that are not above 0."""
+    _above_zero(iterations=repeats)
+    return (_race(make(name), repeats) for name in names)
+
+
+def _race(env: Environment, repeats: int) -> dict[str, Any]:
+    rules, _, scenario = env.spec.name.partition("/")
+    programs = [jax.jit(lambda key: random_steps(env, key, _SIMULATED_ENVS, _SIMULATED_STEPS))]
+    if rules == "smax" and "?" not in scenario and find_spec("jaxmarl"):
+        programs.append(jax.jit(_theirs(scenario)))
+    starts = [functools.partial(program, jax.random.PRNGKey(0)) for program in programs]
+    compiled = [_best_seconds(start, 1) for start in starts]
+    turns = [[_best_seconds(start, 1) for start in starts] for _ in range(repeats)]
+    rates = [_SIMULATED_ENVS * _SIMULATED_STEPS / min(taken) for taken in zip(*turns, strict=True)]
+    row = {"environment": env.spec.name, "steps_per_s": rates[0], "compile_s": compiled[0]}
+    if isinstance(env, Smax | Smac):
+        units = env.num_allies + env.num_enemies
+        row["pair_ns"] = 1e9 / rates[0] / units**2
+    if len(rates) > 1:
+        row["jaxmarl_steps_per_s"], row["jaxmarl_compile_s"] = rates[1], compiled[1]
+        row["ratio"] = rates[0] / rates[1]
+    return row
+
+
+def _above_zero(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} = {value}: must be a whole number above 0")
 
 
 def _training(trainer: Trainer, repeats: int) -> float:
@@ -95,8 +165,7 @@ def measure(
     it trained, IPPO first, then DM². Raises InputError for counts that are not above 0 and for an
     unknown environment.
     """
-    if iterations < 1:
-        raise InputError(f"iterations = {iterations}: must be a whole number above 0")
+    _above_zero(iterations=iterations)
     env = make(env_name)
     settings = Config("ippo", env_name, num_envs=num_envs, rollout_steps=rollout_steps)
     ippo = Trainer(settings, env)

@@ -1,8 +1,9 @@
-"""JaxMARL's SMAX (0.2.0), the reference of our battles: the same states, orders and randomness.
+"""How far our SMAX is from JaxMARL's (0.2.0): the same states, orders and randomness in both.
 
-JaxMARL is needed, as the `dev` extra installs it.
+JaxMARL is needed: `pip install dm2[jaxmarl]`.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -15,17 +16,24 @@ from dm2.envs.battle.engine import MOVES, Units, directions
 from dm2.envs.battle.scenarios import SCENARIOS
 from dm2.envs.battle.smax import Noise, Smax, SmaxState
 from dm2.envs.jaxmarl import quiet_import
+from dm2.errors import InputError
 
-__all__ = ["Reference", "differences", "random_states"]
+__all__ = ["TOLERANCE", "Reference", "differences", "random_states", "report"]
+
+TOLERANCE = 1e-5
+"""What rounding explains; positions are up to 32."""
 
 
 class Reference:
     """JaxMARL's environment of a scenario, and the way between its states and ours."""
 
     def __init__(self, scenario: str, lethal_walls: bool) -> None:
-        with quiet_import():
-            from jaxmarl.environments.smax import HeuristicEnemySMAX
-            from jaxmarl.environments.smax.smax_env import Scenario
+        try:
+            with quiet_import():
+                from jaxmarl.environments.smax import HeuristicEnemySMAX
+                from jaxmarl.environments.smax.smax_env import Scenario
+        except ImportError as error:
+            raise InputError("comparing needs JaxMARL: pip install dm2[jaxmarl]") from error
         layout = SCENARIOS[scenario]
         self.num_allies, self.num_enemies = len(layout.allies), len(layout.enemies)
         kinds = jnp.array(layout.allies + layout.enemies, jnp.uint8)
@@ -59,7 +67,7 @@ class Reference:
             state._replace(kinds=env.unit_types(state)), jnp.stack(directions(state.actions))
         )
 
-    def _import(self, state: SmaxState, moves: jax.Array) -> Any:
+    def _import(self, state: Any, moves: jax.Array) -> Any:
         _, blank = self.env.reset(jax.random.PRNGKey(0))
         inner = blank.state.replace(
             unit_positions=jnp.stack([state.units.x, state.units.y], axis=-1),
@@ -153,6 +161,26 @@ def differences(scenario: str, lethal_walls: bool, count: int, seed: int) -> dic
     seen, after, reward, seen_after = run(keys, reference.import_states(env, state), orders)
     mine = jax.jit(ours, compiler_options=quick)(keys, state, orders)
     return _compare(mine, (seen, after.state, after.enemy_policy_state, reward, seen_after))
+
+
+def report(names: Iterable[str], states: int) -> Iterator[dict[str, Any]]:
+    """The worst absolute difference of each quantity after one step from `states` random states,
+    an environment at a time, for `smax/` ones or all of them.
+
+    Walls are safe for those in even places of `SCENARIOS`, lethal in odd ones. Raises InputError:
+    a name of none of these, `states` not above 0, or JaxMARL is not installed."""
+    if states < 1:
+        raise InputError(f"states = {states}: must be a whole number above 0")
+    places = {f"smax/{scenario}": place for place, scenario in enumerate(SCENARIOS)}
+    names = tuple(names) or tuple(places)
+    for name in names:
+        if name not in places:
+            known = ", ".join(places)
+            raise InputError(f"env = {name!r}: nothing to compare it with; known: {known}")
+    for name in names:
+        place = places[name]
+        found = differences(name.removeprefix("smax/"), place % 2 == 1, states, seed=place)
+        yield {"environment": name, "worst": max(found.values()), **found}
 
 
 def _compare(
