@@ -92,14 +92,14 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
         --demos 3s_vs_4z_middling.safetensors
 }
 
-smac() { # Three seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
-    local task steps coefficient env
-    for task in 3s_vs_3z:2000000:0.3 3s_vs_4z:3000000:0.05 5m_vs_6m:4000000:0.3; do
-        IFS=: read -r task steps coefficient <<<"$task"
+smac() { # A few seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
+    local task steps coefficient seeds env
+    for task in 3s_vs_3z:2000000:0.3:3 3s_vs_4z:3000000:0.05:2 5m_vs_6m:4000000:0.3:2; do
+        IFS=: read -r task steps coefficient seeds <<<"$task"
         env="smac/$task?reward=signed"
-        train "smac/$task/ippo" ippo --env "$env" --seeds 3 --steps "$steps"
+        train "smac/$task/ippo" ippo --env "$env" --seeds "$seeds" --steps "$steps"
         expert "smac_$task" "$steps" "$env"
-        train "smac/$task/dm2" dm2 --env "$env" --seeds 3 --steps "$steps" \
+        train "smac/$task/dm2" dm2 --env "$env" --seeds "$seeds" --steps "$steps" \
             --demos "smac_${task}_expert.safetensors" --imitation.coefficient "$coefficient"
     done
 }
