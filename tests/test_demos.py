@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dm2.demos import AgentDemonstrations, Demonstrations, describe
-from dm2.demos import dataset as dataset_module
+from dm2.demos import file as file_module
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError
 
@@ -727,7 +727,7 @@ def test_a_giant_is_refused_before_decompression(tmp_path, monkeypatch):
     write_raw(path, header, tensors)
     monkeypatch.setattr(zlib, "decompressobj", None)
     refuses(lambda: Demonstrations.load(path), f"{path}: declares", "bytes of arrays, above")
-    monkeypatch.setattr(dataset_module, "MAX_BYTES", 10)
+    monkeypatch.setattr(file_module, "MAX_BYTES", 10)
     refuses(lambda: episodes().save(path), "bytes of arrays", "record fewer episodes")
 
 

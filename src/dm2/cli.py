@@ -112,7 +112,7 @@ def inspect(
     demos: Annotated[Positional[Path], arg(help="A demonstration file.")], json: Json = False
 ) -> None:
     """Check a demonstration file and say what is in it."""
-    from dm2.demos.dataset import Demonstrations, describe
+    from dm2.demos import Demonstrations, describe
 
     summary = Demonstrations.load(demos).summary()
     if json:

@@ -1,0 +1,37 @@
+"""A summary of demonstrations, for people."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Column, Table
+
+__all__ = ["describe"]
+
+
+def describe(summary: dict[str, Any]) -> Group:
+    """A `Demonstrations.summary()` for people, to be printed with rich."""
+    facts = Table("what", Column("value", overflow="fold"), show_header=False, box=None)
+    for name, value in summary.items():
+        if name not in ("per_agent", "provenance"):
+            facts.add_row(name.replace("_", " "), _show(value))
+    for name, value in summary["provenance"].items():
+        if name not in summary:
+            facts.add_row(f"provenance: {name.replace('_', ' ')}", _show(value))
+    names = ("steps", "steps_alive", "absorbing", "mean", "min", "max", "constant_features")
+    titles = [name.replace("_", " ") for name in ("agent", "episodes", *names)]
+    table = Table(*titles, box=None)
+    for k, row in enumerate(summary["per_agent"]):
+        values = row | row["observation"]
+        table.add_row(str(k), str(row["episodes"]), *[_show(values[name]) for name in names])
+    return Group(facts, table)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{_show(value['mean'])} ({_show(value['min'])} to {_show(value['max'])})"
+    if isinstance(value, list):
+        return ", ".join(_show(item) for item in value)
+    if value is None:
+        return "unknown"
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
