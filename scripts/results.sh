@@ -24,7 +24,7 @@ expert() { # task, steps, rules: an expert team of seed 100, and its demonstrati
     {
         flock 9 # the other processes wait here
         dm2 train ippo --env "$env" --seed 100 --seeds 1 --steps "$steps" --out "$out" \
-            --checkpoint-steps {600..1000..50}000
+            --checkpoint-steps {200..800..25}000
         [ -e "${task}_expert.safetensors" ] ||
             dm2 record "$out/seed_100" --out "${task}_expert.safetensors"
     } 9>"$out/.lane"
@@ -79,16 +79,16 @@ study() { # Reward form × treatment of death × walls, then the coefficient of 
 
 learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a middling team.
     local task steps
-    expert 3s_vs_3z 1000000
-    expert 3s_vs_4z 2000000
+    expert 3s_vs_3z 500000
+    expert 3s_vs_4z 1000000
     middling 3s_vs_4z
-    for task in 3s_vs_4z:1600000 3s_vs_3z:600000; do
+    for task in 3s_vs_4z:800000 3s_vs_3z:350000; do
         steps=${task#*:} task=${task%:*}
         train "learning/$task/ippo" ippo --env "smax/$task" --seeds 5 --steps "$steps"
         train "learning/$task/dm2" dm2 --env "smax/$task" --seeds 5 --steps "$steps" \
             --demos "${task}_expert.safetensors"
     done
-    train learning/3s_vs_4z/dm2_middling dm2 --env smax/3s_vs_4z --seeds 5 --steps 1600000 \
+    train learning/3s_vs_4z/dm2_middling dm2 --env smax/3s_vs_4z --seeds 5 --steps 800000 \
         --demos 3s_vs_4z_middling.safetensors
 }
 

@@ -125,8 +125,8 @@ class Config:
     """Determines the whole run, from 0 to 2^32 - 1."""
     demos: str | None = None
     """Demonstration file; `dm2` needs one."""
-    num_envs: int = 128
-    """Parallel environments."""
+    num_envs: int = 32
+    """Parallel environments. More of them step faster and learn more slowly per step."""
     rollout_steps: int = 128
     """Environment steps per environment between updates."""
     eval_every: int = 50_000
