@@ -3,8 +3,8 @@
 # beside IPPO; the two are compared. Two lanes, one for each of two cores.
 set -euo pipefail
 out=${1:-demo}
-env=smax/3s_vs_3z
-steps=350000
+env=smax/3s_vs_4z
+steps=300000
 seeds=3
 
 if [ -e "$out" ]; then
@@ -14,13 +14,13 @@ fi
 mkdir -p "$out"
 
 imitate() {
-    dm2 train ippo --env "$env" --steps 450000 --seed 100 --out "$out/expert"
+    dm2 train ippo --env "$env" --steps 500000 --seed 100 --out "$out/expert"
     dm2 record "$out/expert" --episodes 300 --out "$out/team.safetensors"
     dm2 train dm2 --env "$env" --demos "$out/team.safetensors" --steps "$steps" \
         --seeds "$seeds" --out "$out/runs/dm2"
 }
 
-echo "demo: training on $env; about eight minutes on two cores"
+echo "demo: training on $env; about five minutes on two cores"
 dm2 train ippo --env "$env" --steps "$steps" --seeds "$seeds" --out "$out/runs/ippo" &
 ippo=$!
 trap 'kill "$ippo" 2>/dev/null || true' EXIT

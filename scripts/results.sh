@@ -50,19 +50,20 @@ cell() { # task, walls, steps, form, survival, coefficient: three seeds of DM² 
     local env=smax/$1
     [ "$2" = safe ] || env+="?walls=$2"
     train "study/$1/$2/$4_$5_$6" dm2 --env "$env" --seed 200 --seeds 3 --steps "$3" \
+        --num-envs 128 \
         --demos "$1_expert.safetensors" --imitation.reward "$4" --imitation.survival "$5" \
         --imitation.coefficient "$6"
 }
 
 study() { # Reward form × treatment of death × walls, then the coefficient of the best.
     local tasks=(3s_vs_3z:350000 3s_vs_4z:500000) task steps walls form survival coefficient
-    expert 3s_vs_3z 1000000
-    expert 3s_vs_4z 2000000
+    expert 3s_vs_3z 500000
+    expert 3s_vs_4z 1000000
     for walls in safe lethal; do
         for task in "${tasks[@]}"; do
             steps=${task#*:} task=${task%:*}
             train "study/$task/$walls/ippo" ippo --seed 200 --seeds 3 --steps "$steps" \
-                --env "smax/$task$([ $walls = safe ] || echo "?walls=$walls")"
+                --num-envs 128 --env "smax/$task$([ $walls = safe ] || echo "?walls=$walls")"
             for form in logit softplus log; do
                 for survival in centred none absorbing; do
                     cell "$task" "$walls" "$steps" "$form" "$survival" 0.05
@@ -78,15 +79,16 @@ study() { # Reward form × treatment of death × walls, then the coefficient of 
 }
 
 learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a middling team.
-    local task steps
+    local task steps every
     expert 3s_vs_3z 500000
     expert 3s_vs_4z 1000000
     middling 3s_vs_4z
-    for task in 3s_vs_4z:800000 3s_vs_3z:350000; do
-        steps=${task#*:} task=${task%:*}
-        train "learning/$task/ippo" ippo --env "smax/$task" --seeds 5 --steps "$steps"
+    for task in 3s_vs_4z:800000:50000 3s_vs_3z:350000:20000; do
+        IFS=: read -r task steps every <<<"$task"
+        train "learning/$task/ippo" ippo --env "smax/$task" --seeds 5 --steps "$steps" \
+            --eval-every "$every"
         train "learning/$task/dm2" dm2 --env "smax/$task" --seeds 5 --steps "$steps" \
-            --demos "${task}_expert.safetensors"
+            --eval-every "$every" --demos "${task}_expert.safetensors"
     done
     train learning/3s_vs_4z/dm2_middling dm2 --env smax/3s_vs_4z --seeds 5 --steps 800000 \
         --demos 3s_vs_4z_middling.safetensors
@@ -94,7 +96,7 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
 
 smac() { # A few seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
     local task steps coefficient seeds env
-    for task in 3s_vs_3z:2000000:0.3:3 3s_vs_4z:3000000:0.05:2 5m_vs_6m:4000000:0.3:2; do
+    for task in 3s_vs_3z:1000000:0.3:3 3s_vs_4z:2000000:0.05:2 5m_vs_6m:2000000:0.3:2; do
         IFS=: read -r task steps coefficient seeds <<<"$task"
         env="smac/$task?reward=signed"
         train "smac/$task/ippo" ippo --env "$env" --seeds "$seeds" --steps "$steps"

@@ -47,7 +47,8 @@ def test_operations_of_an_update():
     assert (spec.observation_size, spec.num_actions) == (75, 8)
     # Forward once and backward twice that, 2 operations each, 4 epochs, 3 agents.
     expected = 3 * 2 * (actor + critic) * 4 * 3 * 128 * 128
-    assert _update_flops(Config("ippo", "smax/3m"), make("smax/3m")) == expected
+    config = Config("ippo", "smax/3m", num_envs=128, rollout_steps=128)
+    assert _update_flops(config, make("smax/3m")) == expected
 
 
 @pytest.mark.parametrize("flag", ["--iterations", "--num-envs", "--rollout-steps"])

@@ -59,7 +59,9 @@ def test_sizes_are_those_of_smac(scenario, observation, actions, state, limit):
 
 
 def test_names_and_options():
+    assert make("smac/3s_vs_4z").spec.name == "smac/3s_vs_4z"
     assert make("smac/3s_vs_4z?limit=30").spec.name == "smac/3s_vs_4z?limit=30"
+    assert make("smac/3s_vs_4z?limit=200").spec.name == "smac/3s_vs_4z"
     with pytest.raises(InputError, match="no option 'walls'"):
         make("smac/3s_vs_4z?walls=lethal")
 
@@ -238,6 +240,22 @@ def test_an_attack_order_walks_into_reach_first():
     after, _ = act(env, state, ATTACK, STOP, STOP, STOP, STOP)
     assert after.troops.health[5, 0] == 45 - 6
     assert after.troops.x[0, 0] > 5
+
+
+def test_who_has_its_target_in_reach_stands():
+    # Stalkers reach 6.625 + 0.5 to a zealot's centre; the zealots' weapons cool, and reach nobody.
+    places = {"x": [5, 1, 1, 10.5, 31, 31], "y": [16, 1, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places)
+    after, _ = act(env, state, ATTACK, STOP, STOP)
+    assert after.troops.shield[3, 0] < 50
+    assert after.troops.x[0, 0] == 5
+
+
+def test_no_order_leads_over_an_edge():
+    places = {"x": [0.9, 31.1, 16, 30, 30, 30], "y": [16, 16, 31.1, 1, 2.5, 4]}
+    env, state = battle("3s_vs_3z", **places)
+    legal = np.asarray(env.observe(state).legal)[:, 0, 2:6]  # north, south, east, west
+    assert legal.tolist() == [[1, 1, 1, 0], [1, 1, 0, 1], [0, 1, 1, 1]]
 
 
 def test_shields_regenerate_after_ten_seconds_without_a_hit():
