@@ -11,7 +11,7 @@ draw() { # name, runs
 }
 
 draw learning results/learning/*/{ippo,dm2} results/learning/3s_vs_4z/dm2_middling \
-    --labels IPPO IPPO DM² DM² "DM², teachers at 44 %"
+    --labels IPPO IPPO DM² DM² "DM², teachers at 62 %"
 for form in logit softplus log; do
     draw "study_$form" results/study/*/*/{ippo,"$form"_{none,centred,absorbing}_0.05}
 done
