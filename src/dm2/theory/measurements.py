@@ -1,0 +1,293 @@
+r"""What the paper assumes, or states without a condition it needs: how often it holds.
+
+Nothing here is enforced. A `Verdict` counts the games in which the statement fails and, where it
+is looked at closer, the cases: updates, or (agent, state) pairs at an update.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dm2.theory import quantities
+from dm2.theory.algorithm import Algorithm, History, imitation_rewards, run
+from dm2.theory.beyond import aliased_observations, observed_expert, state_margin
+from dm2.theory.claims import REACHED, Sample, Verdict, joint_rewards, judge
+from dm2.theory.compatibility import compatible
+from dm2.theory.games import MarkovGame, random_policies
+from dm2.theory.scenarios import handshake
+
+__all__ = ["MEASUREMENTS", "Watch", "other_convention"]
+
+_FORMS = {
+    "softplus": Algorithm("softplus"),
+    "softplus, λ=1e-3": Algorithm("softplus", smoothing=1e-3),
+    "logit, λ=1e-3": Algorithm("logit", smoothing=1e-3),
+    "log, λ=1e-3": Algorithm("log", smoothing=1e-3),
+    "quadratic": Algorithm("quadratic"),
+}
+_NOTICEABLE = 1e-9  # a rise of the reward that is not rounding
+
+
+class Count:
+    """Per game: how often an implication's premise held, in how many of those cases its conclusion,
+    that something does not fall, was false, and the most that it fell."""
+
+    def __init__(self, games: int) -> None:
+        self.premises, self.failures, self.worst = np.zeros((3, games))
+
+    def add(self, games: np.ndarray, premise: np.ndarray, change: np.ndarray) -> None:
+        """Counts the cases `[games, agents, states]` of one update."""
+        self.premises[games] += premise.sum((-2, -1))
+        self.failures[games] += (premise & (change < -_NOTICEABLE)).sum((-2, -1))
+        lowest = np.where(premise, change, 0.0).min((-2, -1))
+        self.worst[games] = np.minimum(self.worst[games], lowest)
+
+
+class Watch:
+    """Assumption 1 at every update of a run: at each state where an agent's expected reward
+    rises, does its probability of matching the expert rise?
+
+    `fixed` judges both sides by the discriminator the update was made on, as the proof does;
+    `again` each side by its own converged one ("the expected *converged* GAIL reward").
+    `dips` asks Lemma 6's question: does the reward rise at every state at all?
+    """
+
+    def __init__(self, settings: Algorithm, game: MarkovGame, expert: np.ndarray) -> None:
+        self.settings, self.game, self.expert = settings, game, expert
+        self.targets = quantities.marginals(game, expert)
+        self.fixed, self.again, self.dips = (Count(len(expert)) for _ in range(3))
+
+    def __call__(
+        self, active: np.ndarray, before: np.ndarray, after: np.ndarray, rewards: np.ndarray
+    ) -> None:
+        """Counts one update."""
+        game, targets, expert = self.game[active], self.targets[active], self.expert[active]
+        moved = np.abs(after - before).max((-2, -1))[..., None] > _NOTICEABLE
+        match = quantities.matches(after, expert) - quantities.matches(before, expert)
+        rise = ((after - before) * rewards).sum(-1)
+        current = quantities.marginals(game, after)
+        later = imitation_rewards(self.settings, targets, current)
+        change = (after * later).sum(-1) - (before * rewards).sum(-1)
+        self.fixed.add(active, moved & (rise > _NOTICEABLE), match)
+        self.again.add(active, moved & (change > _NOTICEABLE), match)
+        self.dips.add(active, moved & np.ones_like(match, bool), rise)
+
+
+def _measured(name: str, statement: str, margins: np.ndarray, **more: str) -> Verdict:
+    return judge(name, statement, margins, enforced=False, **more)
+
+
+def _tally(
+    name: str, statement: str, failures: np.ndarray, cases: int, worst: float, **more: str
+) -> Verdict:
+    """A measurement by cases, from the number of failed ones in each game."""
+    return Verdict(
+        name,
+        statement,
+        games=len(failures),
+        violations=int((failures > 0).sum()),
+        margin=worst,
+        enforced=False,
+        cases=cases,
+        broken=int(failures.sum()),
+        **more,
+    )
+
+
+def _counted(name: str, statement: str, count: Count, setting: str) -> Verdict:
+    cases, worst = int(count.premises.sum()), float(count.worst.min())
+    return _tally(name, statement, count.failures, cases, worst, setting=setting)
+
+
+def _never_falls(
+    name: str, history: np.ndarray, by: float = 1e-6, setting: str = "", statement: str = ""
+) -> Verdict:
+    """Whether no update lowers `history[updates, games]` by more than `by`."""
+    steps = np.diff(history, axis=0)
+    statement = statement or f"no update lowers it by more than {by:g}"
+    fell = (steps < -by).sum(0)
+    return _tally(name, statement, fell, steps.size, float(steps.min()), setting=setting)
+
+
+def _reaches(name: str, statement: str, history: History, **more: str) -> Verdict:
+    return _measured(name, statement, REACHED - history.distance[-1], **more)
+
+
+def algorithm_2(sample: Sample) -> Iterator[Verdict]:
+    """Assumption 1, `L_ε` and Theorem 2 during Algorithm 2, for each reward form, both orders."""
+    for form, settings in _FORMS.items():
+        for order in ("turns", "at once"):
+            settings = dataclasses.replace(settings, simultaneous=order == "at once")
+            watch = Watch(settings, sample.game, sample.expert)
+            history = run(
+                sample.game,
+                sample.expert,
+                sample.policies[1],
+                settings,
+                epsilon=sample.epsilon,
+                observer=watch,
+            )
+            name = f"{form}, {order}"
+            rises = "r_φ rises at s ⇒ P(a_i = a_i^E) does not fall there"
+            yield _counted("Assumption 1, φ fixed", rises, watch.fixed, name)
+            yield _counted("Assumption 1, φ anew", rises, watch.again, name)
+            everywhere = "an update lowers r_φ at no state"
+            yield _counted("Lemma 6 statewise", everywhere, watch.dips, name)
+            share = history.bound / _top(sample)
+            yield _never_falls("L_ε / ε S K", share, setting=name)
+            yield _never_falls("the same, 1 %", share, by=0.01, setting=name)
+            yield _never_falls("J", history.joint, setting=name)
+            yield _reaches("Theorem 2 as written", "π → π_E in 200 sweeps", history, setting=name)
+
+
+def _top(sample: Sample) -> np.ndarray:
+    return sample.epsilon * sample.game.states * sample.game.agents
+
+
+def _alone(sample: Sample, settings: Algorithm, sweeps: int) -> History:
+    """Agent 0 imitates its expert while the others hold still at a random policy."""
+    game, start = sample.game, sample.policies[1]
+    ahead, paid = quantities.agent_view(game, start, 0)
+    single = MarkovGame(game.initial, ahead, paid[:, None], game.discount, game.actions)
+    targets = quantities.marginals(game, sample.expert)[:, :1]
+    limited = Algorithm(settings.form, settings.smoothing, sweeps=sweeps)
+    return run(single, sample.expert[:, :1], start[:, :1], limited, targets, None, sample.epsilon)
+
+
+def corollary_2_as_written(sample: Sample) -> Iterator[Verdict]:
+    """Within `H` updates of one agent, the others fixed, `Σ_s P(a_i = a_i^E)` rises; and the
+    single-agent convergence that it rests on (Condition 2)."""
+    settings = Algorithm()
+    history = _alone(sample, settings, sweeps=200)
+    gain = history.bound[1:].max(0) - history.bound[0]
+    statement = "alone, others fixed: Σ_s P(a_i = a_i^E) above its start within 200 updates"
+    yield _measured("Corollary 2 as written", statement, np.where(gain > 0, gain, -1.0))
+    statement = "alone, others fixed: π_i → π_E,i"
+    yield _reaches("Condition 2", statement, history)
+    game, policies = sample.game, sample.policies[1]
+    targets = quantities.marginals(game, sample.expert)
+    rewards = imitation_rewards(settings, targets, quantities.marginals(game, policies))
+    paid = game.with_rewards(joint_rewards(rewards))
+    rows = []
+    for i in range(game.agents):
+        tried = policies.copy()
+        tried[:, i] = sample.expert[:, i]
+        best = quantities.best_response(paid, policies, i)[0]
+        rows.append(quantities.returns(paid, tried)[:, i] - best)
+    statement = "π_E,i maximises V(·, r_φ), the others where they are"
+    yield _measured("Corollary 2's proof", statement, np.stack(rows))
+
+
+def theorem_3_elsewhere(sample: Sample) -> Iterator[Verdict]:
+    """`R_T + R_I` where the discriminator is converged at another policy than the expert's, or
+    takes the actions that the expert never takes for the expert's."""
+    game, other = sample.game, sample.policies[1]
+    expert = quantities.optimal_joint_policy(game)
+    targets = quantities.marginals(game, expert)
+    rewards = imitation_rewards(Algorithm(), targets, quantities.marginals(game, other))
+    mixed = game.with_rewards(game.rewards + joint_rewards(rewards))
+    statement = "π_E Nash for R_T + R_I, R_I of a random policy's discriminator"
+    yield _measured("Theorem 3 elsewhere", statement, -quantities.nash_gaps(mixed, expert).T)
+    above = np.where(expert > 0, np.log(2), np.log(2) + 5.0)
+    mixed = game.with_rewards(game.rewards + joint_rewards(above))
+    statement = "π_E Nash for R_T + R_I, if D > 1/2 off the expert"
+    yield _measured("Theorem 3 elsewhere", statement, -quantities.nash_gaps(mixed, expert).T)
+
+
+def usefulness(sample: Sample) -> Iterator[Verdict]:
+    """Whether `L_ε` at its very maximum says more of `J` than Lemma 4's `J ≥ K-1` does."""
+    spare = _top(sample) - (sample.game.agents - 1)
+    several = sample.game.agents > 1  # one agent: any bound above 0 says more
+    if several:
+        yield _measured("L_ε as a bound of J", "K > 1: max L_ε = ε S K > K-1", spare - 1e-6)
+
+
+def stochastic(sample: Sample) -> Iterator[Verdict]:
+    """The footnote's extension, run: overlap of distributions in place of matched actions."""
+    game = sample.game
+    expert = random_policies(game, sample.rng)
+    history = run(game, expert, sample.policies[1], Algorithm(), epsilon=sample.epsilon)
+    share = history.bound / _top(sample)
+    for by in (1e-6, 0.01):
+        statement = f"no update lowers L_ε / ε S K by more than {by:g}"
+        yield _never_falls("Stochastic experts", share, by, statement=statement)
+    margin = 0.02 - history.distance[-1]
+    yield _measured("Stochastic experts", "π within 0.02 of π_E after 200 sweeps", margin)
+
+
+def states_only(sample: Sample) -> Iterator[Verdict]:
+    """Targets without actions: random experts, and such as are best for a reward of the state."""
+    game, start = sample.game[:50], sample.policies[1][:50]
+    paid = sample.rng.random((len(start), 1, game.states, 1))
+    skilled = game.with_rewards(np.broadcast_to(paid, game.rewards.shape).copy())
+    experts = {
+        "random expert": sample.expert[:50],
+        "best for a state reward": quantities.optimal_joint_policy(skilled),
+    }
+    for name, expert in experts.items():
+        margins = np.array([state_margin(game[b], expert[b]) for b in range(len(expert))])
+        pinned = margins > 1e-7
+        statement = f"{name}: pinned down by states"
+        yield _measured("State-only targets", statement, margins - 1e-7)
+        history = run(game, expert, start, Algorithm(states_only=True))
+        visits = [quantities.state_visitation(game, p) for p in (history.policies, expert)]
+        apart = np.abs(visits[0] - visits[1]).sum(-1) / 2
+        who = "one agent" if game.agents == 1 else "teams"
+        statement = f"{who}, {name}: ρ_π within 0.01 of ρ_E"
+        yield _measured("State-only targets", statement, 0.01 - apart)
+        if pinned.any():
+            statement = f"{who}, {name}, pinned down: π → π_E"
+            margin = REACHED - history.distance[-1][pinned]
+            yield _measured("State-only targets", statement, margin)
+
+
+def partly_observed(sample: Sample) -> Iterator[Verdict]:
+    """Each agent tells only half of the states apart; so does its deterministic expert."""
+    game = sample.game
+    seen = -(-game.states // 2)
+    observations = aliased_observations(game.agents, game.states, seen, sample.rng)
+    expert, start = (observed_expert(observations, p) for p in (sample.expert, sample.policies[1]))
+    history = run(game, expert, start, Algorithm(), None, observations, sample.epsilon)
+    statement = "no update lowers L_ε / ε S K by more than 1e-06"
+    share = history.bound / _top(sample)
+    yield _never_falls("Partial observation", share, statement=statement)
+    yield _reaches("Partial observation", "π → π_E", history)
+    # An expert who sees more than its imitators: nothing they can do matches it.
+    several = range(min(50, len(expert)))
+    targets = quantities.marginals(game, sample.expert)
+    found = [compatible(game[b], targets[b], observations) for b in several]
+    margins = np.array([c.tolerance - c.violation for c in found])
+    yield _measured("Partial observation", "a fully informed expert is compatible", margins)
+
+
+def other_convention(starts: int, rng: np.random.Generator) -> Iterator[Verdict]:
+    """The handshake from random starts: Theorem 2's counter-example, and how large its basin is."""
+    one, expert, _ = handshake()
+    shape = (starts, *expert.shape)
+    game = MarkovGame(
+        *(np.stack([x] * starts) for x in (one.initial, one.transitions, one.rewards)),
+        discount=np.full(starts, one.discount),
+        actions=one.actions,
+    )
+    start = random_policies(game, rng)
+    epsilon = quantities.visitation_bounds(one)[0].min()
+    for together in (False, True):
+        settings = Algorithm(simultaneous=together)
+        history = run(game, np.broadcast_to(expert, shape), start, settings)
+        order = "at once" if together else "turns"
+        yield _reaches("Handshake, random starts", f"π → π_E, {order}", history)
+        share = history.bound / (epsilon * one.states * one.agents)
+        statement = f"no update lowers L_ε / ε S K by more than 0.01, {order}"
+        yield _never_falls("Handshake, random starts", share, 0.01, statement=statement)
+
+
+MEASUREMENTS: tuple[Callable[[Sample], Iterator[Verdict]], ...] = (
+    algorithm_2,
+    corollary_2_as_written,
+    theorem_3_elsewhere,
+    usefulness,
+    stochastic,
+    states_only,
+    partly_observed,
+)

@@ -1,0 +1,53 @@
+"""`dm2 theory verify`: every claim on many random games of several sizes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dm2.errors import InputError
+from dm2.theory.claims import CLAIMS, Verdict, draw
+from dm2.theory.measurements import MEASUREMENTS, other_convention
+
+__all__ = ["SIZES", "verify"]
+
+SIZES = (
+    (1, 4, 3),
+    (2, 2, 2),
+    (2, 3, 2),
+    (2, 4, 3),
+    (2, 6, 2),
+    (2, 8, 3),
+    (3, 3, 2),
+    (3, 4, 2),
+    (3, 2, 3),
+    (4, 3, 2),
+)
+"""Agents, states and actions of the games, an equal share each."""
+
+
+def verify(
+    games: int = 1000, seed: int = 0, progress: Callable[[str], None] | None = None
+) -> list[Verdict]:
+    """One verdict a claim, first those enforced, then what is only measured.
+
+    Raises InputError unless there is at least one game of each size.
+    """
+    if games < len(SIZES):
+        raise InputError(f"games = {games}: needs at least {len(SIZES)}, one of each size")
+    if seed < 0:
+        raise InputError(f"seed = {seed}: must be 0 or more")
+    merged: dict[tuple[str, str, str], Verdict] = {}
+    streams = np.random.default_rng(seed).spawn(len(SIZES) + 1)
+    shares = np.diff(np.linspace(0, games, len(SIZES) + 1).astype(int))
+    for size, count, rng in zip(SIZES, shares, streams, strict=False):
+        if progress is not None:
+            progress("{} games of {} agents, {} states, {} actions".format(count, *size))
+        sample = draw(int(count), *size, rng)
+        found = [claim(sample) for claim in CLAIMS]
+        found += [verdict for measure in MEASUREMENTS for verdict in measure(sample)]
+        for verdict in found:
+            key = verdict.name, verdict.statement, verdict.setting
+            merged[key] = merged[key].merged(verdict) if key in merged else verdict
+    for verdict in other_convention(max(1, games // 10), streams[-1]):
+        merged[verdict.name, verdict.statement, ""] = verdict
+    return sorted(merged.values(), key=lambda verdict: not verdict.enforced)
