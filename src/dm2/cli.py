@@ -289,7 +289,7 @@ def _converge(options: _Converge) -> None:
 
     found = scenario(options.game, options.seed)
     settings = Algorithm(
-        options.form,  # pyright: ignore[reportArgumentType]  # checked there
+        options.form,
         options.smoothing,
         sweeps=options.sweeps,
         myopic=options.myopic,

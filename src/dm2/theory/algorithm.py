@@ -13,16 +13,14 @@ steps of a fixed size would circle around a fixed point inside the simplex for e
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dm2.config import RewardForm
 from dm2.errors import InputError
 from dm2.theory import quantities
-from dm2.theory.gail import Form, converged_reward
-from dm2.theory.games import MarkovGame, check_policies
+from dm2.theory.gail import check_form, converged_reward
+from dm2.theory.games import Array, MarkovGame, check_policies
 
 __all__ = ["Algorithm", "History", "imitation_rewards", "pooling", "run", "step"]
 
@@ -34,7 +32,7 @@ _FLOOR = 1e-12  # a softmax never gives an action probability 0
 class Algorithm:
     """What a run of Algorithm 2 does. Raises InputError for settings out of range."""
 
-    form: Form = "softplus"
+    form: str = "softplus"
     """The imitation reward; `quadratic` is what `ψ(r) = Σ r² / 2` leads to."""
     smoothing: float = 0.0
     """`λ` of the discriminator's regulariser; above 0 for the forms logit and log."""
@@ -54,9 +52,7 @@ class Algorithm:
     """The discriminators see states without actions, as in the paper's experiments."""
 
     def __post_init__(self) -> None:
-        if self.form not in (*get_args(RewardForm), "quadratic"):
-            known = ", ".join((*get_args(RewardForm), "quadratic"))
-            raise InputError(f"form = {self.form!r}: must be one of {known}")
+        check_form(self.form)
         for name, low in (("kl", 0), ("cooling", 0), ("sweeps", 0)):
             if not getattr(self, name) > low:
                 raise InputError(f"{name} = {getattr(self, name)!r}: must be above {low}")
@@ -168,12 +164,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def run(
     game: MarkovGame,
-    expert: Float[np.ndarray, "*B K S A"],
-    start: Float[np.ndarray, "*B K S A"],
+    expert: Float[np.ndarray, "..."],
+    start: Float[np.ndarray, "..."],
     settings: Algorithm | None = None,
     targets: Float[np.ndarray, "*B K S A"] | None = None,
     observations: np.ndarray | None = None,
-    epsilon: Float[np.ndarray, "*B"] | None = None,
+    epsilon: Float[Array, "*B"] | None = None,
     observer: Observer | None = None,
 ) -> History:
     """Runs until all policies converge or the sweeps are spent.
@@ -202,7 +198,7 @@ def run(
             observer,
         )
         rows = {name: getattr(history, name)[:, 0] for name in _ROWS}
-        last = {"policies": history.policies[0], "converged": history.converged[0]}
+        last = {"policies": history.policies[0], "converged": np.asarray(history.converged[0])}
         return replace(history, **rows, **last)
     return _run(game, expert, start, targets, low, settings, observations, observer)
 

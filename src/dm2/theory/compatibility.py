@@ -71,7 +71,7 @@ def sample_targets(
 
 def compatible(
     game: MarkovGame,
-    targets: Float[np.ndarray, "K S A"],
+    targets: Float[np.ndarray, "..."],
     observations: np.ndarray | None = None,
     samples: int | None = None,
     confidence: float = 0.99,

@@ -11,16 +11,18 @@ concave in `l`, whose optimum is `D = (t + λ) / (t + m + 2λ)`. Written with th
 `ψ(r) = Σ r² / 2`, gives the reward `r = t - m`: the form `quadratic`, which only the theory has.
 """
 
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from dm2.config import RewardForm
 from dm2.errors import InputError
+from dm2.theory.games import Array
 
 __all__ = [
-    "Form",
+    "FORMS",
+    "check_form",
     "converged_reward",
     "cross_entropy",
     "loss",
@@ -29,8 +31,16 @@ __all__ = [
     "saddle_value",
 ]
 
-Form = RewardForm | Literal["quadratic"]
+FORMS = (*get_args(RewardForm), "quadratic")
+"""The names of the imitation rewards."""
+
 Table = Float[np.ndarray, "*B S A"]
+
+
+def check_form(form: str) -> None:
+    """Raises InputError for an unknown name."""
+    if form not in FORMS:
+        raise InputError(f"form = {form!r}: must be one of {', '.join(FORMS)}")
 
 
 def optimal_logits(target: Table, marginal: Table, smoothing: float | int = 0.0) -> Table:
@@ -43,7 +53,7 @@ def optimal_logits(target: Table, marginal: Table, smoothing: float | int = 0.0)
     return np.where((theirs == 0) & (ours == 0), 0.0, logits)
 
 
-def reward_of(form: RewardForm, logits: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
+def reward_of(form: str, logits: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """The imitation reward by name, as `dm2.agent.imitation.reward_of` has it.
 
     `logit` = `l`; `softplus` = `-log(1 - D)`; `log` = `log D`; `paper` = `softplus`.
@@ -57,7 +67,7 @@ def reward_of(form: RewardForm, logits: Float[np.ndarray, "*B"]) -> Float[np.nda
 
 def cross_entropy(
     logits: Table, target: Table, marginal: Table, smoothing: float | int = 0.0
-) -> Float[np.ndarray, "*B"]:
+) -> Float[Array, "*B"]:
     """What the discriminator maximises, for any `l`; `0 log 0 = 0`."""
     theirs, ours = target + smoothing, marginal + smoothing
     with np.errstate(invalid="ignore"):
@@ -68,19 +78,20 @@ def cross_entropy(
 
 def saddle_value(
     target: Table, marginal: Table, smoothing: float | int = 0.0
-) -> Float[np.ndarray, "*B"]:
+) -> Float[Array, "*B"]:
     """`max_l` of `cross_entropy`: `2 JS(t, m) - log 4` without smoothing; least at `m = t`."""
     return cross_entropy(optimal_logits(target, marginal, smoothing), target, marginal, smoothing)
 
 
 def converged_reward(
-    form: Form, target: Table, marginal: Table, smoothing: float | int = 0.0
+    form: str, target: Table, marginal: Table, smoothing: float | int = 0.0
 ) -> Table:
     """The reward `r_φ` of an agent whose discriminator has converged.
 
-    Raises InputError for `logit` and `log` without smoothing where the target has zeros: a
-    deterministic expert makes them -inf there.
+    Raises InputError for another form than `FORMS`, and for `logit` and `log` without smoothing
+    where the target has zeros: a deterministic expert makes them -inf there.
     """
+    check_form(form)
     if form == "quadratic":
         return target - marginal
     if form in ("logit", "log") and smoothing == 0 and (target == 0).any():
@@ -90,7 +101,7 @@ def converged_reward(
 
 
 def loss(
-    target: Table, marginal: Table, reward: Table, discount: Float[np.ndarray, "*B"]
-) -> Float[np.ndarray, "*B"]:
+    target: Table, marginal: Table, reward: Table, discount: Float[Array, "*B"]
+) -> Float[Array, "*B"]:
     r"""`V(π_E, r) - V(π, r)`: the agent's loss for a fixed discriminator, up to the constant ψ."""
     return ((target - marginal) * reward).sum((-2, -1)) / (1 - discount)

@@ -1,13 +1,19 @@
 """Tabular Markov games, one or a batch of equally large ones, in float64."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from dm2.errors import InputError
 
-__all__ = ["MarkovGame", "check_policies", "random_games", "random_policies"]
+__all__ = ["Array", "MarkovGame", "check_policies", "random_games", "random_policies"]
+
+if TYPE_CHECKING:
+    Array = np.ndarray
+else:  # what has no axes left, as a number of a single game, numpy makes a scalar
+    Array = np.ndarray | np.float64
 
 _ROUNDING = 1e-9
 
@@ -22,14 +28,14 @@ class MarkovGame:
     discount outside [0, 1).
     """
 
-    initial: Float[np.ndarray, "*B S"]
-    """`p0(s)`."""
-    transitions: Float[np.ndarray, "*B S J S"]
-    """`T(s' | s, a)`."""
-    rewards: Float[np.ndarray, "*B K S J"]
-    """`R_i(s, a)` of each agent; a team's are the same."""
-    discount: Float[np.ndarray, "*B"]
-    """`γ`."""
+    initial: Float[np.ndarray, "..."]
+    """`p0(s)`, `[*B, S]`."""
+    transitions: Float[np.ndarray, "..."]
+    """`T(s' | s, a)`, `[*B, S, J, S]`."""
+    rewards: Float[np.ndarray, "..."]
+    """`R_i(s, a)` of each agent, `[*B, K, S, J]`; a team's are the same."""
+    discount: Float[Array, "..."]
+    """`γ`, `[*B]`."""
     actions: int
     """`A`, of one agent."""
 

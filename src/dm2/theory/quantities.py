@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from dm2.theory.games import MarkovGame
+from dm2.theory.games import Array, MarkovGame
 
 __all__ = [
     "agent_view",
@@ -47,7 +47,7 @@ def joint_policy(policies: Policies) -> Float[np.ndarray, "*B S J"]:
 def visitation_of(
     chain: Float[np.ndarray, "*B S S"],
     initial: Float[np.ndarray, "*B S"],
-    discount: Float[np.ndarray, "*B"],
+    discount: Float[Array, "*B"],
 ) -> Float[np.ndarray, "*B S"]:
     r"""`ρ` of a Markov chain `P(s' | s)`: the solution of `ρ = (1-γ) p0 + γ Pᵀ ρ`."""
     gamma = discount[..., None, None]
@@ -88,7 +88,7 @@ def agent_view(
 def values_of(
     ahead: Float[np.ndarray, "*B S A S"],
     rewards: Float[np.ndarray, "*B S A"],
-    discount: Float[np.ndarray, "*B"],
+    discount: Float[Array, "*B"],
     policy: Float[np.ndarray, "*B S A"],
 ) -> tuple[Float[np.ndarray, "*B S"], Float[np.ndarray, "*B S A"]]:
     r"""`V(s) = E[Σ_t γ^t r_t | s_0 = s]` and `Q(s, a)` of one agent's decision process."""
@@ -102,7 +102,7 @@ def values_of(
 def solve(
     ahead: Float[np.ndarray, "*B S A S"],
     rewards: Float[np.ndarray, "*B S A"],
-    discount: Float[np.ndarray, "*B"],
+    discount: Float[Array, "*B"],
 ) -> tuple[Float[np.ndarray, "*B S"], Float[np.ndarray, "*B S A"]]:
     """Optimal values and a deterministic optimal policy, by policy iteration (exact)."""
     count = rewards.shape[-1]
@@ -126,7 +126,7 @@ def returns(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B K"]:
 
 def best_response(
     game: MarkovGame, policies: Policies, agent: int
-) -> tuple[Float[np.ndarray, "*B"], Float[np.ndarray, "*B S A"]]:
+) -> tuple[Float[Array, "*B"], Float[np.ndarray, "*B S A"]]:
     """The highest return of one agent while the others hold still, and a policy that earns it."""
     value, policy = solve(*agent_view(game, policies, agent), game.discount)
     return (game.initial * value).sum(-1), policy
@@ -174,9 +174,7 @@ def matches(policies: Policies, expert: Policies) -> Float[np.ndarray, "*B K S"]
     return np.minimum(policies, expert).sum(-1)
 
 
-def joint_objective(
-    game: MarkovGame, policies: Policies, expert: Policies
-) -> Float[np.ndarray, "*B"]:
+def joint_objective(game: MarkovGame, policies: Policies, expert: Policies) -> Float[Array, "*B"]:
     r"""`J(π) = Σ_s ρ_π(s) [(K-1) + P(all agents match at s)]` (Equation 2)."""
     everyone = np.minimum(joint_policy(policies), joint_policy(expert)).sum(-1)
     return game.agents - 1 + (state_visitation(game, policies) * everyone).sum(-1)
@@ -184,14 +182,14 @@ def joint_objective(
 
 def individual_objective(
     game: MarkovGame, policies: Policies, expert: Policies
-) -> Float[np.ndarray, "*B"]:
+) -> Float[Array, "*B"]:
     r"""`L(π) = Σ_s ρ_π(s) Σ_i P(a_i = a_i^E(s))` (Equation 3)."""
     visits = state_visitation(game, policies)
     return (visits * matches(policies, expert).sum(-2)).sum(-1)
 
 
 def lower_bound(
-    policies: Policies, expert: Policies, epsilon: Float[np.ndarray, "*B"]
-) -> Float[np.ndarray, "*B"]:
+    policies: Policies, expert: Policies, epsilon: Float[Array, "*B"]
+) -> Float[Array, "*B"]:
     r"""`L_ε(π) = ε Σ_s Σ_i P(a_i = a_i^E(s))` (Equation 4)."""
     return epsilon * matches(policies, expert).sum((-2, -1))
