@@ -242,7 +242,7 @@ class _Verify:
 class _Converge:
     """Run Algorithm 2 on one game, turn by turn and simultaneously, and draw it."""
 
-    game: Annotated[str, arg(help="four-tile, handshake, lift or random.")] = "four-tile"
+    game: Annotated[str, arg(help="four-tile, handshake, lift, stag-hunt or random.")] = "four-tile"
     seed: Annotated[int, arg(help="Seed of the game and the start, for `random`.")] = 0
     form: Annotated[str, arg(help="logit, softplus, log, paper or quadratic.")] = "softplus"
     smoothing: Annotated[float, arg(help="Of the discriminator; above 0 for logit, log.")] = 0.0

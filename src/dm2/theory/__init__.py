@@ -35,7 +35,15 @@ from dm2.theory.quantities import (
     state_visitation,
     visitation_bounds,
 )
-from dm2.theory.scenarios import SCENARIOS, Scenario, four_tile, handshake, lift, scenario
+from dm2.theory.scenarios import (
+    SCENARIOS,
+    Scenario,
+    four_tile,
+    handshake,
+    lift,
+    scenario,
+    stag_hunt,
+)
 from dm2.theory.verify import verify
 
 __all__ = [
@@ -82,6 +90,7 @@ __all__ = [
     "sample_targets",
     "sampling_tolerance",
     "scenario",
+    "stag_hunt",
     "state_margin",
     "state_visitation",
     "step",

@@ -329,10 +329,10 @@ def states_alone(sample: Sample) -> Verdict:
     )
     ranked = np.sort(q, -1)
     gap = (ranked[..., -1] - ranked[..., -2]).min(-1) if q.shape[-1] > 1 else np.zeros(len(q))
-    promised = gap / (game.discount * np.ptp(value, axis=-1))
+    span = game.discount * np.ptp(value, axis=-1)
     found = [state_margin(game[b], expert[b]) for b in range(len(q))]
     statement = "states pin down an expert uniquely best for a reward of the state"
-    return judge("States alone (ours)", statement, np.array(found) - promised)
+    return judge("States alone (ours)", statement, np.array(found) * span - gap)
 
 
 CLAIMS: tuple[Callable[[Sample], Verdict], ...] = (

@@ -261,7 +261,7 @@ def partly_observed(sample: Sample) -> Iterator[Verdict]:
     yield _measured("Partial observation", "a fully informed expert is compatible", margins)
 
 
-def other_convention(starts: int, rng: np.random.Generator) -> Iterator[Verdict]:
+def other_convention(starts: int, rng: np.random.Generator, sweeps: int = 200) -> Iterator[Verdict]:
     """The handshake from random starts: Theorem 2's counter-example, and how large its basin is."""
     one, expert, _ = handshake()
     shape = (starts, *expert.shape)
@@ -273,7 +273,7 @@ def other_convention(starts: int, rng: np.random.Generator) -> Iterator[Verdict]
     start = random_policies(game, rng)
     epsilon = quantities.visitation_bounds(one)[0].min()
     for together in (False, True):
-        settings = Algorithm(simultaneous=together)
+        settings = Algorithm(simultaneous=together, sweeps=sweeps)
         history = run(game, np.broadcast_to(expert, shape), start, settings)
         order = "at once" if together else "turns"
         yield _reaches("Handshake, random starts", f"π → π_E, {order}", history)

@@ -10,7 +10,7 @@ from dm2.errors import InputError
 from dm2.theory.games import MarkovGame, random_games, random_policies
 from dm2.theory.quantities import optimal_joint_policy
 
-__all__ = ["SCENARIOS", "Scenario", "four_tile", "handshake", "lift", "scenario"]
+__all__ = ["SCENARIOS", "Scenario", "four_tile", "handshake", "lift", "scenario", "stag_hunt"]
 
 
 class Scenario(NamedTuple):
@@ -78,6 +78,23 @@ def handshake(slip: float = 0.01, discount: float = 0.95) -> Scenario:
     return Scenario(game, expert, start)
 
 
+def stag_hunt(discount: float = 0.9) -> Scenario:
+    """Two hunters, hungry or fed; the stag (action 0) takes both, a hare (1) is safe for both.
+
+    Both after the stag are fed next with probability 0.9, both after hares with 0.5, and whoever
+    goes alone spoils it: 0.1. The expert hunts the stag; the team starts at hares, with 0.9. The
+    states alone pin the expert down (nothing else feeds so often), yet no hunter alone can make
+    them more like the expert's.
+    """
+    fed = np.array([0.9, 0.1, 0.1, 0.5])
+    ahead = np.stack([np.stack([1 - fed, fed], -1)] * 2)
+    rewards = np.zeros((2, 2, 4))
+    rewards[:, 1] = 1.0
+    game = MarkovGame(np.array([0.5, 0.5]), ahead, rewards, np.array(discount), actions=2)
+    start = np.broadcast_to(np.array([0.1, 0.9]), (2, 2, 2)).copy()
+    return Scenario(game, optimal_joint_policy(game), start)
+
+
 def lift(agents: int = 2, slip: float = 0.05, discount: float = 0.9) -> Scenario:
     """A load that rises one step of three if all lift (action 1) and falls to the ground if not."""
     joint = 2**agents
@@ -104,6 +121,7 @@ SCENARIOS: dict[str, Callable[[int], Scenario]] = {
     "four-tile": lambda seed: four_tile(),
     "handshake": lambda seed: handshake(),
     "lift": lambda seed: lift(),
+    "stag-hunt": lambda seed: stag_hunt(),
     "random": _random,
 }
 
