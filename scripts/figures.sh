@@ -16,3 +16,7 @@ for form in logit softplus log; do
     draw "study_$form" results/study/*/*/{ippo,"$form"_{none,centred,absorbing}_0.05}
 done
 draw study_coefficient results/study/*/safe/{ippo,softplus_centred_*}
+for run in "four-tile" "handshake" "stag-hunt --states-only"; do # shellcheck disable=SC2086
+    name=${run%% *}
+    dm2 theory converge --game $run --out "docs/figures/theory_${name/-/_}.png"
+done

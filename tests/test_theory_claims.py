@@ -1,6 +1,6 @@
 """The paper's claims: true where they are, false where they are not, with counter-examples."""
 
-import functools
+import dataclasses
 import json
 import sys
 
@@ -388,12 +388,17 @@ def command(capsys, *arguments):
 
 @pytest.fixture
 def small(monkeypatch):
-    """`verify` on two sizes of games and one reward form: what is printed, not what is found."""
+    """`verify` on two sizes of games, one reward form and short runs: what is printed, not what
+    is found."""
     module = sys.modules[verify.__module__]
     monkeypatch.setattr(module, "SIZES", ((1, 2, 2), (2, 2, 2)))
-    monkeypatch.setattr(measurements, "_FORMS", {"softplus": Algorithm(sweeps=20)})
-    quick = functools.partial(measurements.other_convention, sweeps=5)
-    monkeypatch.setattr(module, "other_convention", quick)
+    monkeypatch.setattr(measurements, "_FORMS", {"softplus": Algorithm()})
+
+    def short(game, expert, start, settings, *more, **named):
+        settings = dataclasses.replace(settings, sweeps=3)
+        return run(game, expert, start, settings, *more, **named)
+
+    monkeypatch.setattr(measurements, "run", short)
     return module
 
 

@@ -246,6 +246,7 @@ class _Converge:
     seed: Annotated[int, arg(help="Seed of the game and the start, for `random`.")] = 0
     form: Annotated[str, arg(help="logit, softplus, log, paper or quadratic.")] = "softplus"
     smoothing: Annotated[float, arg(help="Of the discriminator; above 0 for logit, log.")] = 0.0
+    kl: Annotated[float, arg(help="Bound on the divergence of a first step.")] = 0.02
     myopic: Annotated[bool, arg(help="Steps on the immediate imitation reward alone.")] = False
     states_only: Annotated[bool, arg(help="Targets without actions.")] = False
     sweeps: Annotated[int, arg(help="The most steps of every agent.")] = 200
@@ -291,6 +292,7 @@ def _converge(options: _Converge) -> None:
     settings = Algorithm(
         options.form,
         options.smoothing,
+        kl=options.kl,
         sweeps=options.sweeps,
         myopic=options.myopic,
         states_only=options.states_only,
@@ -301,7 +303,8 @@ def _converge(options: _Converge) -> None:
     if options.out is not None:
         from dm2.theory.plots import convergence
 
-        title = f"{options.game}, {options.form} reward"
+        kind = ", states only" if options.states_only else ", myopic" if options.myopic else ""
+        title = f"{options.game}, {options.form} reward{kind}"
         convergence(histories, found.game.agents, top, title, options.out)
     if options.json:
         _report({"game": options.game, "eps_S_K": top, **result}, True)

@@ -103,11 +103,13 @@ def _counted(name: str, statement: str, count: Count, setting: str) -> Verdict:
 def _never_falls(
     name: str, history: np.ndarray, by: float = 1e-6, setting: str = "", statement: str = ""
 ) -> Verdict:
-    """Whether no update lowers `history[updates, games]` by more than `by`."""
+    """Whether no update lowers `history[updates, games]` by more than `by`; the cases are the
+    updates that change it at all, since a game that has converged is done."""
     steps = np.diff(history, axis=0)
     statement = statement or f"no update lowers it by more than {by:g}"
     fell = (steps < -by).sum(0)
-    return _tally(name, statement, fell, steps.size, float(steps.min()), setting=setting)
+    cases = max(1, np.count_nonzero(steps))
+    return _tally(name, statement, fell, cases, float(steps.min()), setting=setting)
 
 
 def _reaches(name: str, statement: str, history: History, **more: str) -> Verdict:
@@ -261,7 +263,7 @@ def partly_observed(sample: Sample) -> Iterator[Verdict]:
     yield _measured("Partial observation", "a fully informed expert is compatible", margins)
 
 
-def other_convention(starts: int, rng: np.random.Generator, sweeps: int = 200) -> Iterator[Verdict]:
+def other_convention(starts: int, rng: np.random.Generator) -> Iterator[Verdict]:
     """The handshake from random starts: Theorem 2's counter-example, and how large its basin is."""
     one, expert, _ = handshake()
     shape = (starts, *expert.shape)
@@ -273,7 +275,7 @@ def other_convention(starts: int, rng: np.random.Generator, sweeps: int = 200) -
     start = random_policies(game, rng)
     epsilon = quantities.visitation_bounds(one)[0].min()
     for together in (False, True):
-        settings = Algorithm(simultaneous=together, sweeps=sweeps)
+        settings = Algorithm(simultaneous=together)
         history = run(game, np.broadcast_to(expert, shape), start, settings)
         order = "at once" if together else "turns"
         yield _reaches("Handshake, random starts", f"π → π_E, {order}", history)

@@ -51,14 +51,14 @@ def convergence(
             column[0].set_title(name, fontsize=10, color=_INK)
             column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
             column[1].set_xlabel("sweeps (one step of every agent each)")
-        lowest = min(axes.get_ylim()[0] for axes in panels[1])
+        lowest = min(0.05, *(axes.get_ylim()[0] for axes in panels[1]))
         for axes in panels[1]:
             axes.set_ylim(lowest, 1.5)
         panels[0, 0].set_ylabel("objective")
         panels[1, 0].set_ylabel("distance (total variation)")
         for row in panels:
             for axes in row[1:]:
-                axes.tick_params(labelleft=False)
+                axes.tick_params(which="both", labelleft=False)
             handles, labels = row[0].get_legend_handles_labels()
             beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
             row[-1].legend(handles, labels, frameon=False, fontsize=8, **beside)
