@@ -150,7 +150,7 @@ class Case:
         self.method = method
         self.learner = Learner(config(method), O, A)
         self.team = Team(self.learner, K, mapping)
-        self.update = quick_jit(self.team.update)
+        self.update = self.team.update
         self.inputs = random_inputs(self.team, 0)
         self.results = self.update(*self.inputs)
 
@@ -171,7 +171,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @functools.cache
 def plain_loop(method: str) -> Any:
     """The same results from one agent's update alone, called for each in turn."""
-    one, inputs = quick_jit(Learner(config(method), O, A).update), case_of(method, "loop").inputs
+    one, inputs = jax.jit(Learner(config(method), O, A).update), case_of(method, "loop").inputs
     results = [one(*row(inputs, k)) for k in range(K)]
     return jax.tree.map(lambda *xs: np.stack(xs), *results)
 
@@ -346,8 +346,8 @@ def test_an_iteration_lets_nothing_but_behaviour_reach_the_others():
     state = TrainState(random_agents(team, 0), worlds, jnp.int32(0))
     changed = state._replace(agents=differently_minded(state.agents, 1))
     experts = case_of("dm2", "loop").inputs.experts
-    iterate = quick_jit(Trainer(settings, env)._iterate)
-    before, metrics = iterate(state, seed, experts)
+    iterate, copy = Trainer(settings, env).iterate, jnp.copy  # a rollout's state is used up
+    before, metrics = iterate(jax.tree.map(copy, state), seed, experts)
     after, metrics_after = iterate(changed, seed, change_agent(experts, 1))
     results = (before.agents, before.rollout.carry, metrics["agents"])
     results_after = (after.agents, after.rollout.carry, metrics_after["agents"])

@@ -193,19 +193,12 @@ def measure(
 
 def _update_seconds(trainer: Trainer, repeats: int) -> float:
     """Time of the learning half of an iteration."""
-    seed = jnp.uint32(0)
-    state = trainer.init(seed)
-    _, trajectory, _ = jax.jit(
-        lambda state, key: collect(
-            trainer.env,
-            trainer.team,
-            state.agents,
-            state.rollout,
-            key,
-            trainer.config.rollout_steps,
-        )
-    )(state, jax.random.PRNGKey(0))
-    update = jax.jit(trainer.team.update)
-    before = state.rollout.carry
-    jax.block_until_ready(update(state.agents, trajectory, before, None))
-    return _best_seconds(lambda: update(state.agents, trajectory, before, None), repeats)
+    state = trainer.init(jnp.uint32(0))
+    steps, key = trainer.config.rollout_steps, jax.random.PRNGKey(0)
+    play = jax.jit(functools.partial(collect, trainer.env, trainer.team, steps=steps))
+    _, trajectory, _ = play(state.agents, state.rollout, key)
+    update = functools.partial(
+        trainer.team.update, state.agents, trajectory, state.rollout.carry, None
+    )
+    jax.block_until_ready(update())
+    return _best_seconds(update, repeats)

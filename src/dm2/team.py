@@ -2,6 +2,9 @@
 
 Nothing is passed with `in_axes=None` and nothing is closed over but static settings, so what is
 inside the map cannot see a teammate.
+
+Policies and value functions learn from the same rollout without needing each other. Where JAX has
+two CPU devices (`dm2.runtime` asks for them) they learn side by side, one on each.
 """
 
 from collections.abc import Callable
@@ -12,7 +15,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
+from dm2.agent.learner import (
+    AgentState,
+    Carry,
+    Learner,
+    Trajectory,
+    actor_part,
+    critic_part,
+    improved,
+)
 
 __all__ = ["Team"]
 
@@ -25,7 +36,13 @@ class Team:
         whose working set stays in a processor's cache; by default what suits the backend."""
         self.learner = learner
         self.num_agents = num_agents
-        self.mapping = mapping or ("loop" if jax.default_backend() == "cpu" else "vmap")
+        on_cpu = jax.default_backend() == "cpu"
+        self.mapping = mapping or ("loop" if on_cpu else "vmap")
+        # Policies learn where the rollout lies, value functions on the last of these.
+        self.devices = jax.local_devices()[: 2 if on_cpu else 1]
+        self._prepare = jax.jit(self._one_by_one(learner.prepare))
+        self._improve_actor = jax.jit(self._one_by_one(learner.improve_actor))
+        self._improve_critic = jax.jit(self._one_by_one(learner.improve_critic))
 
     def _one_by_one(self, function: Callable) -> Callable:
         if self.mapping == "vmap":
@@ -87,5 +104,10 @@ class Team:
         carry: Carry,
         experts: Expert | None,
     ) -> tuple[AgentState, dict[str, Any]]:
-        """See `Learner.update`."""
-        return self._one_by_one(self.learner.update)(agents, trajectory, carry, experts)
+        """See `Learner.update`. Several compiled programs, started from Python, not waited for."""
+        agents, lesson, metrics = self._prepare(agents, trajectory, experts)
+        home, away = agents.key.sharding, self.devices[-1]
+        theirs = critic_part(agents, trajectory, carry, lesson)
+        critic = self._improve_critic(*jax.device_put(theirs, away))
+        actor = self._improve_actor(*actor_part(agents, trajectory, carry, lesson))
+        return improved(agents, metrics, actor, jax.device_put(critic, home))

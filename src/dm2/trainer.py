@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt32
 
+from dm2 import runtime
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import AgentState, Learner
+from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
 from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.envs import Environment, make
@@ -18,6 +19,8 @@ from dm2.rollout import Outcome, RolloutState, collect, play, start
 from dm2.team import Team
 
 __all__ = ["TrainState", "Trainer", "forget_programs", "load_experts", "trainer_for"]
+
+runtime.prepare()
 
 
 class TrainState(NamedTuple):
@@ -53,7 +56,7 @@ class Trainer:
         # Compiled here, not by decorators, whose programs would outlive the trainer: each takes
         # hundreds of memory maps, of which Linux gives a process 65530.
         self.init = jax.jit(self._init)
-        self.iterate = jax.jit(self._iterate, donate_argnums=0)
+        self._collect = jax.jit(self._gather, donate_argnums=1)
         self.evaluate = jax.jit(self._evaluate, static_argnames=("episodes", "greedy"))
         self.record = jax.jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
 
@@ -65,19 +68,33 @@ class Trainer:
         rollout = start(self.env, self.team, jax.random.fold_in(key, 1), self.config.num_envs)
         return TrainState(agents, rollout, jnp.zeros((), jnp.int32))
 
-    def _iterate(
+    def _gather(
+        self,
+        agents: AgentState,
+        rollout: RolloutState,
+        iteration: Int[Array, ""],
+        seed: UInt32[Array, ""],
+    ) -> tuple[RolloutState, Trajectory, Carry, dict[str, Array]]:
+        """One rollout, the memories with which it began, and what became of its episodes."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
+        key = jax.random.fold_in(key, iteration)
+        steps = self.config.rollout_steps
+        before = rollout.carry
+        rollout, trajectory, episodes = collect(self.env, self.team, agents, rollout, key, steps)
+        return rollout, trajectory, before, episodes._asdict()
+
+    def iterate(
         self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
     ) -> tuple[TrainState, dict[str, Any]]:
-        """One rollout and the updates on it. Metrics are per agent `[K]`, or sums over episodes."""
-        key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
-        key = jax.random.fold_in(key, state.iteration)
-        before = state.rollout.carry
-        rollout, trajectory, episodes = collect(
-            self.env, self.team, state.agents, state.rollout, key, self.config.rollout_steps
-        )
-        agents, metrics = self.team.update(state.agents, trajectory, before, experts)
-        metrics = {"agents": metrics, "episodes": episodes._asdict()}
-        return TrainState(agents, rollout, state.iteration + 1), metrics
+        """One rollout and the updates on it. Metrics are per agent `[K]`, or sums over episodes.
+
+        Returns before the work is done, as JAX does; `state.rollout` is used up.
+        """
+        agents, rollout, iteration = state
+        rollout, trajectory, before, episodes = self._collect(agents, rollout, iteration, seed)
+        agents, metrics = self.team.update(agents, trajectory, before, experts)
+        state = TrainState(agents, rollout, iteration + 1)
+        return state, {"agents": metrics, "episodes": episodes}
 
     def _evaluate(
         self,

@@ -8,13 +8,24 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.imitation import DiscriminatorState, Expert, Imitator
-from dm2.agent.networks import RecurrentNet, mask_logits
+from dm2.agent.networks import RecurrentNet, mask_logits, normalise
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 from dm2.config import Config
 
-__all__ = ["AgentState", "Carry", "Learner", "Trajectory"]
+__all__ = [
+    "ActorPart",
+    "AgentState",
+    "Carry",
+    "CriticPart",
+    "Learner",
+    "Lesson",
+    "Trajectory",
+    "actor_part",
+    "critic_part",
+    "improved",
+]
 
 Params = Any
 
@@ -65,6 +76,84 @@ class Trajectory(NamedTuple):
     """Terminated or truncated."""
     time_left: Int[Array, "T N"]
     """Steps of the episode limit that remain after step `t`."""
+
+
+class Lesson(NamedTuple):
+    """What `Learner.prepare` works out of a rollout for the epochs of PPO."""
+
+    key: UInt32[Array, "2"]
+    """Draws the minibatches."""
+    observations: Float[Array, "T N O"]
+    """Normalised."""
+    advantages: Float[Array, "T N"]
+    """Zero mean and unit variance over the living steps."""
+    targets: Float[Array, "T N"]
+    """Returns in the critic's units."""
+
+
+class ActorPart(NamedTuple):
+    """What the policy learns from."""
+
+    key: UInt32[Array, "2"]
+    carry: Float[Array, "N H"]
+    observations: Float[Array, "T N O"]
+    starts: Bool[Array, "T N"]
+    alive: Bool[Array, "T N"]
+    legal: Bool[Array, "T N A"]
+    actions: Int[Array, "T N"]
+    log_probs: Float[Array, "T N"]
+    advantages: Float[Array, "T N"]
+
+
+class CriticPart(NamedTuple):
+    """What the value function learns from."""
+
+    key: UInt32[Array, "2"]
+    carry: Float[Array, "N H"]
+    observations: Float[Array, "T N O"]
+    starts: Bool[Array, "T N"]
+    alive: Bool[Array, "T N"]
+    targets: Float[Array, "T N"]
+
+
+def actor_part(
+    state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
+) -> tuple[Params, optax.OptState, ActorPart]:
+    """The arguments of `Learner.improve_actor`, of one agent or of a team."""
+    seen = ActorPart(
+        lesson.key,
+        carry.actor,
+        lesson.observations,
+        trajectory.starts,
+        trajectory.alive,
+        trajectory.legal,
+        trajectory.actions,
+        trajectory.log_probs,
+        lesson.advantages,
+    )
+    return state.actor, state.actor_opt, seen
+
+
+def critic_part(
+    state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
+) -> tuple[Params, optax.OptState, CriticPart]:
+    """The arguments of `Learner.improve_critic`, of one agent or of a team."""
+    seen = CriticPart(
+        lesson.key,
+        carry.critic,
+        lesson.observations,
+        trajectory.starts,
+        trajectory.alive,
+        lesson.targets,
+    )
+    return state.critic, state.critic_opt, seen
+
+
+def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> tuple:
+    """The state and the metrics with what the policy and the value function learnt."""
+    (actor, actor_opt, of_actor), (critic, critic_opt, of_critic) = actor, critic
+    state = state._replace(actor=actor, critic=critic, actor_opt=actor_opt, critic_opt=critic_opt)
+    return state, metrics | of_actor | of_critic
 
 
 class Learner:
@@ -123,7 +212,8 @@ class Learner:
         starts: Bool[Array, " N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, "N A"]]:
         """The actor's logits (illegal actions not yet masked) and its next hidden state."""
-        carry, logits = self.actor.apply(state.actor, carry, observations[None], starts[None])
+        inputs = normalise(observations)[None]
+        carry, logits = self.actor.apply(state.actor, carry, inputs, starts[None])
         return carry, logits[0]
 
     def value(
@@ -134,7 +224,8 @@ class Learner:
         starts: Bool[Array, " N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, " N"]]:
         """The critic's estimate in reward units, and its next hidden state."""
-        carry, outputs = self.critic.apply(state.critic, carry, observations[None], starts[None])
+        inputs = normalise(observations)[None]
+        carry, outputs = self.critic.apply(state.critic, carry, inputs, starts[None])
         return carry, state.scale.restore(outputs[0, :, 0])
 
     def act(
@@ -162,11 +253,21 @@ class Learner:
         carry: Carry,
         expert: Expert | None,
     ) -> tuple[AgentState, dict[str, Float[Array, ""]]]:
-        """Learn from one rollout: discriminator, mixed reward, advantages, PPO (Algorithm 1).
+        """Learn from one rollout (Algorithm 1): `prepare`, then `improve_actor` and
+        `improve_critic`, which do not need each other.
 
         `carry` is the memory with which the rollout began. `expert` is this agent's own part of
         the demonstrations, None for an agent that does not imitate.
         """
+        state, lesson, metrics = self.prepare(state, trajectory, expert)
+        actor = self.improve_actor(*actor_part(state, trajectory, carry, lesson))
+        critic = self.improve_critic(*critic_part(state, trajectory, carry, lesson))
+        return improved(state, metrics, actor, critic)
+
+    def prepare(
+        self, state: AgentState, trajectory: Trajectory, expert: Expert | None
+    ) -> tuple[AgentState, "Lesson", dict[str, Float[Array, ""]]]:
+        """All of an update up to PPO: discriminator, mixed reward, advantages, value targets."""
         # Stream 0 of the agent's key is learning, stream 1 acting (see `action_keys`).
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
@@ -192,10 +293,43 @@ class Learner:
         )
         targets = scale.normalise(returns)
         advantages = _standardise(advantages, trajectory.alive)
-        state, ppo_metrics = self._ppo_epochs(
-            state, ppo_key, trajectory, carry, advantages, targets
-        )
-        return state, metrics | ppo_metrics
+        lesson = Lesson(ppo_key, normalise(trajectory.observations), advantages, targets)
+        return state, lesson, metrics
+
+    def improve_actor(
+        self, actor: Params, opt: optax.OptState, seen: "ActorPart"
+    ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
+        """PPO's epochs for the policy."""
+        ppo = self.config.ppo
+
+        def loss(params: Params, batch: ActorPart) -> tuple[Array, dict[str, Array]]:
+            _, logits = self.actor.apply(params, batch.carry, batch.observations, batch.starts)
+            loss, diagnostics = policy_loss(
+                logits,
+                batch.legal,
+                batch.actions,
+                batch.log_probs,
+                batch.advantages,
+                batch.alive,
+                ppo.clip,
+                ppo.entropy,
+            )
+            return loss, {"policy_loss": loss, **diagnostics._asdict()}
+
+        actor, opt, metrics, norm = self._epochs(loss, actor, opt, seen)
+        return actor, opt, metrics | {"actor_grad_norm": norm}
+
+    def improve_critic(
+        self, critic: Params, opt: optax.OptState, seen: "CriticPart"
+    ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
+        """PPO's epochs for the value function, on the same minibatches as the policy's."""
+
+        def loss(params: Params, batch: CriticPart) -> tuple[Array, dict[str, Array]]:
+            _, outputs = self.critic.apply(params, batch.carry, batch.observations, batch.starts)
+            error = value_loss(outputs[..., 0], batch.targets, batch.alive)
+            return error, {"value_loss": error}
+
+        return self._epochs(loss, critic, opt, seen)[:3]
 
     def _mixed_reward(
         self,
@@ -217,63 +351,31 @@ class Learner:
         metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
         return rewards, state._replace(discriminator=discriminator), metrics
 
-    def _ppo_epochs(self, state, key, trajectory, carry, advantages, targets):
-        """`epochs` passes over the rollout in `minibatches` parts, split over environments."""
+    def _epochs(self, loss, params: Params, opt: optax.OptState, seen):
+        """`epochs` passes over the rollout in `minibatches` parts, split over environments.
+
+        Returns the parameters, the optimiser's state, and the means over the last epoch of what
+        `loss` reports and of the gradient's norm before it is clipped.
+        """
         ppo = self.config.ppo
-        sequences = (
-            trajectory.observations,
-            trajectory.legal,
-            trajectory.alive,
-            trajectory.starts,
-            trajectory.actions,
-            trajectory.log_probs,
-            advantages,
-            targets,
-        )
-        num_envs = advantages.shape[1]
+        sequences = seen._replace(key=None, carry=None)
 
         def minibatch(state, rows):
+            params, opt = state
             batch = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), sequences)
-            return self._step(state, batch, carry.actor[rows], carry.critic[rows])
+            batch = batch._replace(carry=seen.carry[rows])
+            grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+            updates, opt = self.optimiser.update(grads, opt, params)
+            return (optax.apply_updates(params, updates), opt), (metrics, optax.tree.norm(grads))
 
         def epoch(state, epoch_key):
-            order = jax.random.permutation(epoch_key, num_envs)
+            order = jax.random.permutation(epoch_key, seen.carry.shape[0])
             return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
 
-        state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, ppo.epochs))
-        return state, jax.tree.map(lambda x: jnp.mean(x[-1]), metrics)
-
-    def _step(self, state, batch, actor_carry, critic_carry):
-        """One optimiser step of the actor and one of the critic."""
-        ppo = self.config.ppo
-        observations, legal, alive, starts, actions, log_probs, advantages, targets = batch
-
-        def actor_loss(params):
-            _, logits = self.actor.apply(params, actor_carry, observations, starts)
-            return policy_loss(
-                logits, legal, actions, log_probs, advantages, alive, ppo.clip, ppo.entropy
-            )
-
-        def critic_loss(params):
-            _, outputs = self.critic.apply(params, critic_carry, observations, starts)
-            return value_loss(outputs[..., 0], targets, alive)
-
-        (loss, aux), grads = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
-        updates, actor_opt = self.optimiser.update(grads, state.actor_opt, state.actor)
-        actor = optax.apply_updates(state.actor, updates)
-        error, critic_grads = jax.value_and_grad(critic_loss)(state.critic)
-        updates, critic_opt = self.optimiser.update(critic_grads, state.critic_opt, state.critic)
-        critic = optax.apply_updates(state.critic, updates)
-        state = state._replace(
-            actor=actor, critic=critic, actor_opt=actor_opt, critic_opt=critic_opt
-        )
-        metrics = {
-            "policy_loss": loss,
-            "value_loss": error,
-            "actor_grad_norm": optax.tree.norm(grads),
-            **aux._asdict(),
-        }
-        return state, metrics
+        keys = jax.random.split(seen.key, ppo.epochs)
+        (params, opt), reported = jax.lax.scan(epoch, (params, opt), keys)
+        metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-1]), reported)
+        return params, opt, metrics, norm
 
 
 def _standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:

@@ -1,15 +1,42 @@
 """The paper's networks for one agent (Appendix C): recurrent actor and critic, discriminator."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dm2.agent.gru import gru
 
-__all__ = ["Discriminator", "RecurrentNet", "mask_logits"]
+__all__ = ["Discriminator", "RecurrentNet", "mask_logits", "normalise"]
 
 _RELU_GAIN = float(np.sqrt(2.0))
+
+
+def normalise(observations: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
+    """The part of layer norm (Ba et al. 2016, arXiv 1607.06450) that has no parameters: every
+    observation to mean 0 and variance 1 over its features. What the networks take."""
+    observations = observations.astype(jnp.float32)
+    centred = observations - jnp.mean(observations, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-6)
+
+
+class _ScaledDense(nn.Module):
+    """The parameters of layer norm, then a dense layer: `(x g + b) W + c`, computed as
+    `x (g W) + (b W + c)`, which needs neither a pass over `x` nor a gradient with respect to it."""
+
+    units: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "M O"]) -> Float[Array, "M H"]:
+        """Apply to normalised rows."""
+        size, zeros = x.shape[-1], nn.initializers.zeros_init()
+        scale = self.param("scale", nn.initializers.ones_init(), (size,))
+        shift = self.param("shift", zeros, (size,))
+        kernel_init = nn.initializers.orthogonal(_RELU_GAIN)
+        kernel = self.param("kernel", kernel_init, (size, self.units))
+        bias = self.param("bias", zeros, (self.units,))
+        return x @ (scale[:, None] * kernel) + (shift @ kernel + bias)
 
 
 class RecurrentNet(nn.Module):
@@ -26,22 +53,26 @@ class RecurrentNet(nn.Module):
         observations: Float[Array, "T N O"],
         starts: Bool[Array, "T N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, "T N D"]]:
-        """Run over time; `starts[t]` marks that `observations[t]` opens an episode.
+        """Run over time on normalised observations (see `normalise`); `starts[t]` marks that
+        `observations[t]` opens an episode.
 
         Returns the hidden state after the last step, and the outputs of every step.
         """
         dense_init = nn.initializers.orthogonal(_RELU_GAIN)
-        x = nn.LayerNorm(name="norm")(observations)
-        x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name="dense_0")(x))
+        # One row a step: the gradient of a weight is then one product, over one axis.
+        time, envs, size = observations.shape
+        x = observations.reshape(time * envs, size)
+        x = nn.relu(_ScaledDense(self.hidden, name="dense_0")(x))
         x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name="dense_1")(x))
         # The input side of all gates is one product over all steps, outside the scan.
         gate_init = nn.initializers.orthogonal()
         x = nn.Dense(3 * self.hidden, kernel_init=gate_init, name="gru_input")(x)
         weight = self.param("gru_weight", gate_init, (self.hidden, 3 * self.hidden))
         bias = self.param("gru_bias", nn.initializers.zeros_init(), (self.hidden,))
-        carry, x = gru(weight, bias, x, carry, starts)
+        carry, x = gru(weight, bias, x.reshape(time, envs, -1), carry, starts)
         head_init = nn.initializers.orthogonal(self.head_gain)
-        return carry, nn.Dense(self.outputs, kernel_init=head_init, name="head")(x)
+        head = nn.Dense(self.outputs, kernel_init=head_init, name="head")
+        return carry, head(x.reshape(time * envs, -1)).reshape(time, envs, -1)
 
     def initial_carry(self, num_envs: int) -> Float[Array, "N H"]:
         """The hidden state at an episode's start."""

@@ -1,0 +1,44 @@
+"""What dm2 asks of the process it runs in, before JAX starts computing: two CPU devices, memory
+that is kept, and programs that are kept on disk."""
+
+import contextlib
+import ctypes
+import os
+import sys
+
+import jax
+
+__all__ = ["prepare"]
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def prepare() -> None:
+    """Called when `dm2.trainer` is imported; harmless when called again, or too late."""
+    _keep_memory()
+    _two_devices()
+
+
+def _keep_memory() -> None:
+    """Tell glibc's allocator to keep freed memory.
+
+    By default every large array goes back to the kernel, and the next one pays for fresh pages:
+    element-wise passes of learning are several times as slow. Elsewhere than on Linux with glibc,
+    or where the user has set `MALLOC_*` himself, nothing is done.
+    """
+    if not sys.platform.startswith("linux") or any(k.startswith("MALLOC_") for k in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 2**26)
+
+
+def _two_devices() -> None:
+    """Two CPU devices, on which policies and value functions learn side by side (`dm2.team`)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if (cores or 1) < 2 or jax.config.jax_num_cpu_devices != -1:
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has begun; it works with one, too
+        jax.config.update("jax_num_cpu_devices", 2)
