@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -41,6 +40,7 @@ from dm2.theory import (
     state_margin,
     state_visitation,
     summary,
+    verification,
     verify,
     visitation_bounds,
 )
@@ -52,7 +52,7 @@ sizes = st.sampled_from(
     [(1, 2, 2), (1, 4, 3), (2, 1, 2), (2, 3, 2), (2, 4, 3), (3, 3, 2), (3, 2, 3)]
 )
 seeds = st.integers(0, 2**32 - 1)
-few = hypothesis.settings(deadline=None, max_examples=15)
+few = hypothesis.settings(deadline=None, max_examples=10)
 
 
 def close(got, wanted, tolerance=1e-12):
@@ -390,8 +390,7 @@ def command(capsys, *arguments):
 def small(monkeypatch):
     """`verify` on two sizes of games, one reward form and short runs: what is printed, not what
     is found."""
-    module = sys.modules[verify.__module__]
-    monkeypatch.setattr(module, "SIZES", ((1, 2, 2), (2, 2, 2)))
+    monkeypatch.setattr(verification, "SIZES", ((1, 2, 2), (2, 2, 2)))
     monkeypatch.setattr(measurements, "_FORMS", {"softplus": Algorithm()})
 
     def short(game, expert, start, settings, *more, **named):
@@ -399,7 +398,6 @@ def small(monkeypatch):
         return run(game, expert, start, settings, *more, **named)
 
     monkeypatch.setattr(measurements, "run", short)
-    return module
 
 
 def test_verify_prints_a_row_a_claim_and_repeats_itself(capsys, small):
@@ -420,8 +418,8 @@ def test_verify_prints_a_row_a_claim_and_repeats_itself(capsys, small):
     assert {v["setting"] for v in verdicts} == {"", "softplus, turns", "softplus, at once"}
 
 
-def test_verify_repeats_itself_with_its_seed(small, monkeypatch):
-    monkeypatch.setattr(small, "MEASUREMENTS", (measurements.algorithm_2,))
+def test_verify_repeats_itself_with_its_seed(monkeypatch, small):
+    monkeypatch.setattr(verification, "MEASUREMENTS", (measurements.algorithm_2,))
     first = verify(4, 1)
     assert verify(4, 1) == first
     assert verify(4, 2) != first
@@ -432,8 +430,8 @@ def test_a_violated_theorem_exits_with_1(capsys, monkeypatch, small):
         j = joint_objective(sample.game, sample.policies[1], sample.expert)
         return judge("Theorem 0", "J ≥ K", j - sample.game.agents)
 
-    monkeypatch.setattr(small, "CLAIMS", (claims.theorem_1, wrong))
-    monkeypatch.setattr(small, "MEASUREMENTS", ())
+    monkeypatch.setattr(verification, "CLAIMS", (claims.theorem_1, wrong))
+    monkeypatch.setattr(verification, "MEASUREMENTS", ())
     code, out, err = command(capsys, "verify", "--games", 10)
     assert code == 1
     assert "VIOLATED" in out
@@ -470,6 +468,7 @@ def test_algorithm_2_reaches_the_expert_of_every_other_game(game, form):
         (("verify", "--games", 3), "games = 3"),
         (("verify", "--seed", -1), "seed = -1"),
         (("converge", "--game", "five-tile"), "four-tile"),
+        (("converge", "--game", "random", "--seed", -1), "seed = -1"),
         (("converge", "--form", "linear"), "softplus"),
         (("converge", "--form", "logit"), "smoothing = 0"),
         (("converge", "--sweeps", 0), "sweeps = 0"),

@@ -269,7 +269,7 @@ def theory(
 
 def _verify(options: _Verify) -> None:
     from dm2.theory.report import tables
-    from dm2.theory.verify import verify
+    from dm2.theory.verification import verify
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

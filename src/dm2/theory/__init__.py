@@ -9,7 +9,7 @@ from dm2.theory.algorithm import Algorithm, History, run, step
 from dm2.theory.beyond import aliased_observations, observed_expert, state_margin
 from dm2.theory.claims import CLAIMS, Sample, Verdict, draw, judge
 from dm2.theory.compatibility import Compatibility, compatible, sample_targets, sampling_tolerance
-from dm2.theory.converge import bound_top, converge, summary
+from dm2.theory.convergence import bound_top, converge, summary
 from dm2.theory.gail import (
     converged_reward,
     cross_entropy,
@@ -44,7 +44,7 @@ from dm2.theory.scenarios import (
     scenario,
     stag_hunt,
 )
-from dm2.theory.verify import verify
+from dm2.theory.verification import verify
 
 __all__ = [
     "CLAIMS",

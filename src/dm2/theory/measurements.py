@@ -108,7 +108,7 @@ def _never_falls(
     steps = np.diff(history, axis=0)
     statement = statement or f"no update lowers it by more than {by:g}"
     fell = (steps < -by).sum(0)
-    cases = max(1, np.count_nonzero(steps))
+    cases = max(1, int((steps != 0).sum()))
     return _tally(name, statement, fell, cases, float(steps.min()), setting=setting)
 
 

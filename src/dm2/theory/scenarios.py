@@ -127,7 +127,12 @@ SCENARIOS: dict[str, Callable[[int], Scenario]] = {
 
 
 def scenario(name: str, seed: int = 0) -> Scenario:
-    """A scenario by name; the seed matters to `random` alone. Raises InputError for other names."""
+    """A scenario by name; the seed matters to `random` alone.
+
+    Raises InputError for other names and for a negative seed.
+    """
     if name not in SCENARIOS:
         raise InputError(f"game = {name!r}: must be one of {', '.join(SCENARIOS)}")
+    if seed < 0:
+        raise InputError(f"seed = {seed}: must be 0 or more")
     return SCENARIOS[name](seed)
