@@ -3,12 +3,19 @@ that is kept, and programs that are kept on disk."""
 
 import contextlib
 import ctypes
+import hashlib
 import os
+import platform
 import sys
+
+from pathlib import Path
 
 import jax
 
 __all__ = ["prepare"]
+
+CACHE_BYTES = 512 * 2**20
+"""Most that compiled programs take on disk; the least recently used go first."""
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -17,6 +24,7 @@ def prepare() -> None:
     """Called when `dm2.trainer` is imported; harmless when called again, or too late."""
     _keep_memory()
     _two_devices()
+    _keep_programs()
 
 
 def _keep_memory() -> None:
@@ -42,3 +50,29 @@ def _two_devices() -> None:
         return
     with contextlib.suppress(RuntimeError):  # JAX has begun; it works with one, too
         jax.config.update("jax_num_cpu_devices", 2)
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs on disk, so that only the first run of a kind waits for them.
+
+    In `$XDG_CACHE_HOME/dm2` (`~/.cache/dm2`), a folder for each kind of processor: machine code
+    for another one may not run. A cache that the user has configured in JAX is left alone, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "dm2" / f"programs-{_processor()}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _processor() -> str:
+    """A short name for the processor and what it can do."""
+    told = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = ("model name", "flags", "Features")
+        told += "".join(sorted({line for line in lines if line.startswith(names)}))
+    return hashlib.sha256(told.encode()).hexdigest()[:12]

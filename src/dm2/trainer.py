@@ -55,13 +55,17 @@ class Trainer:
         self.team = Team(Learner(config, spec.observation_size, spec.num_actions), spec.num_agents)
         # Compiled here, not by decorators, whose programs would outlive the trainer: each takes
         # hundreds of memory maps, of which Linux gives a process 65530.
-        self.init = jax.jit(self._init)
+        self._start = jax.jit(self._init)
         self._collect = jax.jit(self._gather, donate_argnums=1)
         self.evaluate = jax.jit(self._evaluate, static_argnames=("episodes", "greedy"))
         self.record = jax.jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
 
+    def init(self, seed: UInt32[Array, ""]) -> TrainState:
+        """The state before the first step, on the team's first device."""
+        return jax.device_put(self._start(seed), self.team.devices[0])
+
     def _init(self, seed: UInt32[Array, ""]) -> TrainState:
-        """The state before the first step. Streams of the seed: 0 agents, 1 first resets,
+        """Streams of the seed: 0 agents, 1 first resets,
         2 iterations, 3 evaluations."""
         key = jax.random.PRNGKey(seed)
         agents = self.team.init(jax.random.fold_in(key, 0))
@@ -90,7 +94,9 @@ class Trainer:
 
         Returns before the work is done, as JAX does; `state.rollout` is used up.
         """
-        agents, rollout, iteration = state
+        # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
+        bound = jax.device_put((state, experts), self.team.devices[0])
+        (agents, rollout, iteration), experts = bound
         rollout, trajectory, before, episodes = self._collect(agents, rollout, iteration, seed)
         agents, metrics = self.team.update(agents, trajectory, before, experts)
         state = TrainState(agents, rollout, iteration + 1)
@@ -132,7 +138,7 @@ class Trainer:
 
     def abstract_state(self) -> TrainState:
         """Shapes and types of the state, computed without running anything."""
-        return jax.eval_shape(lambda: self.init(jnp.uint32(0)))
+        return jax.eval_shape(lambda: self._init(jnp.uint32(0)))
 
 
 def trainer_for(config: Config) -> Trainer:
