@@ -356,6 +356,21 @@ def test_states_that_look_alike_are_treated_alike():
     assert (new[0, 1] > 0.5) == (visits[0] > visits[2])
 
 
+def test_a_step_that_would_go_too_far_is_halved():
+    """One agent who cannot tell two rooms apart: action 1 leads to room 1, pays 1 in room 0 and
+    -3 in room 1. Rarely there, it sees action 1 pay; going for it altogether earns
+    rho = 1/2, 1/2: 2 * (1/2 - 3/2) = -2."""
+    ahead = np.zeros((2, 2, 2))
+    ahead[:, 0, 0] = ahead[:, 1, 1] = 1
+    paid = np.array([[[0.0, 1.0], [0.0, -3.0]]])
+    game = MarkovGame(np.array([1.0, 0.0]), ahead, paid, np.array(0.5), actions=2)
+    old = np.broadcast_to(np.array([0.99, 0.01]), (1, 2, 2)).copy()
+    close(returns(game, np.eye(2)[np.ones((1, 2), int)]), [-2])
+    new = step(Algorithm(), game, old, 0, paid[0], 20.0, np.ones((2, 2)))
+    assert new[0, 1] > 0.011
+    assert returns(game, new[None])[0] > returns(game, old)[0] > 0
+
+
 # Definition 1
 
 
