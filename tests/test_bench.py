@@ -5,7 +5,7 @@ import time
 import pytest
 
 from dm2 import Config, make
-from dm2.bench import _best_seconds, _update_flops
+from dm2.bench import _best_seconds, update_flops
 from dm2.cli import main
 from dm2.studies import parity
 from test_cli import refused, run_json
@@ -48,7 +48,7 @@ def test_operations_of_an_update():
     # Forward once and backward twice that, 2 operations each, 4 epochs, 3 agents.
     expected = 3 * 2 * (actor + critic) * 4 * 3 * 128 * 128
     config = Config("ippo", "smax/3m", num_envs=128, rollout_steps=128)
-    assert _update_flops(config, make("smax/3m")) == expected
+    assert update_flops(config, make("smax/3m")) == expected
 
 
 @pytest.mark.parametrize("flag", ["--iterations", "--num-envs", "--rollout-steps"])

@@ -5,6 +5,7 @@ a target that a joint expert produced (Wang et al., AAAI 2023, arXiv 2206.00233)
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from dm2.version import __version__
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from dm2.runs import RunDirectory, load
     from dm2.studies.compare import compare
     from dm2.training import resume, train, train_seeds
+
+# XLA takes two of its own settings for features that the processor lacks, and shouts so for every
+# program that it loads from disk (`dm2.runtime`). What goes wrong raises, whatever is logged.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __all__ = [
     "PPO",

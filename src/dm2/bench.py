@@ -23,7 +23,7 @@ from dm2.errors import InputError
 from dm2.rollout import collect, random_steps
 from dm2.trainer import Trainer
 
-__all__ = ["measure", "race"]
+__all__ = ["made_up_experts", "matmul_gflops", "measure", "race", "update_flops"]
 
 _BEGUN = time.monotonic()
 _SIMULATED_ENVS, _SIMULATED_STEPS = 512, 64
@@ -41,7 +41,8 @@ def _best_seconds(function: Any, repeats: int) -> float:
     return min(times)
 
 
-def _matmul_gflops(repeats: int) -> float:
+def matmul_gflops(repeats: int) -> float:
+    """What the best of some large float32 matrix products reaches, in GFLOP/s."""
     product = jax.jit(lambda x: x @ x)
     x = jnp.ones((_MATRIX, _MATRIX))
     jax.block_until_ready(product(x))
@@ -123,7 +124,7 @@ def _above_zero(**counts: int) -> None:
 
 def _training(trainer: Trainer, repeats: int) -> float:
     """Environment steps a second of whole iterations."""
-    experts = _made_up_experts(trainer.env) if trainer.config.imitates else None
+    experts = made_up_experts(trainer.env) if trainer.config.imitates else None
     seed = jnp.uint32(0)
     state = trainer.init(seed)
 
@@ -136,7 +137,7 @@ def _training(trainer: Trainer, repeats: int) -> float:
     return trainer.config.iteration_steps / _best_seconds(iterate, repeats)
 
 
-def _made_up_experts(env: Environment) -> Expert:
+def made_up_experts(env: Environment) -> Expert:
     """Random states of the right shape: speed does not depend on what they say."""
     spec = env.spec
     shape = (spec.num_agents, _EXPERT_STATES, spec.observation_size)
@@ -145,7 +146,7 @@ def _made_up_experts(env: Environment) -> Expert:
     return Expert(jnp.asarray(states), count, jnp.zeros(spec.num_agents))
 
 
-def _update_flops(config: Config, env: Environment) -> float:
+def update_flops(config: Config, env: Environment) -> float:
     """Multiply-adds of one IPPO update's matrix products, times two. A backward pass costs two
     forward passes; actor and critic differ in their heads only."""
     h, o, a = config.ppo.hidden, env.spec.observation_size, env.spec.num_actions
@@ -185,8 +186,8 @@ def measure(
         "ippo_steps_per_s": ippo_rate,
         "dm2_steps_per_s": dm2_rate,
         "first_update_s": first,
-        "update_gflops": _update_flops(ippo.config, env) / update / 1e9,
-        "matmul_peak_gflops": _matmul_gflops(iterations),
+        "update_gflops": update_flops(ippo.config, env) / update / 1e9,
+        "matmul_peak_gflops": matmul_gflops(iterations),
         "peak_rss_mib": peak,
     }
 

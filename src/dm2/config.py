@@ -95,7 +95,7 @@ class Imitation:
     """Units of each of the two tanh layers of the discriminator."""
     learning_rate: float = 1e-3
     """Adam step size of the discriminator."""
-    updates: int = 32
+    updates: int = 8
     """Discriminator updates per rollout."""
     batch: int = 512
     """Expert states, and as many policy states, per update."""

@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import sys
-
 from pathlib import Path
 
 import jax
