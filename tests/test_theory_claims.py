@@ -366,11 +366,12 @@ def test_the_watch_counts_what_it_sees():
     watch(active, half, more, np.array([[[[1.0, 0.0]]]]))  # reward and match rise
     watch(active, more, half, np.array([[[[0.0, 1.0]]]]))  # reward rises, match falls by 1/4
     watch(active, half, more, np.array([[[[0.0, 1.0]]]]))  # reward falls
+    watch(active, more, half, np.array([[[[1.0, 0.0]]]]))  # both fall: says nothing
     assert watch.fixed.premises.tolist() == [2]
     assert watch.fixed.failures.tolist() == [1]
     close(watch.fixed.worst, [-0.25])
-    assert watch.dips.premises.tolist() == [3]
-    assert watch.dips.failures.tolist() == [1]
+    assert watch.dips.premises.tolist() == [4]
+    assert watch.dips.failures.tolist() == [2]
 
 
 def _measured(name):
