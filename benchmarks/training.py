@@ -1,7 +1,7 @@
 """Training beside a peer: `python benchmarks/training.py [--rounds N] [--json]`.
 
 Environment steps a second on `5m_vs_6m`, 128 environments x 128 steps, 4 epochs x 4 minibatches,
-by turns in one process:
+by turns, each in a process of its own, as its users run it:
 
 - dm2's IPPO and DM²: an actor and a critic of 64 units for every agent;
 - JaxMARL's recurrent IPPO for SMAX in its published configuration: one network of 128 units shared
@@ -15,9 +15,11 @@ The products of matrices are counted for each, and set against the peak of this 
 import argparse
 import functools
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -27,10 +29,8 @@ import optax
 from jax import Array
 
 from dm2 import Config
-from dm2.bench import made_up_experts, matmul_gflops, update_flops
 from dm2.envs import make
 from dm2.studies.parity import Reference
-from dm2.trainer import Trainer
 
 SCENARIO, ENVS, STEPS, EPOCHS, MINIBATCHES, UNITS = "5m_vs_6m", 128, 128, 4, 4, 128
 
@@ -177,6 +177,11 @@ class Peer:
 
 def ours(method: str) -> tuple[Callable[[], Any], float]:
     """An iteration of dm2, and the products of its update."""
+    # Imported here: it prepares the process, which is not for the peer.
+    from dm2.bench import made_up_experts
+    from dm2.costs import update_flops
+    from dm2.trainer import Trainer
+
     env = make(f"smax/{SCENARIO}")
     demos = "made up" if method == "dm2" else None
     config = Config(method, env.spec.name, num_envs=ENVS, rollout_steps=STEPS, demos=demos)
@@ -189,7 +194,7 @@ def ours(method: str) -> tuple[Callable[[], Any], float]:
         state, metrics = trainer.iterate(state, jnp.uint32(0), experts)
         return state, metrics
 
-    return iterate, update_flops(config, env)
+    return iterate, update_flops(config, env.spec)
 
 
 def theirs() -> tuple[Callable[[], Any], float]:
@@ -205,6 +210,14 @@ def theirs() -> tuple[Callable[[], Any], float]:
     return iterate, peer.update_flops()
 
 
+MAKERS: dict[str, Callable[[], tuple[Callable[[], Any], float]]] = {
+    "dm2 IPPO": functools.partial(ours, "ippo"),
+    "dm2 DM²": functools.partial(ours, "dm2"),
+    "JaxMARL IPPO (re-created)": theirs,
+}
+PEER = "JaxMARL IPPO (re-created)"
+
+
 def seconds(function: Callable[[], Any]) -> float:
     """Wall-clock time of one call, until its results are there."""
     began = time.perf_counter()
@@ -212,34 +225,45 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
-    """Compile all, then run them by turns; print the medians and the ratios to the peer."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+def serve(name: str, line: Connection) -> None:
+    """A process of one program: compile, report, then one timed iteration for each request."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed
-    makers = {
-        "dm2 IPPO": lambda: ours("ippo"),
-        "dm2 DM²": lambda: ours("dm2"),
-        "JaxMARL IPPO (re-created)": theirs,
-    }
-    programs, first = {}, {}
-    for name, maker in makers.items():
-        began = time.perf_counter()
-        programs[name] = maker()
-        jax.block_until_ready(programs[name][0]())
-        first[name] = time.perf_counter() - began
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(arguments.rounds):
-        for name, (iterate, _) in programs.items():
-            times[name].append(seconds(iterate))
-    peak = matmul_gflops(arguments.rounds)
-    base = times["JaxMARL IPPO (re-created)"]
+    began = time.perf_counter()
+    iterate, flops = MAKERS[name]()
+    jax.block_until_ready(iterate())
+    line.send((time.perf_counter() - began, flops))
+    while line.recv():
+        line.send(seconds(iterate))
+
+
+def peak_gflops(repeats: int) -> float:
+    """The best of some large products of matrices."""
+    from dm2.bench import matmul_gflops
+
+    return matmul_gflops(repeats)
+
+
+def race(rounds: int) -> list[dict[str, Any]]:
+    """All programs by turns; medians and ranges over the rounds."""
+    context = multiprocessing.get_context("spawn")
+    lines: dict[str, Connection] = {}
+    first: dict[str, tuple[float, float]] = {}
+    for name in MAKERS:
+        lines[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(name, theirs), daemon=True).start()
+        first[name] = lines[name].recv()
+    times: dict[str, list[float]] = {name: [] for name in MAKERS}
+    for _ in range(rounds):
+        for name, line in lines.items():
+            line.send(True)
+            times[name].append(line.recv())
+    for line in lines.values():
+        line.send(False)
     rows = []
     for name, taken in times.items():
         rates = sorted(ENVS * STEPS / t for t in taken)
-        ratios = sorted(b / t for t, b in zip(taken, base, strict=True))
+        ratios = sorted(b / t for t, b in zip(taken, times[PEER], strict=True))
+        compiled, flops = first[name]
         rows.append(
             {
                 "program": name,
@@ -247,10 +271,21 @@ def main() -> None:
                 "steps_per_s_range": [rates[0], rates[-1]],
                 "ratio": statistics.median(ratios),
                 "ratio_range": [ratios[0], ratios[-1]],
-                "first_iteration_s": first[name],
-                "mflop_per_step": programs[name][1] / (ENVS * STEPS) / 1e6,
+                "first_iteration_s": compiled,
+                "mflop_per_step": flops / (ENVS * STEPS) / 1e6,
             }
         )
+    return rows
+
+
+def main() -> None:
+    """Compile all, then run them by turns; print the medians and the ratios to the peer."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows = race(arguments.rounds)
+    peak = peak_gflops(5)
     if arguments.json:
         print(json.dumps({"matmul_peak_gflops": peak, "rows": rows}))
         return

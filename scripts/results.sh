@@ -96,7 +96,7 @@ learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a
 
 smac() { # A few seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
     local task steps coefficient seeds env
-    for task in 3s_vs_3z:1000000:0.3:2 3s_vs_4z:1500000:0.05:2 5m_vs_6m:2000000:0.3:2; do
+    for task in 3s_vs_3z:800000:0.3:2 3s_vs_4z:1000000:0.05:2 5m_vs_6m:1200000:0.3:2; do
         IFS=: read -r task steps coefficient seeds <<<"$task"
         env="smac/$task?reward=signed"
         train "smac/$task/ippo" ippo --env "$env" --seeds "$seeds" --steps "$steps"

@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from dm2 import Config, make
-from dm2.bench import _best_seconds, update_flops
+from dm2.bench import _best_seconds
 from dm2.cli import main
 from dm2.studies import parity
 from test_cli import refused, run_json
@@ -36,19 +35,6 @@ def test_bench_measures(capsys):
 def test_the_shortest_run_counts():
     naps = iter([0.05, 0.01, 0.05])
     assert 0.01 <= _best_seconds(lambda: time.sleep(next(naps)), 3) < 0.05
-
-
-def test_operations_of_an_update():
-    # 3m: 75 numbers observed, 8 actions. Multiply-adds of one state through one network:
-    # dense 75 x 64 + 64 x 64, GRU 3 gates x (64 x 64 of input + 64 x 64 of state), head.
-    network = 75 * 64 + 64 * 64 + 3 * (64 * 64 + 64 * 64)
-    actor, critic = network + 64 * 8, network + 64 * 1
-    spec = make("smax/3m").spec
-    assert (spec.observation_size, spec.num_actions) == (75, 8)
-    # Forward once and backward twice that, 2 operations each, 4 epochs, 3 agents.
-    expected = 3 * 2 * (actor + critic) * 4 * 3 * 128 * 128
-    config = Config("ippo", "smax/3m", num_envs=128, rollout_steps=128)
-    assert update_flops(config, make("smax/3m")) == expected
 
 
 @pytest.mark.parametrize("flag", ["--iterations", "--num-envs", "--rollout-steps"])

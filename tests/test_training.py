@@ -18,7 +18,7 @@ import pytest
 
 from conftest import SMALL
 from dm2 import PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
-from dm2.trainer import Trainer
+from dm2.trainer import Trainer, load_experts
 from dm2.training import resume, train_seeds
 
 ENV = "smax/3m?limit=12"
@@ -78,6 +78,21 @@ def test_a_trainer_takes_its_programs_along():
     del trainer
     gc.collect()
     assert gone() is None
+
+
+def test_iterating_compiles_once(small_demos):
+    # What comes back from the second device is bound to a place; that must not make new programs.
+    config = dm2_config(small_demos)
+    trainer = Trainer(config)
+    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
+    state = trainer.init(seed)
+    for _ in range(3):
+        state, _ = trainer.iterate(state, seed, experts)
+        trainer.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+    team = trainer.team
+    programs = (trainer._collect, trainer.evaluate, team._prepare)
+    programs += (team._improve_actor, team._improve_critic)
+    assert [program._cache_size() for program in programs] == [1] * 5
 
 
 def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):

@@ -6,6 +6,7 @@ a target that a joint expert produced (Wang et al., AAAI 2023, arXiv 2206.00233)
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dm2.version import __version__
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # XLA takes two of its own settings for features that the processor lacks, and shouts so for every
 # program that it loads from disk (`dm2.runtime`). What goes wrong raises, whatever is logged.
+JAX_CAME_FIRST = "jax" in sys.modules
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __all__ = [

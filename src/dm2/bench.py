@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from dm2.agent.imitation import Expert
 from dm2.config import Config
+from dm2.costs import update_flops
 from dm2.envs import Environment, make
 from dm2.envs.battle.smac import Smac
 from dm2.envs.battle.smax import Smax
@@ -23,7 +24,7 @@ from dm2.errors import InputError
 from dm2.rollout import collect, random_steps
 from dm2.trainer import Trainer
 
-__all__ = ["made_up_experts", "matmul_gflops", "measure", "race", "update_flops"]
+__all__ = ["made_up_experts", "matmul_gflops", "measure", "race"]
 
 _BEGUN = time.monotonic()
 _SIMULATED_ENVS, _SIMULATED_STEPS = 512, 64
@@ -146,16 +147,6 @@ def made_up_experts(env: Environment) -> Expert:
     return Expert(jnp.asarray(states), count, jnp.zeros(spec.num_agents))
 
 
-def update_flops(config: Config, env: Environment) -> float:
-    """Multiply-adds of one IPPO update's matrix products, times two. A backward pass costs two
-    forward passes; actor and critic differ in their heads only."""
-    h, o, a = config.ppo.hidden, env.spec.observation_size, env.spec.num_actions
-    per_net = o * h + h * h + 2 * h * 3 * h
-    forward = 2 * (2 * per_net + h * (a + 1))
-    samples = config.iteration_steps * env.spec.num_agents * config.ppo.epochs
-    return 3.0 * forward * samples
-
-
 def measure(
     env_name: str, iterations: int, num_envs: int = 128, rollout_steps: int = 128
 ) -> dict[str, Any]:
@@ -186,7 +177,7 @@ def measure(
         "ippo_steps_per_s": ippo_rate,
         "dm2_steps_per_s": dm2_rate,
         "first_update_s": first,
-        "update_gflops": update_flops(ippo.config, env) / update / 1e9,
+        "update_gflops": update_flops(ippo.config, env.spec) / update / 1e9,
         "matmul_peak_gflops": matmul_gflops(iterations),
         "peak_rss_mib": peak,
     }

@@ -52,12 +52,18 @@ def train(
             "go on where they stopped."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, arg(help="Check everything and say what a run takes, in memory too; train nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a team, each agent on its own, and write a run directory."""
+    from dm2.training import foresee, train_seeds
     from dm2.training import train as train_one
-    from dm2.training import train_seeds
 
+    if dry_run:
+        _report(foresee(config), json)
+        return
     if seeds is None:
         runs = [train_one(config, out, quiet=json)]
     else:

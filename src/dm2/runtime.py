@@ -8,10 +8,15 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
+import dm2
+
 __all__ = ["prepare"]
+
+_JAX: Any = jax.config  # its settings are attributes that no stub knows
 
 CACHE_BYTES = 512 * 2**20
 """Most that compiled programs take on disk; the least recently used go first."""
@@ -45,10 +50,10 @@ def _keep_memory() -> None:
 def _two_devices() -> None:
     """Two CPU devices, on which policies and value functions learn side by side (`dm2.team`)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if (cores or 1) < 2 or jax.config.jax_num_cpu_devices != -1:
+    if (cores or 1) < 2 or _JAX.jax_num_cpu_devices != -1:
         return
     with contextlib.suppress(RuntimeError):  # JAX has begun; it works with one, too
-        jax.config.update("jax_num_cpu_devices", 2)
+        _JAX.update("jax_num_cpu_devices", 2)
 
 
 def _keep_programs() -> None:
@@ -56,15 +61,17 @@ def _keep_programs() -> None:
 
     In `$XDG_CACHE_HOME/dm2` (`~/.cache/dm2`), a folder for each kind of processor: machine code
     for another one may not run. A cache that the user has configured in JAX is left alone, and
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. It is also off if JAX was imported before
+    dm2, too late to silence XLA's false alarm about every program that it loads.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    loud = os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or dm2.JAX_CAME_FIRST
+    if _JAX.jax_compilation_cache_dir is not None or loud:
         return
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "dm2" / f"programs-{_processor()}"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    _JAX.update("jax_compilation_cache_dir", str(folder))
+    _JAX.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    _JAX.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _processor() -> str:

@@ -16,13 +16,14 @@ import numpy as np
 
 from dm2.agent.imitation import Expert
 from dm2.config import Config
+from dm2.costs import memory_mib, update_flops
 from dm2.demos import Demonstrations
 from dm2.errors import InputError
 from dm2.progress import Reporter
 from dm2.runs import CONFIG, RunDirectory
 from dm2.trainer import Trainer, TrainState, load_experts, trainer_for
 
-__all__ = ["resume", "train", "train_seeds"]
+__all__ = ["foresee", "resume", "train", "train_seeds"]
 
 
 def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirectory:
@@ -45,6 +46,25 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
         seed = jnp.uint32(config.seed)
         _loop(run, trainer, trainer.init(seed), _experts(demos, trainer), quiet)
     return run
+
+
+def foresee(config: Config) -> dict[str, Any]:
+    """What a run would take, after the checks that `train` makes: `steps` and `iterations`,
+    rounded up, `memory_mib` (see `dm2.costs.memory_mib`) and `mflop_per_step` of its updates.
+
+    Raises InputError for unusable settings or demonstrations.
+    """
+    trainer = trainer_for(config)
+    demos = _load_demos(config, trainer)
+    size = 0 if demos is None else sum(x.nbytes for x in _experts(demos, trainer) or ())
+    spec = trainer.env.spec
+    return {
+        "environment": spec.name,
+        "steps": config.iterations * config.iteration_steps,
+        "iterations": config.iterations,
+        "memory_mib": memory_mib(config, spec, size),
+        "mflop_per_step": update_flops(config, spec) / config.iteration_steps / 1e6,
+    }
 
 
 def train_seeds(
