@@ -16,6 +16,7 @@ from dm2.agent.imitation import Expert
 from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
 from dm2.config import PPO, Config, Imitation
 from dm2.rollout import start
+from dm2.runtime import compiler_options
 from dm2.team import Team
 from dm2.trainer import Trainer, TrainState
 from toy_env import ToyEnv, quick_jit, random_agents
@@ -171,7 +172,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 @functools.cache
 def plain_loop(method: str) -> Any:
     """The same results from one agent's update alone, called for each in turn."""
-    one, inputs = jax.jit(Learner(config(method), O, A).update), case_of(method, "loop").inputs
+    update = Learner(config(method), O, A).update
+    one = jax.jit(update, compiler_options=compiler_options())
+    inputs = case_of(method, "loop").inputs
     results = [one(*row(inputs, k)) for k in range(K)]
     return jax.tree.map(lambda *xs: np.stack(xs), *results)
 
@@ -363,11 +366,12 @@ PACKAGE = Path(dm2.__file__).parent
 LAYERS = {
     "errors": (),
     "config": ("errors",),
+    "runtime": ("JAX_CAME_FIRST",),
     "agent": ("config", "errors"),
-    "team": ("agent", "config", "errors"),
+    "team": ("agent", "config", "errors", "runtime"),
     "envs": ("errors",),
     "rollout": ("team", "agent", "envs", "config", "errors"),
-    "trainer": ("rollout", "team", "agent", "envs", "demos", "config", "errors"),
+    "trainer": ("rollout", "team", "agent", "envs", "demos", "config", "errors", "runtime"),
 }
 
 

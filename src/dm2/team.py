@@ -24,6 +24,7 @@ from dm2.agent.learner import (
     critic_part,
     improved,
 )
+from dm2.runtime import compiler_options
 
 __all__ = ["Team"]
 
@@ -40,14 +41,17 @@ class Team:
         self.mapping = mapping or ("loop" if on_cpu else "vmap")
         # Policies learn where the rollout lies, value functions on the last of these.
         self.devices = jax.local_devices()[: 2 if on_cpu else 1]
-        self._prepare = jax.jit(self._one_by_one(learner.prepare))
-        self._improve_actor = jax.jit(self._one_by_one(learner.improve_actor))
-        self._improve_critic = jax.jit(self._one_by_one(learner.improve_critic))
+        self._prepare = self._compiled(learner.prepare)
+        self._improve_actor = self._compiled(learner.improve_actor)
+        self._improve_critic = self._compiled(learner.improve_critic)
 
     def _one_by_one(self, function: Callable) -> Callable:
         if self.mapping == "vmap":
             return jax.vmap(function)
         return lambda *args: jax.lax.map(lambda one: function(*one), args)
+
+    def _compiled(self, function: Callable) -> Callable:
+        return jax.jit(self._one_by_one(function), compiler_options=compiler_options())
 
     def init(self, key: UInt32[Array, "2"]) -> AgentState:
         """Fresh agents; agent `k` is made from `fold_in(key, k)` alone."""

@@ -55,10 +55,11 @@ class Trainer:
         self.team = Team(Learner(config, spec.observation_size, spec.num_actions), spec.num_agents)
         # Compiled here, not by decorators, whose programs would outlive the trainer: each takes
         # hundreds of memory maps, of which Linux gives a process 65530.
-        self._start = jax.jit(self._init)
-        self._collect = jax.jit(self._gather, donate_argnums=1)
-        self.evaluate = jax.jit(self._evaluate, static_argnames=("episodes", "greedy"))
-        self.record = jax.jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
+        jit = functools.partial(jax.jit, compiler_options=runtime.compiler_options())
+        self._start = jax.jit(self._init, compiler_options=runtime.compiler_options(once=True))
+        self._collect = jit(self._gather, donate_argnums=1)
+        self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
+        self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
 
     def init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step, on the team's first device."""

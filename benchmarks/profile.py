@@ -1,0 +1,77 @@
+"""Where an update's time goes: `python benchmarks/profile.py [SCENARIO [ENVIRONMENTS]]`.
+
+Runs the policies' and the value functions' epochs on one core each after the other, under JAX's
+profiler, and sorts the compiled program's operations: products of matrices inside and outside of
+the GRU's loop over time, everything else inside of it, everything else.
+"""
+
+import collections
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that times add up
+
+from dm2 import Config
+from dm2.bench import matmul_gflops
+from dm2.costs import update_flops
+from dm2.trainer import Trainer
+
+import jax  # isort: skip
+import jax.numpy as jnp  # isort: skip
+from dm2.agent.learner import actor_part, critic_part  # isort: skip
+
+
+def events(program: Any, arguments: tuple) -> list[tuple[str, float]]:
+    """Name and milliseconds of every operation of one run."""
+    jax.block_until_ready(program(*arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(program(*arguments))
+        (file,) = Path(folder).rglob("*.xplane.pb")
+        data = jax.profiler.ProfileData.from_file(str(file))
+    found = []
+    for plane in data.planes:
+        for line in plane.lines:
+            found += [(event.name, event.duration_ns / 1e6) for event in line.events]
+    return found
+
+
+def main() -> None:
+    """Print the shares."""
+    scenario, envs, *_ = [*sys.argv[1:], *["5m_vs_6m", "128"][len(sys.argv) - 1 :]]
+    config = Config("ippo", f"smax/{scenario}", num_envs=int(envs))
+    trainer = Trainer(config)
+    state = trainer.init(jnp.uint32(0))
+    args = (state.agents, state.rollout, state.iteration, jnp.uint32(0))
+    _, trajectory, before, _ = trainer._collect(*args)
+    agents, lesson, _ = trainer.team._prepare(state.agents, trajectory, None)
+    parts = {
+        trainer.team._improve_actor: actor_part(agents, trajectory, before, lesson),
+        trainer.team._improve_critic: critic_part(agents, trajectory, before, lesson),
+    }
+    found = [event for program, part in parts.items() for event in events(program, part)]
+    counts = collections.Counter(name for name, _ in found)
+    # The loop over time runs its operations `rollout_steps` times as often as a minibatch.
+    often = max(counts[name] for name in counts if name.startswith("dot")) // 2
+    shares: collections.Counter[str] = collections.Counter()
+    for name, milliseconds in found:
+        if name.startswith(("$", "Thunk", "while", "Pjit", "Common", "call")) or " " in name:
+            continue  # they contain other events
+        product = "products" if name.startswith("dot") else "everything else"
+        shares[f"{product}, {'in' if counts[name] > often else 'outside'} the GRU's loop"] += (
+            milliseconds
+        )
+    total, peak = sum(shares.values()), matmul_gflops(5)
+    flops = update_flops(config, trainer.env.spec)
+    print(f"{total:.0f} ms of one core at a peak of {peak:.0f} GFLOP/s; {flops / 1e9:.0f} GFLOP, ")
+    print(f"hence {flops / total / 1e6:.0f} GFLOP/s")
+    for name, milliseconds in shares.most_common():
+        print(f"{milliseconds / total:5.0%}  {name}")
+
+
+if __name__ == "__main__":
+    main()
