@@ -1,0 +1,58 @@
+"""What dm2 asks of its process, in processes of their own: JAX can be told only once."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+LOOK = """
+import json, sys
+{first}
+import dm2.trainer
+import jax, jax.numpy as jnp
+from dm2.runtime import CACHE_BYTES
+init = jax.nn.initializers.orthogonal()
+jax.block_until_ready(jax.jit(lambda k: [init(k, (n, 2 * n)) for n in range(8, 16)])(
+    jax.random.PRNGKey(0)))
+print(json.dumps([jax.config.jax_compilation_cache_dir, len(jax.devices()), CACHE_BYTES,
+    jax.config.jax_compilation_cache_max_size]))
+"""
+
+
+def look(tmp_path, first="", **environment):
+    """Cache folder, number of devices and the bound, as a fresh process sees them; its errors."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_CPP", "XLA_"))}
+    env = {**kept, "XDG_CACHE_HOME": str(tmp_path), **environment}
+    command = [sys.executable, "-c", LOOK.format(first=first)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_programs_are_kept_within_a_bound_and_loaded_in_silence(tmp_path):
+    (folder, _, bound, asked), first = look(tmp_path)
+    assert folder.startswith(str(tmp_path / "dm2"))
+    assert asked == bound
+    kept = sorted(os.listdir(folder))
+    assert any(name.endswith("-cache") for name in kept)
+    _, again = look(tmp_path)
+    assert sorted(os.listdir(folder)) == kept
+    assert first == again == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux")
+def test_two_devices_where_there_are_two_cores(tmp_path):
+    cores = os.sched_getaffinity(0)
+    assert look(tmp_path)[0][1] == min(2, len(cores))
+    one = f"import os; os.sched_setaffinity(0, {{{min(cores)}}})"
+    assert look(tmp_path, one)[0][1] == 1
+
+
+def test_the_users_own_settings_go_first(tmp_path):
+    mine = str(tmp_path / "mine")
+    assert look(tmp_path, JAX_COMPILATION_CACHE_DIR=mine)[0][0] == mine
+    # Too late to be silent: no cache. And too late for two devices, which is no error.
+    late = "import jax; jax.devices()"
+    (folder, devices, *_), _ = look(tmp_path, late)
+    assert (folder, devices) == (None, 1)
