@@ -85,7 +85,7 @@ def test_iterating_compiles_once(small_demos):
     config = dm2_config(small_demos)
     trainer = Trainer(config)
     seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
-    state = trainer.init(seed)
+    state = jax.tree.map(np.asarray, trainer.init(seed))  # as a checkpoint gives it
     for _ in range(3):
         state, _ = trainer.iterate(state, seed, experts)
         trainer.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
