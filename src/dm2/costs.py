@@ -9,14 +9,14 @@ _BASE_MIB = 650
 """Python, JAX, and the compiler at its largest."""
 _COPIES = 3.5
 """Of a rollout: as played, agent by agent, normalised, on the second device; not all at once."""
-_ACTIVATIONS = 30
+_ACTIVATIONS = 20
 """Numbers per unit that a network's forward and backward pass keep for a step of a minibatch."""
 
 
 def memory_mib(config: Config, spec: EnvSpec, demonstration_bytes: int = 0) -> float:
     r"""Peak resident memory of a training process on a CPU, in MiB; good to about a quarter.
 
-        base + 3.5 K T N (4 O + A + 40) + 2 · 4 · 30 H T N / minibatches + 2 · demonstrations
+        base + 3.5 K T N (4 O + A + 40) + 2 · 4 · 20 H T N / minibatches + 2 · demonstrations
 
     bytes, for K agents, T steps, N environments, O observed numbers, A actions, H units. A
     rollout grows with the team and with the number of environments; what a minibatch keeps does
