@@ -153,9 +153,9 @@ def measure(
     """All figures in one process, each the best of `iterations` after one warm-up.
 
     `first_update_s` counts from the import of this module to the end of the first IPPO
-    iteration, compilation included; `peak_rss_mib` is the most memory that the process held while
-    it trained, IPPO first, then DM². Raises InputError for counts that are not above 0 and for an
-    unknown environment.
+    iteration, with compilation unless the programs are on disk already (`dm2.runtime`);
+    `peak_rss_mib` is the most memory that the process held while it trained, IPPO first, then DM².
+    Raises InputError for counts that are not above 0 and for an unknown environment.
     """
     _above_zero(iterations=iterations)
     env = make(env_name)
