@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${1:-demo}
 env=smax/3s_vs_4z
-steps=300000
+steps=450000
 seeds=3
 
 if [ -e "$out" ]; then
@@ -14,7 +14,7 @@ fi
 mkdir -p "$out"
 
 imitate() {
-    dm2 train ippo --env "$env" --steps 500000 --seed 100 --out "$out/expert"
+    dm2 train ippo --env "$env" --steps 800000 --seed 100 --out "$out/expert"
     dm2 record "$out/expert" --episodes 300 --out "$out/team.safetensors"
     dm2 train dm2 --env "$env" --demos "$out/team.safetensors" --steps "$steps" \
         --seeds "$seeds" --out "$out/runs/dm2"
