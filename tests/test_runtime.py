@@ -24,7 +24,7 @@ print(json.dumps([jax.config.jax_compilation_cache_dir, len(jax.devices()), CACH
 def look(tmp_path, first="", **environment):
     """Cache folder, number of devices and the bound, as a fresh process sees them; its errors."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_CPP", "XLA_"))}
-    env = {**kept, "XDG_CACHE_HOME": str(tmp_path), **environment}
+    env = {**kept, "XDG_CACHE_HOME": str(tmp_path)} | environment
     command = [sys.executable, "-c", LOOK.format(first=first)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
@@ -47,6 +47,13 @@ def test_two_devices_where_there_are_two_cores(tmp_path):
     assert look(tmp_path)[0][1] == min(2, len(cores))
     one = f"import os; os.sched_setaffinity(0, {{{min(cores)}}})"
     assert look(tmp_path, one)[0][1] == 1
+
+
+def test_no_place_for_programs_is_no_error(tmp_path):
+    (tmp_path / "file").touch()
+    (folder, *_), errors = look(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert folder is None
+    assert errors == ""
 
 
 def test_the_users_own_settings_go_first(tmp_path):

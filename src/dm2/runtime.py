@@ -70,13 +70,18 @@ def _keep_programs() -> None:
     In `$XDG_CACHE_HOME/dm2` (`~/.cache/dm2`), a folder for each kind of processor: machine code
     for another one may not run. A cache that the user has configured in JAX is left alone, and
     `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. It is also off if JAX was imported before
-    dm2, too late to silence XLA's false alarm about every program that it loads.
+    dm2, too late to silence XLA's false alarm about every program that it loads, and where the
+    folder cannot be made.
     """
     loud = os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3" or JAX_CAME_FIRST
     if _JAX.jax_compilation_cache_dir is not None or loud:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "dm2" / f"programs-{_processor()}"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "dm2" / f"programs-{_processor()}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return
     _JAX.update("jax_compilation_cache_dir", str(folder))
     _JAX.update("jax_compilation_cache_max_size", CACHE_BYTES)
     _JAX.update("jax_persistent_cache_min_compile_time_secs", 0.2)
