@@ -173,7 +173,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def plain_loop(method: str) -> Any:
     """The same results from one agent's update alone, called for each in turn."""
     update = Learner(config(method), O, A).update
-    one = jax.jit(update, compiler_options=compiler_options())
+    one = jax.jit(update, compiler_options=compiler_options("learn"))
     inputs = case_of(method, "loop").inputs
     results = [one(*row(inputs, k)) for k in range(K)]
     return jax.tree.map(lambda *xs: np.stack(xs), *results)

@@ -95,6 +95,30 @@ def test_iterating_compiles_once(small_demos):
     assert [program._cache_size() for program in programs] == [1] * 5
 
 
+def test_compiled_ahead_is_what_a_run_needs(small_demos):
+    trainer = Trainer(dm2_config(small_demos))
+    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
+    trainer.compile(experts, 4)
+    made = []
+
+    def refuse(event: str, _: float, **about: object) -> None:
+        if event.endswith("backend_compile_duration"):
+            made.append(about.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(refuse)
+    try:
+        jax.numpy.zeros(17).sum()  # the listener hears
+        assert made
+        made.clear()
+        state = trainer.init(seed)
+        state, _ = trainer.iterate(state, seed, experts)
+        trainer.iterate(state, seed, experts)
+        trainer.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(refuse)
+    assert made == []
+
+
 def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):
     config = dm2_config(small_demos, steps=256, seed=3)
     runs = train_seeds(config, tmp_path / "many", 2, quiet=True)

@@ -161,6 +161,7 @@ def measure(
     env = make(env_name)
     settings = Config("ippo", env_name, num_envs=num_envs, rollout_steps=rollout_steps)
     ippo = Trainer(settings, env)
+    ippo.compile(None)
     state = ippo.init(jnp.uint32(0))
     jax.block_until_ready(ippo.iterate(state, jnp.uint32(0), None))
     first = time.monotonic() - _BEGUN

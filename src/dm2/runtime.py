@@ -7,14 +7,17 @@ import hashlib
 import os
 import platform
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
+from jax.sharding import SingleDeviceSharding
 
 from dm2 import JAX_CAME_FIRST
 
-__all__ = ["compiler_options", "prepare"]
+__all__ = ["Ahead", "Now", "compiler_options", "prepare"]
 
 _JAX: Any = jax.config  # its settings are attributes that no stub knows
 
@@ -31,12 +34,73 @@ def prepare() -> None:
     _keep_programs()
 
 
-def compiler_options(*, once: bool = False) -> dict[str, Any] | None:
-    """How hard XLA works on a program for a CPU. At LLVM's level 1 it compiles in three quarters of
-    the time and runs as fast; at 0, for what runs `once`, in less than half."""
+def compiler_options(use: Literal["play", "learn", "once"]) -> dict[str, Any] | None:
+    """How hard XLA works on a program for a CPU, measured (docs/performance.md).
+
+    At LLVM's level 1 programs compile in three quarters of the time and run as fast as at its
+    default; at 0, for what runs once, in less than half. Without the newer generator of fused
+    loops they compile in two thirds; learning runs as fast, but playing at half the speed.
+    """
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": 0 if once else 1}
+    return {
+        "xla_backend_optimization_level": 0 if use == "once" else 1,
+        "xla_cpu_use_fusion_emitters": use == "play",
+    }
+
+
+class Now:
+    """Runs compiled programs, and moves arrays."""
+
+    @staticmethod
+    def run(program: Callable, *args: Any) -> Any:
+        """What the program makes of `args`, or will have made: JAX does not wait."""
+        return program(*args)
+
+    @staticmethod
+    def put(values: Any, device: Any) -> Any:
+        """The arrays, bound to the device."""
+        return jax.device_put(values, device)
+
+
+class Ahead:
+    """Goes the way that `Now` will go with shapes in place of arrays, and compiles all programs on
+    it side by side. When they are then called, JAX finds them made.
+
+    Used as a context, which ends when all are compiled and raises what a compiler raised.
+    """
+
+    def __init__(self, home: Any) -> None:
+        """`home`: the device that programs run on unless their arguments are put elsewhere."""
+        self._home = home
+        self._pool = ThreadPoolExecutor()
+        self._made: list[Future] = []
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for made in self._made:
+            made.result()
+
+    def run(self, program: Any, *args: Any) -> Any:
+        """Trace the jitted program and leave it to a thread to compile (or to load from disk);
+        returns the shapes of its results."""
+        traced = program.trace(*args)
+        self._made.append(self._pool.submit(traced.lower().compile))
+        return self.put(traced.out_info, self._home)
+
+    @staticmethod
+    def put(values: Any, device: Any) -> Any:
+        """The shapes of the arrays, bound to the device."""
+        place = SingleDeviceSharding(device)
+
+        def bound(x: Any) -> jax.ShapeDtypeStruct:
+            weak = getattr(x, "weak_type", False)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place, weak_type=weak)
+
+        return jax.tree.map(bound, values)
 
 
 def _keep_memory() -> None:

@@ -24,7 +24,7 @@ from dm2.agent.learner import (
     critic_part,
     improved,
 )
-from dm2.runtime import compiler_options
+from dm2.runtime import Ahead, Now, compiler_options
 
 __all__ = ["Team"]
 
@@ -51,7 +51,7 @@ class Team:
         return lambda *args: jax.lax.map(lambda one: function(*one), args)
 
     def _compiled(self, function: Callable) -> Callable:
-        return jax.jit(self._one_by_one(function), compiler_options=compiler_options())
+        return jax.jit(self._one_by_one(function), compiler_options=compiler_options("learn"))
 
     def init(self, key: UInt32[Array, "2"]) -> AgentState:
         """Fresh agents; agent `k` is made from `fold_in(key, k)` alone."""
@@ -107,11 +107,13 @@ class Team:
         trajectory: Trajectory,
         carry: Carry,
         experts: Expert | None,
+        way: type[Now] | Ahead = Now,
     ) -> tuple[AgentState, dict[str, Any]]:
-        """See `Learner.update`. Several compiled programs, started from Python, not waited for."""
-        agents, lesson, metrics = self._prepare(agents, trajectory, experts)
-        home, away = agents.key.sharding, self.devices[-1]
-        theirs = critic_part(agents, trajectory, carry, lesson)
-        critic = self._improve_critic(*jax.device_put(theirs, away))
-        actor = self._improve_actor(*actor_part(agents, trajectory, carry, lesson))
-        return improved(agents, metrics, actor, jax.device_put(critic, home))
+        """See `Learner.update`. Several compiled programs, started from Python, not waited for; or,
+        `Ahead`, compiled."""
+        home, away = self.devices[0], self.devices[-1]
+        agents, lesson, metrics = way.run(self._prepare, agents, trajectory, experts)
+        theirs = way.put(critic_part(agents, trajectory, carry, lesson), away)
+        critic = way.run(self._improve_critic, *theirs)
+        actor = way.run(self._improve_actor, *actor_part(agents, trajectory, carry, lesson))
+        return improved(agents, metrics, actor, way.put(critic, home))

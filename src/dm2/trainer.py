@@ -16,6 +16,7 @@ from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.envs import Environment, make
 from dm2.rollout import Outcome, RolloutState, collect, play, start
+from dm2.runtime import Ahead, Now
 from dm2.team import Team
 
 __all__ = ["TrainState", "Trainer", "forget_programs", "load_experts", "trainer_for"]
@@ -55,8 +56,8 @@ class Trainer:
         self.team = Team(Learner(config, spec.observation_size, spec.num_actions), spec.num_agents)
         # Compiled here, not by decorators, whose programs would outlive the trainer: each takes
         # hundreds of memory maps, of which Linux gives a process 65530.
-        jit = functools.partial(jax.jit, compiler_options=runtime.compiler_options())
-        self._start = jax.jit(self._init, compiler_options=runtime.compiler_options(once=True))
+        jit = functools.partial(jax.jit, compiler_options=runtime.compiler_options("play"))
+        self._start = jax.jit(self._init, compiler_options=runtime.compiler_options("once"))
         self._collect = jit(self._gather, donate_argnums=1)
         self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
         self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
@@ -79,14 +80,15 @@ class Trainer:
         rollout: RolloutState,
         iteration: Int[Array, ""],
         seed: UInt32[Array, ""],
-    ) -> tuple[RolloutState, Trajectory, Carry, dict[str, Array]]:
-        """One rollout, the memories with which it began, and what became of its episodes."""
+    ) -> tuple[RolloutState, Int[Array, ""], Trajectory, Carry, dict[str, Array]]:
+        """One rollout, the iterations then done, the memories with which it began, and what became
+        of its episodes."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
         key = jax.random.fold_in(key, iteration)
         steps = self.config.rollout_steps
         before = rollout.carry
         rollout, trajectory, episodes = collect(self.env, self.team, agents, rollout, key, steps)
-        return rollout, trajectory, before, episodes._asdict()
+        return rollout, iteration + 1, trajectory, before, episodes._asdict()
 
     def iterate(
         self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
@@ -95,12 +97,33 @@ class Trainer:
 
         Returns before the work is done, as JAX does; `state.rollout` is used up.
         """
+        return self._iterate(state, seed, experts, Now)
+
+    def compile(self, experts: Expert | None, episodes: int | None = None) -> None:
+        """Make the programs of `init` and `iterate`, and of `evaluate` where it will play
+        `episodes`, side by side. What was not made here is made when it is first called."""
+        seed = jnp.uint32(0)
+        home = self.team.devices[0]
+        with Ahead(home) as way:
+            state = way.run(self._start, seed)
+            state, _ = self._iterate(state, seed, experts, way)
+            if episodes is not None:
+                way.run(self.evaluate, state.agents, seed, jnp.int32(0), episodes)
+
+    def _iterate(
+        self,
+        state: TrainState,
+        seed: UInt32[Array, ""],
+        experts: Expert | None,
+        way: type[Now] | Ahead,
+    ) -> tuple[TrainState, dict[str, Any]]:
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
-        bound = jax.device_put((state, experts), self.team.devices[0])
+        bound = way.put((state, experts), self.team.devices[0])
         (agents, rollout, iteration), experts = bound
-        rollout, trajectory, before, episodes = self._collect(agents, rollout, iteration, seed)
-        agents, metrics = self.team.update(agents, trajectory, before, experts)
-        state = TrainState(agents, rollout, iteration + 1)
+        played = way.run(self._collect, agents, rollout, iteration, seed)
+        rollout, iteration, trajectory, before, episodes = played
+        agents, metrics = self.team.update(agents, trajectory, before, experts, way)
+        state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": episodes}
 
     def _evaluate(

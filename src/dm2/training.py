@@ -43,8 +43,9 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
         }
     run = RunDirectory.create(out, config, provenance)
     with run.lock():
-        seed = jnp.uint32(config.seed)
-        _loop(run, trainer, trainer.init(seed), _experts(demos, trainer), quiet)
+        experts = _experts(demos, trainer)
+        trainer.compile(experts, config.eval_episodes)
+        _loop(run, trainer, trainer.init(jnp.uint32(config.seed)), experts, quiet)
     return run
 
 
@@ -107,13 +108,15 @@ def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -
         if demos is not None and demos.sha256 != recorded:
             remedy = "bring back the file that the run began with"
             raise InputError(f"demos = {run.config.demos!r}: its contents changed; {remedy}")
+        experts = _experts(demos, trainer)
+        trainer.compile(experts, run.config.eval_episodes)
         if run.steps():
             state, extra = run.load_newest_valid(trainer.abstract_state())
             run.truncate_metrics(extra["step"])
         else:
             state = trainer.init(jnp.uint32(run.config.seed))
             run.truncate_metrics(-1)
-        _loop(run, trainer, state, _experts(demos, trainer), quiet)
+        _loop(run, trainer, state, experts, quiet)
     return run
 
 
