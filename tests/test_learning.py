@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from dm2 import Config, compare, record, train
-from dm2.training import train_seeds
+from dm2.seeds import train_seeds
 
 
 @pytest.mark.learning

@@ -18,8 +18,10 @@ import pytest
 
 from conftest import SMALL
 from dm2 import PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
+from dm2.runs import RunDirectory
+from dm2.seeds import train_seeds
 from dm2.trainer import Trainer, load_experts
-from dm2.training import resume, train_seeds
+from dm2.training import resume
 
 ENV = "smax/3m?limit=12"
 TINY = PPO(hidden=8, epochs=1, minibatches=2)
@@ -127,6 +129,25 @@ def test_seeds_equal_runs_of_their_own(small_demos, tmp_path):
     assert arrays_of(runs[1], 256) == arrays_of(alone, 256)
 
 
+def test_side_by_side_gives_the_same_runs(small_demos, tmp_path):
+    config = dm2_config(small_demos, steps=256, seed=3)
+    beside = train_seeds(config, tmp_path / "beside", 3, jobs=2, quiet=True)
+    assert [run.path.name for run in beside] == ["seed_3", "seed_4", "seed_5"]
+    for run in train_seeds(config, tmp_path / "in_turn", 2, quiet=True):
+        other = beside[run.config.seed - 3]
+        assert arrays_of(other, 256) == arrays_of(run, 256)
+        assert metrics_of(other) == metrics_of(run)
+
+
+def test_side_by_side_an_error_is_the_error(small_demos, tmp_path):
+    (tmp_path / "seed_1").mkdir()
+    (tmp_path / "seed_1" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="seed_1"):
+        train_seeds(dm2_config(small_demos, steps=256), tmp_path, 2, jobs=2, quiet=True)
+    with pytest.raises(InputError, match="jobs = 0"):
+        train_seeds(dm2_config(small_demos, steps=256), tmp_path, 2, jobs=0, quiet=True)
+
+
 def test_an_interrupted_sweep_goes_on(small_demos, tmp_path):
     config = dm2_config(small_demos, steps=256, seed=3)
     train(config, tmp_path / "seed_3", quiet=True)
@@ -194,6 +215,30 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(small_demos, tmp_pa
     for step in whole.steps():
         assert arrays_of(resumed, step) == arrays_of(whole, step)
     assert metrics_of(resumed) == metrics_of(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_side_by_side_processes_end_with_the_first(tmp_path, number):
+    arguments = ["--env", ENV, "--steps", "1000000", "--num-envs", "8", "--rollout-steps", "16"]
+    arguments += ["--ppo.hidden", "8", "--ppo.epochs", "1", "--ppo.minibatches", "2"]
+    arguments += ["--seeds", "2", "--jobs", "2", "--out", str(tmp_path)]
+    process = start_process(["train", "ippo", *arguments])
+    runs = [tmp_path / f"seed_{seed}" for seed in (0, 1)]
+    for path in runs:
+        wait_for_metrics(process, path / "metrics.jsonl", 3)
+    process.send_signal(number)
+    if number == signal.SIGINT:
+        assert process.wait() == 1
+        message = process.stderr.read().decode()
+        assert "dm2 resume" in message
+        assert "Traceback" not in message
+    else:
+        assert process.wait() == -number
+        process.stderr.read()  # ends when all who could write are gone
+    process.stderr.close()
+    for path in map(RunDirectory.open, runs):
+        with path.lock():
+            assert path.steps()[-1] == path.read_metrics()[-1]["step"]
 
 
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(small_demos, tmp_path):

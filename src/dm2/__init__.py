@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from dm2.errors import InputError
     from dm2.evaluation import evaluate, record, watch
     from dm2.runs import RunDirectory, load
+    from dm2.seeds import train_seeds
     from dm2.studies.compare import compare
-    from dm2.training import resume, train, train_seeds
+    from dm2.training import resume, train
 
 # XLA takes two of its own settings for features that the processor lacks, and shouts so for every
 # program that it loads from disk (`dm2.runtime`). What goes wrong raises, whatever is logged.
@@ -62,7 +63,7 @@ _HOMES = {
     "record": "evaluation",
     "resume": "training",
     "train": "training",
-    "train_seeds": "training",
+    "train_seeds": "seeds",
     "watch": "evaluation",
 }
 

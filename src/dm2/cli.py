@@ -52,13 +52,21 @@ def train(
             "go on where they stopped."
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        arg(
+            help="With --seeds: processes side by side, each on its share of the cores. By "
+            "default one a core, as memory allows; on an accelerator one in all."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, arg(help="Check everything and say what a run takes, in memory too; train nothing.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Train a team, each agent on its own, and write a run directory."""
-    from dm2.training import foresee, train_seeds
+    from dm2.seeds import side_by_side, train_seeds
+    from dm2.training import foresee
     from dm2.training import train as train_one
 
     if dry_run:
@@ -67,7 +75,8 @@ def train(
     if seeds is None:
         runs = [train_one(config, out, quiet=json)]
     else:
-        runs = train_seeds(config, out, seeds, quiet=json)
+        jobs = side_by_side(config, seeds) if jobs is None else jobs
+        runs = train_seeds(config, out, seeds, jobs=jobs, quiet=json)
     _report({"runs": [str(run.path) for run in runs], "steps": runs[0].steps()[-1]}, json)
 
 

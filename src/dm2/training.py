@@ -20,10 +20,10 @@ from dm2.costs import memory_mib, update_flops
 from dm2.demos import Demonstrations
 from dm2.errors import InputError
 from dm2.progress import Reporter
-from dm2.runs import CONFIG, RunDirectory
+from dm2.runs import RunDirectory
 from dm2.trainer import Trainer, TrainState, load_experts, trainer_for
 
-__all__ = ["foresee", "resume", "train", "train_seeds"]
+__all__ = ["foresee", "resume", "stop_signal", "train"]
 
 
 def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirectory:
@@ -68,35 +68,12 @@ def foresee(config: Config) -> dict[str, Any]:
     }
 
 
-def train_seeds(
-    config: Config, out: str | Path, seeds: int, *, quiet: bool = False
-) -> list[RunDirectory]:
-    """Train `seeds` runs, seeds `config.seed`, `config.seed + 1`, …, into `out/seed_<n>`,
-    one after another, compiling once.
-
-    Runs that are already there go on where they stopped, so a sweep that was cut short is
-    finished by the same call. Raises InputError, before any training, if one of them has other
-    settings, and otherwise what `train` and `resume` raise.
-    """
-    if seeds < 1:
-        raise InputError(f"seeds = {seeds}: must be a whole number above 0")
-    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(seeds)]
-    paths = [Path(out) / f"seed_{one.seed}" for one in configs]
-    begun = [(path / CONFIG).exists() for path in paths]
-    for one, path, there in zip(configs, paths, begun, strict=True):
-        if there and RunDirectory.open(path).config != one:
-            raise InputError(f"{path}: holds a run with other settings; choose another --out")
-    return [
-        resume(path, quiet=quiet) if there else train(one, path, quiet=quiet)
-        for one, path, there in zip(configs, paths, begun, strict=True)
-    ]
-
-
 def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -> RunDirectory:
     """Go on with a run from its newest checkpoint, as if it had never stopped.
 
     `steps`: train to this many instead of what the run was made for (no fewer). The results are
-    bit-identical with those of an uninterrupted run on the same machine and versions.
+    bit-identical with those of an uninterrupted run on the same machine (with as many cores: they
+    decide how sums are split) and versions.
     """
     run = RunDirectory.open(path)
     with run.lock():
@@ -141,7 +118,7 @@ def _loop(
     step = int(state.iteration) * config.iteration_steps
     total = config.iterations * config.iteration_steps
     title = f"{config.method} {config.env} seed {config.seed}"
-    with _Log(run) as log, _stop_signal() as stop, Reporter(title, total, step, quiet=quiet) as out:
+    with _Log(run) as log, stop_signal() as stop, Reporter(title, total, step, quiet=quiet) as out:
         if step == 0:
             out.evaluated(log.evaluation(trainer, state, seed, step))
         while step < total:
@@ -219,7 +196,7 @@ class _Log:
 
 
 @contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
+def stop_signal() -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C or SIGTERM; the second acts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
