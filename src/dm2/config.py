@@ -48,7 +48,7 @@ class PPO:
 
     hidden: int = 64
     """Units of each dense layer and of the GRU, in the actor and in the critic."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam step size of the actor and of the critic."""
     epochs: int = 4
     """Passes over each rollout."""
