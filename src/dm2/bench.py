@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -168,9 +169,7 @@ def measure(
     ippo_rate = _training(ippo, iterations)
     imitating = dataclasses.replace(settings, method="dm2", demos="made up")
     dm2_rate = _training(Trainer(imitating, env), iterations)
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**10 if sys.platform == "darwin" else 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit / 2**10
+    peak = _peak_rss_mib()
     update = _update_seconds(ippo, iterations)
     return {
         "environment": env.spec.name,
@@ -182,6 +181,16 @@ def measure(
         "matmul_peak_gflops": matmul_gflops(iterations),
         "peak_rss_mib": peak,
     }
+
+
+def _peak_rss_mib() -> float:
+    """The most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would begin with that of the process that started this one
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _update_seconds(trainer: Trainer, repeats: int) -> float:
