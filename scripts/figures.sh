@@ -11,12 +11,11 @@ draw() { # name, runs
 }
 
 draw learning results/learning/*/{ippo,dm2} results/learning/3s_vs_4z/dm2_middling \
-    --labels IPPO IPPO DM² DM² "DM², teachers at 62 %"
+    --labels IPPO IPPO DM² DM² "DM², teachers at 65 %"
 for form in logit softplus log; do
     draw "study_$form" results/study/*/*/{ippo,"$form"_{none,centred,absorbing}_0.05}
 done
-draw updates results/learning/*/{ippo,dm2} results/updates/*/dm2 \
-    --labels IPPO IPPO "8 updates" "8 updates" "32 updates" "32 updates"
+draw learning_rate results/learning_rate/*/{ippo,dm2} --labels IPPO IPPO DM² DM²
 draw smac results/smac/*/{ippo,dm2}
 draw study_coefficient results/study/*/safe/{ippo,softplus_centred_*}
 for run in "four-tile" "handshake" "stag-hunt --states-only"; do # shellcheck disable=SC2086

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make the runs behind the figures: `results.sh study`, `learning` and `smac`. Interrupted, start it
-# again: finished runs are kept, stopped ones go on. `results.sh collect` then copies the metrics
-# to results/, of the study the evaluations only.
+# Make the runs behind the figures: `results.sh study`, `learning`, `learning_rate` and `smac`.
+# Interrupted, start it again: finished runs are kept, stopped ones go on. `results.sh collect`
+# then copies the metrics to results/, of the study the evaluations only.
 set -euo pipefail
-what=${1:?"usage: results.sh study|learning|smac|collect [directory]"}
+what=${1:?"usage: results.sh study|learning|learning_rate|smac|collect [directory]"}
 results=$(dirname "$(realpath "$0")")/../results
 work=${2:-runs/results}
 mkdir -p "$work"
@@ -63,20 +63,28 @@ study() { # Reward form × treatment of death × walls, then the coefficient of 
     done
 }
 
-learning() { # Five seeds of IPPO and DM², experts of a sixth; DM² also from a middling team.
+both() { # directory, learning rate: five seeds of IPPO and DM² on two tasks, experts of a sixth
     local task steps every
     expert 3s_vs_3z 500000
     expert 3s_vs_4z 1000000
-    middling 3s_vs_4z
     for task in 3s_vs_4z:600000:20000 3s_vs_3z:300000:10000; do
         IFS=: read -r task steps every <<<"$task"
-        dm2 train ippo --env "smax/$task" --seeds 5 --steps "$steps" --out "learning/$task/ippo" \
-            --eval-every "$every"
-        dm2 train dm2 --env "smax/$task" --seeds 5 --steps "$steps" --out "learning/$task/dm2" \
-            --eval-every "$every" --demos "${task}_expert.safetensors"
+        dm2 train ippo --env "smax/$task" --seeds 5 --steps "$steps" --out "$1/$task/ippo" \
+            --ppo.learning-rate "$2" --eval-every "$every"
+        dm2 train dm2 --env "smax/$task" --seeds 5 --steps "$steps" --out "$1/$task/dm2" \
+            --ppo.learning-rate "$2" --eval-every "$every" --demos "${task}_expert.safetensors"
     done
+}
+
+learning() { # The comparison, and DM² from a middling team.
+    both learning 1e-3
+    middling 3s_vs_4z
     dm2 train dm2 --env smax/3s_vs_4z --seeds 5 --steps 600000 --eval-every 20000 \
         --demos 3s_vs_4z_middling.safetensors --out learning/3s_vs_4z/dm2_middling
+}
+
+learning_rate() { # The comparison at half the learning rate.
+    both learning_rate 5e-4
 }
 
 smac() { # Two seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
@@ -101,7 +109,7 @@ smac() { # Two seeds of IPPO and DM² by SMAC's rules, with the paper's coeffici
 
 collect() {
     local run
-    for run in {study,learning,smac}/*/*/seed_* study/*/*/*/seed_*; do
+    for run in {study,learning,learning_rate,smac}/*/*/seed_* study/*/*/*/seed_*; do
         [ -e "$run/metrics.jsonl" ] || continue
         mkdir -p "$results/$run"
         cp "$run/config.json" "$results/$run/"
