@@ -22,7 +22,7 @@ from dm2.trainer import Trainer
 
 import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
-from dm2.agent.learner import actor_part, critic_part  # isort: skip
+from dm2.agent.state import actor_part, critic_part  # isort: skip
 
 
 def events(program: Any, arguments: tuple) -> list[tuple[str, float]]:

@@ -13,7 +13,8 @@ import pytest
 
 import dm2
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
+from dm2.agent.learner import Learner
+from dm2.agent.state import AgentState, Carry, Trajectory
 from dm2.config import PPO, Config, Imitation
 from dm2.rollout import start
 from dm2.runtime import compiler_options

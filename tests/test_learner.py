@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import Carry, Learner, Trajectory
+from dm2.agent.learner import Learner
 from dm2.agent.networks import mask_logits
+from dm2.agent.state import Carry, Trajectory
 from dm2.config import PPO, Config, Imitation
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Carry, Learner
+from dm2.agent.learner import Learner
+from dm2.agent.state import Carry
 from dm2.config import PPO, Config
 from dm2.rollout import collect, play, start
 from dm2.team import Team

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dm2.agent.learner import AgentState
+from dm2.agent.state import AgentState
 from dm2.demos import Demonstrations
 from dm2.envs import Renderable
 from dm2.errors import InputError

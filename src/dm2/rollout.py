@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.learner import AgentState, Carry, Trajectory
 from dm2.agent.networks import mask_logits
+from dm2.agent.state import AgentState, Carry, Trajectory
 from dm2.envs.base import Environment, Observation, Step
 from dm2.team import Team
 

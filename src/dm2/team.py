@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import (
+from dm2.agent.learner import Learner
+from dm2.agent.state import (
     AgentState,
     Carry,
-    Learner,
     Trajectory,
     actor_part,
     critic_part,

@@ -11,7 +11,8 @@ from jaxtyping import Array, Int, UInt32
 
 from dm2 import runtime
 from dm2.agent.imitation import Expert
-from dm2.agent.learner import AgentState, Carry, Learner, Trajectory
+from dm2.agent.learner import Learner
+from dm2.agent.state import AgentState, Carry, Trajectory
 from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.envs import Environment, make

@@ -1,159 +1,32 @@
 """One agent: initialise, act, update. The team is this, mapped over agents (`dm2.team`)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.imitation import DiscriminatorState, Expert, Imitator
+from dm2.agent.imitation import Expert, Imitator
 from dm2.agent.networks import RecurrentNet, mask_logits, normalise
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
+from dm2.agent.state import (
+    ActorPart,
+    AgentState,
+    Carry,
+    CriticPart,
+    Lesson,
+    Params,
+    Trajectory,
+    actor_part,
+    critic_part,
+    improved,
+)
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 from dm2.config import Config
 
-__all__ = [
-    "ActorPart",
-    "AgentState",
-    "Carry",
-    "CriticPart",
-    "Learner",
-    "Lesson",
-    "Trajectory",
-    "actor_part",
-    "critic_part",
-    "improved",
-]
-
-Params = Any
-
-
-class AgentState(NamedTuple):
-    """Everything that one agent owns."""
-
-    key: UInt32[Array, "2"]
-    actor: Params
-    critic: Params
-    actor_opt: optax.OptState
-    critic_opt: optax.OptState
-    scale: ValueScale
-    discriminator: DiscriminatorState | None
-    """None for an agent that does not imitate."""
-
-
-class Carry(NamedTuple):
-    """What one agent remembers from step to step, per environment."""
-
-    actor: Float[Array, "N H"]
-    critic: Float[Array, "N H"]
-    value: Float[Array, " N"]
-    """Its latest value estimate while alive; held after death (see `masked_gae`)."""
-
-
-class Trajectory(NamedTuple):
-    """One agent's view of a rollout: `T` steps of `N` environments.
-
-    Row `t` pairs the observation at `t` with the action chosen on it and the reward that followed.
-    """
-
-    observations: Float[Array, "T N O"]
-    legal: Bool[Array, "T N A"]
-    alive: Bool[Array, "T N"]
-    starts: Bool[Array, "T N"]
-    """`observations[t]` opens an episode."""
-    actions: Int[Array, "T N"]
-    log_probs: Float[Array, "T N"]
-    values: Float[Array, "T N"]
-    next_values: Float[Array, "T N"]
-    """Value of the observation after `t`, before any reset."""
-    next_alive: Bool[Array, "T N"]
-    rewards: Float[Array, "T N"]
-    """The team's task reward."""
-    terminated: Bool[Array, "T N"]
-    ended: Bool[Array, "T N"]
-    """Terminated or truncated."""
-    time_left: Int[Array, "T N"]
-    """Steps of the episode limit that remain after step `t`."""
-
-
-class Lesson(NamedTuple):
-    """What `Learner.prepare` works out of a rollout for the epochs of PPO."""
-
-    key: UInt32[Array, "2"]
-    """Draws the minibatches."""
-    observations: Float[Array, "T N O"]
-    """Normalised."""
-    advantages: Float[Array, "T N"]
-    """Zero mean and unit variance over the living steps."""
-    targets: Float[Array, "T N"]
-    """Returns in the critic's units."""
-
-
-class ActorPart(NamedTuple):
-    """What the policy learns from."""
-
-    key: UInt32[Array, "2"]
-    carry: Float[Array, "N H"]
-    observations: Float[Array, "T N O"]
-    starts: Bool[Array, "T N"]
-    alive: Bool[Array, "T N"]
-    legal: Bool[Array, "T N A"]
-    actions: Int[Array, "T N"]
-    log_probs: Float[Array, "T N"]
-    advantages: Float[Array, "T N"]
-
-
-class CriticPart(NamedTuple):
-    """What the value function learns from."""
-
-    key: UInt32[Array, "2"]
-    carry: Float[Array, "N H"]
-    observations: Float[Array, "T N O"]
-    starts: Bool[Array, "T N"]
-    alive: Bool[Array, "T N"]
-    targets: Float[Array, "T N"]
-
-
-def actor_part(
-    state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
-) -> tuple[Params, optax.OptState, ActorPart]:
-    """The arguments of `Learner.improve_actor`, of one agent or of a team."""
-    seen = ActorPart(
-        lesson.key,
-        carry.actor,
-        lesson.observations,
-        trajectory.starts,
-        trajectory.alive,
-        trajectory.legal,
-        trajectory.actions,
-        trajectory.log_probs,
-        lesson.advantages,
-    )
-    return state.actor, state.actor_opt, seen
-
-
-def critic_part(
-    state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
-) -> tuple[Params, optax.OptState, CriticPart]:
-    """The arguments of `Learner.improve_critic`, of one agent or of a team."""
-    seen = CriticPart(
-        lesson.key,
-        carry.critic,
-        lesson.observations,
-        trajectory.starts,
-        trajectory.alive,
-        lesson.targets,
-    )
-    return state.critic, state.critic_opt, seen
-
-
-def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> tuple:
-    """The state and the metrics with what the policy and the value function learnt."""
-    (actor, actor_opt, of_actor), (critic, critic_opt, of_critic) = actor, critic
-    state = state._replace(actor=actor, critic=critic, actor_opt=actor_opt, critic_opt=critic_opt)
-    return state, metrics | of_actor | of_critic
+__all__ = ["Learner"]
 
 
 class Learner:
@@ -266,7 +139,7 @@ class Learner:
 
     def prepare(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None
-    ) -> tuple[AgentState, "Lesson", dict[str, Float[Array, ""]]]:
+    ) -> tuple[AgentState, Lesson, dict[str, Float[Array, ""]]]:
         """All of an update up to PPO: discriminator, mixed reward, advantages, value targets."""
         # Stream 0 of the agent's key is learning, stream 1 acting (see `action_keys`).
         learning = jax.random.fold_in(state.key, 0)
@@ -297,7 +170,7 @@ class Learner:
         return state, lesson, metrics
 
     def improve_actor(
-        self, actor: Params, opt: optax.OptState, seen: "ActorPart"
+        self, actor: Params, opt: optax.OptState, seen: ActorPart
     ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
         """PPO's epochs for the policy."""
         ppo = self.config.ppo
@@ -320,7 +193,7 @@ class Learner:
         return actor, opt, metrics | {"actor_grad_norm": norm}
 
     def improve_critic(
-        self, critic: Params, opt: optax.OptState, seen: "CriticPart"
+        self, critic: Params, opt: optax.OptState, seen: CriticPart
     ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
         """PPO's epochs for the value function, on the same minibatches as the policy's."""
 
