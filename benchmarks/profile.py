@@ -47,7 +47,7 @@ def main() -> None:
     trainer = Trainer(config)
     state = trainer.init(jnp.uint32(0))
     args = (state.agents, state.rollout, state.iteration, jnp.uint32(0))
-    _, trajectory, before, _ = trainer._collect(*args)
+    _, _, trajectory, before, _ = trainer._collect(*args)
     agents, lesson, _ = trainer.team._prepare(state.agents, trajectory, None)
     parts = {
         trainer.team._improve_actor: actor_part(agents, trajectory, before, lesson),
