@@ -9,10 +9,10 @@ work=${2:-runs/results}
 mkdir -p "$work"
 cd "$work" # so that config.json names the demonstrations the same way everywhere
 
-expert() { # task, steps, rules: an expert team of seed 100, and its demonstrations
+expert() { # task, steps, environment, more settings: a team of seed 100 and its demonstrations
     local task=$1 steps=$2 env=${3:-smax/$1}
     dm2 train ippo --env "$env" --seed 100 --seeds 1 --steps "$steps" --out "experts/$task" \
-        --checkpoint-steps {100..800..25}000
+        --checkpoint-steps {100..800..25}000 "${@:4}"
     [ -e "${task}_expert.safetensors" ] ||
         dm2 record "experts/$task/seed_100" --out "${task}_expert.safetensors"
 }
@@ -89,7 +89,7 @@ learning_rate() { # The comparison at half the learning rate.
 
 smac() { # Two seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
     local task steps coefficient source env
-    for task in 3s_vs_3z:800000:0.3:expert 3s_vs_4z:1000000:0.05:kite 5m_vs_6m:1200000:0.3:expert; do
+    for task in 3s_vs_3z:800000:0.3:expert 3s_vs_4z:1000000:0.05:kite; do
         IFS=: read -r task steps coefficient source <<<"$task"
         env="smac/$task?reward=signed"
         dm2 train ippo --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/ippo" \
@@ -105,6 +105,12 @@ smac() { # Two seeds of IPPO and DM² by SMAC's rules, with the paper's coeffici
             --demos "smac_${task}_$source.safetensors" --imitation.coefficient "$coefficient" \
             --ppo.learning-rate 5e-4
     done
+    task=5m_vs_6m steps=2500000 env=smac/5m_vs_6m
+    local settings=(--num-envs 128 --ppo.entropy 0.05 --ppo.clip 0.1)
+    expert "smac_$task" "$steps" "$env" "${settings[@]}"
+    dm2 train ippo --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/ippo" "${settings[@]}"
+    dm2 train dm2 --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/dm2" "${settings[@]}" \
+        --demos "smac_${task}_expert.safetensors" --imitation.coefficient 0.3
 }
 
 collect() {
