@@ -32,6 +32,7 @@ from dm2 import Config
 from dm2.trainer import Trainer
 jax.config.update("jax_enable_compilation_cache", False)
 trainer = Trainer(Config("ippo", sys.argv[1], num_envs=int(sys.argv[2])))
+trainer.compile(None, 32)
 state = trainer.init(jnp.uint32(0))
 for _ in range(2):
     state, _ = trainer.iterate(state, jnp.uint32(0), None)

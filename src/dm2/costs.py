@@ -5,8 +5,8 @@ from dm2.envs import EnvSpec
 
 __all__ = ["memory_mib", "update_flops"]
 
-_BASE_MIB = 650
-"""Python, JAX, and the compiler at its largest."""
+_BASE_MIB = 900
+"""Python, JAX, and the compiler at work on several programs."""
 _COPIES = 3.5
 """Of a rollout: as played, agent by agent, normalised, on the second device; not all at once."""
 _ACTIVATIONS = 20
