@@ -61,7 +61,8 @@ class PPO:
     gae_lambda: float = 0.95
     """lambda of generalised advantage estimation."""
     entropy: float = 0.01
-    """Weight of the entropy bonus."""
+    """Weight of the entropy bonus. More of it where battles leave little to chance:
+    `smac/5m_vs_6m` is won with 0.05 and not with 0.01."""
     max_grad_norm: float = 10.0
     """Global-norm clip, of the actor's and the critic's gradient each on its own."""
     head_gain: float = 0.01
