@@ -46,7 +46,7 @@ def test_help_lists_every_command_and_hyperparameter(capsys):
     assert code == 0
     for flag in ("--ppo.learning-rate", "--imitation.coefficient", "--eval-every", "--seeds"):
         assert flag in out
-    assert "0.0005" in out  # a default
+    assert "(default: 0.95)" in out  # of ppo.gae_lambda
 
 
 def test_version(capsys):
