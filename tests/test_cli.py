@@ -46,7 +46,7 @@ def test_help_lists_every_command_and_hyperparameter(capsys):
     assert code == 0
     for flag in ("--ppo.learning-rate", "--imitation.coefficient", "--eval-every", "--seeds"):
         assert flag in out
-    assert "(default: 0.95)" in out  # of ppo.gae_lambda
+    assert "(default: 10.0)" in out  # of two of them
 
 
 def test_version(capsys):
