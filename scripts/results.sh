@@ -87,30 +87,27 @@ learning_rate() { # The comparison at half the learning rate.
     both learning_rate 5e-4
 }
 
-smac() { # Two seeds of IPPO and DM² by SMAC's rules, with the paper's coefficients.
-    local task steps coefficient source env
-    for task in 3s_vs_3z:800000:0.3:expert 3s_vs_4z:1000000:0.05:kite; do
-        IFS=: read -r task steps coefficient source <<<"$task"
-        env="smac/$task?reward=signed"
-        dm2 train ippo --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/ippo" \
-            --ppo.learning-rate 5e-4
-        if [ "$source" = expert ]; then
-            expert "smac_$task" "$steps" "$env"
-        elif [ ! -e "smac_${task}_$source.safetensors" ]; then
-            # No IPPO team wins in this budget; the script that kites does.
-            python "$results/../benchmarks/scripted.py" record "$source" "$env" \
-                "smac_${task}_$source.safetensors"
-        fi
-        dm2 train dm2 --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/dm2" \
-            --demos "smac_${task}_$source.safetensors" --imitation.coefficient "$coefficient" \
-            --ppo.learning-rate 5e-4
-    done
-    task=5m_vs_6m steps=2500000 env=smac/5m_vs_6m
-    local settings=(--num-envs 128 --ppo.entropy 0.05 --ppo.clip 0.1)
-    expert "smac_$task" "$steps" "$env" "${settings[@]}"
+starcraft() { # task, environment, steps, demonstrations, coefficient, settings: two seeds of both
+    local task=$1 env=$2 steps=$3 demos=$4 coefficient=$5
+    local settings=("${@:6}")
     dm2 train ippo --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/ippo" "${settings[@]}"
     dm2 train dm2 --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/dm2" "${settings[@]}" \
-        --demos "smac_${task}_expert.safetensors" --imitation.coefficient 0.3
+        --demos "$demos" --imitation.coefficient "$coefficient"
+}
+
+smac() { # SMAC's rules, with the paper's coefficients.
+    local env="smac/3s_vs_3z?reward=signed" settings=(--ppo.learning-rate 5e-4)
+    expert smac_3s_vs_3z 800000 "$env" "${settings[@]}"
+    starcraft 3s_vs_3z "$env" 800000 smac_3s_vs_3z_expert.safetensors 0.3 "${settings[@]}"
+
+    env="smac/3s_vs_4z?reward=signed" settings=(--ppo.entropy 0.05 --ppo.clip 0.1)
+    [ -e smac_3s_vs_4z_kite.safetensors ] || # no IPPO team wins the battles that it samples
+        python "$results/../benchmarks/scripted.py" record kite "$env" smac_3s_vs_4z_kite.safetensors
+    starcraft 3s_vs_4z "$env" 1600000 smac_3s_vs_4z_kite.safetensors 0.05 "${settings[@]}"
+
+    env=smac/5m_vs_6m settings+=(--num-envs 128)
+    expert smac_5m_vs_6m 2500000 "$env" "${settings[@]}"
+    starcraft 5m_vs_6m "$env" 2500000 smac_5m_vs_6m_expert.safetensors 0.3 "${settings[@]}"
 }
 
 collect() {
