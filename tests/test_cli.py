@@ -154,6 +154,7 @@ def test_bad_settings_name_field_and_value(capsys, tmp_path, flag, value):
 def test_seeds_must_be_positive(capsys, tmp_path):
     arguments = ["train", "ippo", "--env", "smax/3m", "--out", tmp_path / "run"]
     assert "seeds = 0" in refused(capsys, *arguments, "--seeds", 0)
+    assert "jobs = 2" in refused(capsys, *arguments, "--jobs", 2)
 
 
 def test_dm2_needs_demonstrations_and_ippo_none(capsys, tmp_path, small_demos):

@@ -69,6 +69,8 @@ def train(
     from dm2.training import foresee
     from dm2.training import train as train_one
 
+    if jobs is not None and seeds is None:
+        raise InputError(f"jobs = {jobs}: is for several seeds; give --seeds too")
     if dry_run:
         _report(foresee(config), json)
         return
