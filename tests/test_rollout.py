@@ -11,7 +11,7 @@ import pytest
 from dm2.agent.learner import Learner
 from dm2.agent.state import Carry
 from dm2.config import PPO, Config
-from dm2.rollout import collect, play, start
+from dm2.rollout import collect, play, random_legal, start
 from dm2.team import Team
 from toy_env import (
     CODES,
@@ -190,6 +190,16 @@ def test_illegal_actions_are_never_chosen(rollouts):
     assert (rows.actions[~rows.alive] == 0).all()
     for k in range(K):
         assert set(rows.actions[k][rows.alive[k]]) == {0, 1, 2}
+
+
+def test_random_actions_are_legal_and_each_as_likely():
+    legal = np.array([[0, 1, 0, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]], bool)
+    rows = 3000
+    drawn = random_legal(jax.random.PRNGKey(3), jnp.asarray(np.tile(legal, (rows, 1, 1))))
+    counts = np.stack([np.sum(np.asarray(drawn) == action, axis=0) for action in range(5)], axis=1)
+    share = legal / legal.sum(axis=1, keepdims=True)
+    # within 5 standard deviations of binomial counts
+    assert np.all(np.abs(counts - rows * share) <= 5 * np.sqrt(rows * share * (1 - share)))
 
 
 def test_collected_shapes(rollouts):

@@ -21,13 +21,19 @@ print(json.dumps([jax.config.jax_compilation_cache_dir, len(jax.devices()), CACH
 """
 
 
-def look(tmp_path, first="", **environment):
-    """Cache folder, number of devices and the bound, as a fresh process sees them; its errors."""
+def fresh(tmp_path, program, **environment):
+    """What a process of its own prints, and its errors."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "TF_CPP", "XLA_"))}
     env = {**kept, "XDG_CACHE_HOME": str(tmp_path)} | environment
-    command = [sys.executable, "-c", LOOK.format(first=first)]
+    command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    return done.stdout, done.stderr
+
+
+def look(tmp_path, first="", **environment):
+    """Cache folder, number of devices and the bound, as a fresh process sees them; its errors."""
+    printed, errors = fresh(tmp_path, LOOK.format(first=first), **environment)
+    return json.loads(printed.splitlines()[-1]), errors
 
 
 def test_programs_are_kept_within_a_bound_and_loaded_in_silence(tmp_path):
@@ -63,3 +69,28 @@ def test_the_users_own_settings_go_first(tmp_path):
     late = "import jax; jax.devices()"
     (folder, devices, *_), _ = look(tmp_path, late)
     assert (folder, devices) == (None, 1)
+
+
+FRESH = """
+import os, sys
+import dm2.trainer
+import jax, jax.numpy as jnp
+from dm2.runtime import nothing_kept
+def kept():
+    return sum(name.endswith("-cache") for name in os.listdir(jax.config.jax_compilation_cache_dir))
+def compiled(size):
+    init = jax.nn.initializers.orthogonal()
+    start = lambda k: [init(k, (n, 2 * n)) for n in range(size, size + 8)]
+    jax.jit(start).lower(jax.random.PRNGKey(0)).compile()
+    return kept()
+print(compiled(8))
+with nothing_kept():
+    print(compiled(24))
+print(compiled(40))
+"""
+
+
+def test_fresh_programs_leave_the_disk_alone(tmp_path):
+    before, within, after = map(int, fresh(tmp_path, FRESH)[0].split())
+    assert within == before > 0
+    assert after > before

@@ -19,6 +19,7 @@ __all__ = [
     "Worlds",
     "collect",
     "play",
+    "random_legal",
     "random_steps",
     "start",
 ]
@@ -242,6 +243,14 @@ def play(
     return outcome, None
 
 
+def random_legal(key: UInt32[Array, "2"], legal: Bool[Array, "*B A"]) -> Int[Array, "*B"]:
+    """A legal action, each with the same chance, for one random number a row."""
+    count = jnp.cumsum(legal, axis=-1)
+    draw = jax.random.uniform(key, legal.shape[:-1])
+    rank = jnp.floor(draw * count[..., -1])
+    return jnp.sum(count <= rank[..., None], axis=-1)
+
+
 def random_steps(
     env: Environment, key: UInt32[Array, "2"], num_envs: int, steps: int
 ) -> tuple[Worlds, Observation]:
@@ -251,8 +260,7 @@ def random_steps(
     def step(carry: tuple[Worlds, Observation], key: UInt32[Array, "2"]):
         worlds, seen = carry
         act_key, env_key = jax.random.split(key)
-        logits = mask_logits(jnp.zeros(seen.legal.shape), seen.legal)
-        actions = jax.random.categorical(act_key, logits)
+        actions = random_legal(act_key, seen.legal)
         worlds, _, _ = _advance(env, worlds, actions, env_key)
         return (worlds, observe(worlds)), None
 

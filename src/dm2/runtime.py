@@ -7,17 +7,18 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
 
 from dm2 import JAX_CAME_FIRST
 
-__all__ = ["Ahead", "Now", "compiler_options", "prepare"]
+__all__ = ["Ahead", "Now", "compiler_options", "nothing_kept", "prepare"]
 
 _JAX: Any = jax.config  # its settings are attributes that no stub knows
 
@@ -47,6 +48,19 @@ def compiler_options(use: Literal["play", "learn", "once"]) -> dict[str, Any] | 
         "xla_backend_optimization_level": 0 if use == "once" else 1,
         "xla_cpu_use_fusion_emitters": use == "play",
     }
+
+
+@contextlib.contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Within it programs are neither loaded from disk nor stored there."""
+    enabled = _JAX.jax_enable_compilation_cache
+    try:
+        _JAX.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # JAX asks for the setting once
+        yield
+    finally:
+        _JAX.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 class Now:
