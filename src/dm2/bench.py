@@ -94,8 +94,8 @@ def race(names: Iterable[str], repeats: int) -> Iterator[dict[str, Any]]:
     observations and legal actions at every step, the best of `repeats`.
 
     Beside `smax/` without options JaxMARL's SMAX runs, by turns in the same process, where it is
-    installed. `pair_ns` is the time of a step over the number of pairs of units; `compile_s` are the
-    seconds from the Python function to the program, the better of two, none of it from disk.
+    installed. `pair_ns` is the time of a step over the number of pairs of units; `compile_s`
+    counts from the Python function to the program, the better of two, nothing taken from disk.
     Raises InputError for an unknown environment or `repeats` that are not above 0."""
     _above_zero(iterations=repeats)
     return (_race(make(name), repeats) for name in names)
@@ -103,7 +103,8 @@ def race(names: Iterable[str], repeats: int) -> Iterator[dict[str, Any]]:
 
 def _race(env: Environment, repeats: int) -> dict[str, Any]:
     rules, _, scenario = env.spec.name.partition("/")
-    programs = [lambda key: random_steps(env, key, _SIMULATED_ENVS, _SIMULATED_STEPS)]
+    sizes = {"num_envs": _SIMULATED_ENVS, "steps": _SIMULATED_STEPS}
+    programs: list[Callable[[Array], Any]] = [functools.partial(random_steps, env, **sizes)]
     if rules == "smax" and "?" not in scenario and find_spec("jaxmarl"):
         programs.append(_theirs(scenario))
     with nothing_kept():
