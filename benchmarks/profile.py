@@ -24,6 +24,9 @@ import jax  # isort: skip
 import jax.numpy as jnp  # isort: skip
 from dm2.agent.state import actor_part, critic_part  # isort: skip
 
+CONTAINERS = ("$", "Thunk", "while", "Pjit", "Common", "call", "Transpose")
+"""Events that hold others, or are held by others."""
+
 
 def events(program: Any, arguments: tuple) -> list[tuple[str, float]]:
     """Name and milliseconds of every operation of one run."""
@@ -48,23 +51,26 @@ def main() -> None:
     state = trainer.init(jnp.uint32(0))
     args = (state.agents, state.rollout, state.iteration, jnp.uint32(0))
     _, _, trajectory, before, _ = trainer._collect(*args)
+    lives = jnp.ones_like(trajectory.alive)  # else an unknown share of the products is left out
+    trajectory = trajectory._replace(alive=lives, next_alive=lives)
     agents, lesson, _ = trainer.team._prepare(state.agents, trajectory, None)
     parts = {
         trainer.team._improve_actor: actor_part(agents, trajectory, before, lesson),
         trainer.team._improve_critic: critic_part(agents, trajectory, before, lesson),
     }
-    found = [event for program, part in parts.items() for event in events(program, part)]
-    counts = collections.Counter(name for name, _ in found)
-    # The loop over time runs its operations `rollout_steps` times as often as a minibatch.
-    often = max(counts[name] for name in counts if name.startswith("dot")) // 2
     shares: collections.Counter[str] = collections.Counter()
-    for name, milliseconds in found:
-        if name.startswith(("$", "Thunk", "while", "Pjit", "Common", "call")) or " " in name:
-            continue  # they contain other events
-        product = "products" if name.startswith("dot") else "everything else"
-        shares[f"{product}, {'in' if counts[name] > often else 'outside'} the GRU's loop"] += (
-            milliseconds
-        )
+    for program, part in parts.items():
+        found = events(program, part)
+        counts = collections.Counter(name for name, _ in found)
+        # The GRU's loop over time runs its operations once a step, all else once a block.
+        often = max(counts[name] for name in counts if name.startswith("dot")) // 2
+        for name, milliseconds in found:
+            if name.startswith(CONTAINERS) or " " in name:
+                continue
+            product = "products" if "dot" in name else "everything else"
+            shares[f"{product}, {'in' if counts[name] > often else 'outside'} the GRU's loop"] += (
+                milliseconds
+            )
     total, peak = sum(shares.values()), matmul_gflops(5)
     flops = update_flops(config, trainer.env.spec)
     print(f"{total:.0f} ms of one core at a peak of {peak:.0f} GFLOP/s; {flops / 1e9:.0f} GFLOP, ")

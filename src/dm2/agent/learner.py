@@ -11,13 +11,14 @@ from dm2.agent.imitation import Expert, Imitator
 from dm2.agent.networks import RecurrentNet, mask_logits, normalise
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
+from dm2.agent.sequences import Blocks, block_steps, in_blocks, line_up
 from dm2.agent.state import (
-    ActorPart,
+    Acts,
     AgentState,
     Carry,
-    CriticPart,
     Lesson,
     Params,
+    Seen,
     Trajectory,
     actor_part,
     critic_part,
@@ -166,43 +167,34 @@ class Learner:
         )
         targets = scale.normalise(returns)
         advantages = _standardise(advantages, trajectory.alive)
-        lesson = Lesson(ppo_key, normalise(trajectory.observations), advantages, targets)
+        seen = normalise(trajectory.observations)
+        order = line_up(trajectory.alive, trajectory.starts)
+        lesson = Lesson(ppo_key, seen, advantages, targets, *order)
         return state, lesson, metrics
 
     def improve_actor(
-        self, actor: Params, opt: optax.OptState, seen: ActorPart
+        self, actor: Params, opt: optax.OptState, seen: Seen, acts: Acts
     ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
         """PPO's epochs for the policy."""
         ppo = self.config.ppo
 
-        def loss(params: Params, batch: ActorPart) -> tuple[Array, dict[str, Array]]:
-            _, logits = self.actor.apply(params, batch.carry, batch.observations, batch.starts)
-            loss, diagnostics = policy_loss(
-                logits,
-                batch.legal,
-                batch.actions,
-                batch.log_probs,
-                batch.advantages,
-                batch.alive,
-                ppo.clip,
-                ppo.entropy,
-            )
+        def loss(logits: Array, acts: Acts, alive: Array) -> tuple[Array, dict[str, Array]]:
+            loss, diagnostics = policy_loss(logits, *acts, alive, ppo.clip, ppo.entropy)
             return loss, {"policy_loss": loss, **diagnostics._asdict()}
 
-        actor, opt, metrics, norm = self._epochs(loss, actor, opt, seen)
+        actor, opt, metrics, norm = self._epochs(self.actor, loss, actor, opt, seen, acts)
         return actor, opt, metrics | {"actor_grad_norm": norm}
 
     def improve_critic(
-        self, critic: Params, opt: optax.OptState, seen: CriticPart
+        self, critic: Params, opt: optax.OptState, seen: Seen, targets: Float[Array, "T N"]
     ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
         """PPO's epochs for the value function, on the same minibatches as the policy's."""
 
-        def loss(params: Params, batch: CriticPart) -> tuple[Array, dict[str, Array]]:
-            _, outputs = self.critic.apply(params, batch.carry, batch.observations, batch.starts)
-            error = value_loss(outputs[..., 0], batch.targets, batch.alive)
+        def loss(outputs: Array, targets: Array, alive: Array) -> tuple[Array, dict[str, Array]]:
+            error = value_loss(outputs[..., 0], targets, alive)
             return error, {"value_loss": error}
 
-        return self._epochs(loss, critic, opt, seen)[:3]
+        return self._epochs(self.critic, loss, critic, opt, seen, targets)[:3]
 
     def _mixed_reward(
         self,
@@ -224,25 +216,44 @@ class Learner:
         metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
         return rewards, state._replace(discriminator=discriminator), metrics
 
-    def _epochs(self, loss, params: Params, opt: optax.OptState, seen):
+    def _epochs(self, net, loss, params: Params, opt: optax.OptState, seen: Seen, told):
         """`epochs` passes over the rollout in `minibatches` parts, split over environments.
 
-        Returns the parameters, the optimiser's state, and the means over the last epoch of what
-        `loss` reports and of the gradient's norm before it is clipped.
+        `told` is what the loss needs to know of every step, `[T, N, ...]`. Returns the parameters,
+        the optimiser's state, and the means over the last epoch of what `loss` reports and of the
+        gradient's norm before it is clipped.
         """
         ppo = self.config.ppo
-        sequences = seen._replace(key=None, carry=None)
+        steps, num_envs = seen.alive.shape
+        length = block_steps(num_envs // ppo.minibatches, steps)
+        order = jnp.pad(seen.order, ((0, -steps % length), (0, 0)))
+        place = jnp.arange(len(order))[:, None]
+        of_steps = (seen.observations, seen.starts, seen.alive, told)
+        flat = jax.tree.map(lambda x: x.reshape(steps * num_envs, *x.shape[2:]), of_steps)
+        observations, *of_steps = flat
 
-        def minibatch(state, rows):
+        def minibatch(state, envs):
             params, opt = state
-            batch = jax.tree.map(lambda x: jnp.take(x, rows, axis=1), sequences)
-            batch = batch._replace(carry=seen.carry[rows])
-            grads, metrics = jax.grad(loss, has_aux=True)(params, batch)
+            useful = seen.useful[envs]
+            rows = order[:, envs].reshape(-1, length, len(envs))
+            starts, alive, batch = jax.tree.map(lambda x: x[rows], of_steps)
+            alive &= (place < useful).reshape(rows.shape)
+            blocks = Blocks(rows, starts)
+            # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
+            known = jax.default_backend() != "cpu"
+            count = len(rows) if known else -(-jnp.max(useful) // length)
+
+            def total(params):
+                carry = seen.carry[envs]
+                outputs = in_blocks(net.apply, params, carry, observations, blocks, count)
+                return loss(outputs, batch, alive)
+
+            grads, metrics = jax.grad(total, has_aux=True)(params)
             updates, opt = self.optimiser.update(grads, opt, params)
             return (optax.apply_updates(params, updates), opt), (metrics, optax.tree.norm(grads))
 
         def epoch(state, epoch_key):
-            order = jax.random.permutation(epoch_key, seen.carry.shape[0])
+            order = jax.random.permutation(epoch_key, num_envs)
             return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
 
         keys = jax.random.split(seen.key, ppo.epochs)

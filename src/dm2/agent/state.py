@@ -9,12 +9,12 @@ from dm2.agent.imitation import DiscriminatorState
 from dm2.agent.value_scale import ValueScale
 
 __all__ = [
-    "ActorPart",
+    "Acts",
     "AgentState",
     "Carry",
-    "CriticPart",
     "Lesson",
     "Params",
+    "Seen",
     "Trajectory",
     "actor_part",
     "critic_part",
@@ -83,64 +83,61 @@ class Lesson(NamedTuple):
     """Zero mean and unit variance over the living steps."""
     targets: Float[Array, "T N"]
     """Returns in the critic's units."""
+    order: Int[Array, "T N"]
+    useful: Int[Array, " N"]
+    """The steps that are learnt from (see `line_up`)."""
 
 
-class ActorPart(NamedTuple):
-    """What the policy learns from."""
+class Seen(NamedTuple):
+    """What a recurrent network goes through, minibatch by minibatch."""
 
     key: UInt32[Array, "2"]
     carry: Float[Array, "N H"]
     observations: Float[Array, "T N O"]
     starts: Bool[Array, "T N"]
     alive: Bool[Array, "T N"]
+    order: Int[Array, "T N"]
+    """Steps that are learnt from, then the others (see `line_up`)."""
+    useful: Int[Array, " N"]
+    """How many are learnt from."""
+
+
+class Acts(NamedTuple):
+    """What the policy is told of its steps."""
+
     legal: Bool[Array, "T N A"]
     actions: Int[Array, "T N"]
     log_probs: Float[Array, "T N"]
     advantages: Float[Array, "T N"]
 
 
-class CriticPart(NamedTuple):
-    """What the value function learns from."""
-
-    key: UInt32[Array, "2"]
-    carry: Float[Array, "N H"]
-    observations: Float[Array, "T N O"]
-    starts: Bool[Array, "T N"]
-    alive: Bool[Array, "T N"]
-    targets: Float[Array, "T N"]
+# `Any` below is an array, or its shape when programs are compiled ahead.
+def _seen(carry: Any, trajectory: Trajectory, lesson: Lesson) -> Seen:
+    return Seen(
+        lesson.key,
+        carry,
+        lesson.observations,
+        trajectory.starts,
+        trajectory.alive,
+        lesson.order,
+        lesson.useful,
+    )
 
 
 def actor_part(
     state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
-) -> tuple[Params, optax.OptState, ActorPart]:
+) -> tuple[Params, optax.OptState, Seen, Acts]:
     """The arguments of `Learner.improve_actor`, of one agent or of a team."""
-    seen = ActorPart(
-        lesson.key,
-        carry.actor,
-        lesson.observations,
-        trajectory.starts,
-        trajectory.alive,
-        trajectory.legal,
-        trajectory.actions,
-        trajectory.log_probs,
-        lesson.advantages,
-    )
-    return state.actor, state.actor_opt, seen
+    acts = Acts(trajectory.legal, trajectory.actions, trajectory.log_probs, lesson.advantages)
+    return state.actor, state.actor_opt, _seen(carry.actor, trajectory, lesson), acts
 
 
 def critic_part(
     state: AgentState, trajectory: Trajectory, carry: Carry, lesson: Lesson
-) -> tuple[Params, optax.OptState, CriticPart]:
+) -> tuple[Params, optax.OptState, Seen, Any]:
     """The arguments of `Learner.improve_critic`, of one agent or of a team."""
-    seen = CriticPart(
-        lesson.key,
-        carry.critic,
-        lesson.observations,
-        trajectory.starts,
-        trajectory.alive,
-        lesson.targets,
-    )
-    return state.critic, state.critic_opt, seen
+    seen = _seen(carry.critic, trajectory, lesson)
+    return state.critic, state.critic_opt, seen, lesson.targets
 
 
 def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> tuple:
