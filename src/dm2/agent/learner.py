@@ -11,7 +11,7 @@ from dm2.agent.imitation import Expert, Imitator
 from dm2.agent.networks import RecurrentNet, mask_logits, normalise
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
-from dm2.agent.sequences import Blocks, block_steps, in_blocks, line_up
+from dm2.agent.sequences import Blocked, Blocks, block_steps, line_up
 from dm2.agent.state import (
     Acts,
     AgentState,
@@ -229,35 +229,40 @@ class Learner:
         order = jnp.pad(seen.order, ((0, -steps % length), (0, 0)))
         place = jnp.arange(len(order))[:, None]
         of_steps = (seen.observations, seen.starts, seen.alive, told)
-        flat = jax.tree.map(lambda x: x.reshape(steps * num_envs, *x.shape[2:]), of_steps)
-        observations, *of_steps = flat
+        observations, starts, alive, facts = jax.tree.map(
+            lambda x: x.reshape(steps * num_envs, *x.shape[2:]), of_steps
+        )
+
+        blocked = Blocked(net.apply)
+
+        def cut(envs):
+            rows = order[:, envs].reshape(-1, length, len(envs))
+            return seen.carry[envs], Blocks(rows, starts[rows])
 
         def minibatch(state, envs):
-            params, opt = state
-            useful = seen.useful[envs]
-            rows = order[:, envs].reshape(-1, length, len(envs))
-            starts, alive, batch = jax.tree.map(lambda x: x[rows], of_steps)
-            alive &= (place < useful).reshape(rows.shape)
-            blocks = Blocks(rows, starts)
+            params, opt, memory = state
+            carry, blocks = cut(envs)
+            rows, useful = blocks.rows, seen.useful[envs]
+            lives = alive[rows] & (place < useful).reshape(rows.shape)
+            batch = jax.tree.map(lambda x: x[rows], facts)
             # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
             known = jax.default_backend() != "cpu"
             count = len(rows) if known else -(-jnp.max(useful) // length)
-
-            def total(params):
-                carry = seen.carry[envs]
-                outputs = in_blocks(net.apply, params, carry, observations, blocks, count)
-                return loss(outputs, batch, alive)
-
-            grads, metrics = jax.grad(total, has_aux=True)(params)
+            outputs, memory = blocked.forth(params, carry, observations, blocks, count, memory)
+            d_outputs, metrics = jax.grad(loss, has_aux=True)(outputs, batch, lives)
+            grads = blocked.back(params, carry, memory, d_outputs, count)
             updates, opt = self.optimiser.update(grads, opt, params)
-            return (optax.apply_updates(params, updates), opt), (metrics, optax.tree.norm(grads))
+            state = optax.apply_updates(params, updates), opt, memory
+            return state, (metrics, optax.tree.norm(grads))
 
         def epoch(state, epoch_key):
             order = jax.random.permutation(epoch_key, num_envs)
             return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
 
+        carry, blocks = cut(jnp.arange(num_envs // ppo.minibatches))
+        memory = blocked.memory(params, carry, observations, blocks)
         keys = jax.random.split(seen.key, ppo.epochs)
-        (params, opt), reported = jax.lax.scan(epoch, (params, opt), keys)
+        (params, opt, _), reported = jax.lax.scan(epoch, (params, opt, memory), keys)
         metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-1]), reported)
         return params, opt, metrics, norm
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Blocks", "block_steps", "in_blocks", "line_up"]
+__all__ = ["Blocked", "Blocks", "block_steps", "line_up"]
 
 _ROWS = 512
 """Steps times environments of a block: enough for fast products, few enough for the cache."""
@@ -58,38 +58,86 @@ class Blocks(NamedTuple):
     """It opens an episode."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def in_blocks(
-    apply: Callable[..., tuple[Array, Array]],
-    params: Any,
-    carry: Float[Array, "N H"],
-    observations: Float[Array, "R O"],
-    blocks: Blocks,
-    count: int | Int[Array, ""],
-) -> Float[Array, "B S N D"]:
-    """Outputs of a recurrent network in the first `count` of the blocks, zeros in the others.
+class Blocked:
+    """A recurrent network that goes through blocks, forth and back.
 
-    `apply(params, carry, observations [S, N, O], starts [S, N])` returns the next carry and the
-    outputs `[S, N, D]`. The gradient, with respect to `params` and `carry`, takes the time of
-    `count` blocks, too; `count` may be known only when the program runs.
+    `apply(params, carry [N, H], observations [S, N, O], starts [S, N])` returns the next carry and
+    the outputs `[S, N, D]`.
     """
-    block = functools.partial(_block, apply, params, observations, blocks)
-    empty = _room(blocks, jax.eval_shape(block, carry, 0)[1], jnp.zeros)
 
-    def step(index: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        carry, outputs = state
-        carry, new = block(carry, index)
-        return carry, _put(outputs, new, index)
+    def __init__(self, apply: Callable[..., tuple[Array, Array]]) -> None:
+        self._apply = apply
+        self._tree: Any = None
 
-    return jax.lax.fori_loop(0, count, step, (carry, empty))[1]
+    def memory(
+        self,
+        params: Any,
+        carry: Float[Array, "N H"],
+        observations: Float[Array, "R O"],
+        blocks: Blocks,
+    ) -> list[Array]:
+        """Room for what the way back needs. Passed from one minibatch to the next: filling it with
+        zeros for each takes time."""
+        block = functools.partial(self._block, params, observations, blocks)
+        needed = jax.eval_shape(block, carry, 0)[2]
+        return [jnp.zeros((len(blocks.rows), *x.shape), x.dtype) for x in needed]
 
+    def forth(
+        self,
+        params: Any,
+        carry: Float[Array, "N H"],
+        observations: Float[Array, "R O"],
+        blocks: Blocks,
+        count: int | Int[Array, ""],
+        memory: list[Array],
+    ) -> tuple[Float[Array, "B S N D"], list[Array]]:
+        """Outputs in the first `count` of the blocks and zeros in the others; what the way back
+        needs. `count` may be known only when the program runs."""
+        block = functools.partial(self._block, params, observations, blocks)
+        shape = jax.eval_shape(block, carry, 0)[1]
+        outputs = jnp.zeros((len(blocks.rows), *shape.shape), shape.dtype)
 
-def _block(
-    apply: Callable, params: Any, observations: Array, blocks: Blocks, carry: Array, index: Any
-) -> tuple[Array, Array]:
-    rows, starts = _at(blocks, index)
-    seen = observations.at[rows].get(mode="promise_in_bounds")
-    return apply(params, carry, seen, starts)
+        def step(index: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:
+            carry, made = state
+            carry, *new = block(carry, index)
+            return carry, _put(made, tuple(new), index)
+
+        _, made = jax.lax.fori_loop(0, count, step, (carry, (outputs, memory)))
+        return made
+
+    def back(
+        self,
+        params: Any,
+        carry: Float[Array, "N H"],
+        memory: list[Array],
+        d_outputs: Float[Array, "B S N D"],
+        count: int | Int[Array, ""],
+    ) -> Any:
+        """The gradient with respect to the parameters, after `forth`."""
+
+        def step(turn: Array, state: tuple[Any, Array]) -> tuple[Any, Array]:
+            gradient, d_carry = state
+            index = count - 1 - turn
+            pull = jax.tree.unflatten(self._tree, _at(memory, index))
+            new, d_carry = pull((d_carry, _at(d_outputs, index)))
+            return jax.tree.map(jnp.add, gradient, new), d_carry
+
+        start = jax.tree.map(jnp.zeros_like, (params, carry))
+        return jax.lax.fori_loop(0, count, step, start)[0]
+
+    def _block(
+        self, params: Any, observations: Array, blocks: Blocks, carry: Array, index: Any
+    ) -> tuple[Array, Array, list[Array]]:
+        rows, starts = _at(blocks, index)
+        seen = observations.at[rows].get(mode="promise_in_bounds")
+
+        def run(params: Any, carry: Array) -> tuple[Array, Array]:
+            return self._apply(params, carry, seen, starts)
+
+        # The function back is a tree of what it remembers; its structure is the same every time.
+        (carry, outputs), pull = jax.vjp(run, params, carry)
+        remembered, self._tree = jax.tree.flatten(pull)
+        return carry, outputs, remembered
 
 
 def _at(tree: Any, index: Any) -> Any:
@@ -101,52 +149,3 @@ def _put(tree: Any, new: Any, index: Any) -> Any:
         return jax.lax.dynamic_update_index_in_dim(x, part, index, 0)
 
     return jax.tree.map(one, tree, new)
-
-
-def _room(blocks: Blocks, of_one: Any, make: Callable[..., Array]) -> Any:
-    """Arrays for what every block leaves."""
-    count = len(blocks.rows)
-    return jax.tree.map(lambda x: make((count, *x.shape), x.dtype), of_one)
-
-
-def _forward(apply, params, carry, observations, blocks, count):
-    trees = []
-
-    def block(carry: Array, index: Any) -> tuple[Array, Array, list[Array]]:
-        def run(params: Any, carry: Array) -> tuple[Array, Array]:
-            return _block(apply, params, observations, blocks, carry, index)
-
-        # The function back is a tree of what it remembers; its structure is the same every time.
-        (carry, outputs), pull = jax.vjp(run, params, carry)
-        remembered, tree = jax.tree.flatten(pull)
-        trees.append(tree)
-        return carry, outputs, remembered
-
-    _, outputs, remembered = jax.eval_shape(block, carry, 0)
-    rooms = _room(blocks, outputs, jnp.zeros), _room(blocks, remembered, jax.lax.empty)
-
-    def step(index: Array, state: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Any]:
-        carry, rooms = state
-        carry, *new = block(carry, index)
-        return carry, _put(rooms, tuple(new), index)
-
-    _, (outputs, remembered) = jax.lax.fori_loop(0, count, step, (carry, rooms))
-    pulls = jax.tree.unflatten(trees[-1], remembered)
-    return outputs, (params, carry, pulls, count)
-
-
-def _backward(_, saved, d_outputs):
-    params, carry, pulls, count = saved
-
-    def step(turn: Array, state: tuple[Any, Array]) -> tuple[Any, Array]:
-        gradient, d_carry = state
-        index = count - 1 - turn
-        new, d_carry = _at(pulls, index)((d_carry, _at(d_outputs, index)))
-        return jax.tree.map(jnp.add, gradient, new), d_carry
-
-    start = jax.tree.map(jnp.zeros_like, (params, carry))
-    gradient, d_carry = jax.lax.fori_loop(0, count, step, start)
-    return gradient, d_carry, None, None, None
-
-
-in_blocks.defvjp(_forward, _backward)
