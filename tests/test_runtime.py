@@ -1,11 +1,15 @@
 """What dm2 asks of its process, in processes of their own: JAX can be told only once."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from dm2.runtime import Ahead
 
 LOOK = """
 import json, sys
@@ -94,3 +98,16 @@ def test_fresh_programs_leave_the_disk_alone(tmp_path):
     before, within, after = map(int, fresh(tmp_path, FRESH)[0].split())
     assert within == before > 0
     assert after > before
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_rests_only_while_compiling_ahead(collects):
+    was = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with pytest.raises(KeyError), Ahead(jax.devices()[0]):
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if was else gc.disable)()

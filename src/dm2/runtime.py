@@ -3,6 +3,7 @@ that is kept, and programs that are kept on disk."""
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import os
 import platform
@@ -81,7 +82,9 @@ class Ahead:
     """Goes the way that `Now` will go with shapes in place of arrays, and compiles all programs on
     it side by side. When they are then called, JAX finds them made.
 
-    Used as a context, which ends when all are compiled and raises what a compiler raised.
+    Used as a context, which ends when all are compiled and raises what a compiler raised. Python's
+    garbage collector rests meanwhile: tracing makes many objects that stay, and going through them
+    again and again takes a fifth of the time.
     """
 
     def __init__(self, home: Any) -> None:
@@ -89,11 +92,15 @@ class Ahead:
         self._home = home
         self._pool = ThreadPoolExecutor()
         self._made: list[Future] = []
+        self._collects = gc.isenabled()
 
     def __enter__(self) -> "Ahead":
+        gc.disable()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._collects:
+            gc.enable()
         self._pool.shutdown()
         for made in self._made:
             made.result()

@@ -240,7 +240,7 @@ class Learner:
             return seen.carry[envs], Blocks(rows, starts[rows])
 
         def minibatch(state, envs):
-            params, opt, memory = state
+            params, opt, room = state
             carry, blocks = cut(envs)
             rows, useful = blocks.rows, seen.useful[envs]
             lives = alive[rows] & (place < useful).reshape(rows.shape)
@@ -248,11 +248,12 @@ class Learner:
             # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
             known = jax.default_backend() != "cpu"
             count = len(rows) if known else -(-jnp.max(useful) // length)
-            outputs, memory = blocked.forth(params, carry, observations, blocks, count, memory)
+            room = blocked.forth(params, carry, observations, blocks, count, room)
+            outputs, remembered = room
             d_outputs, metrics = jax.grad(loss, has_aux=True)(outputs, batch, lives)
-            grads = blocked.back(params, carry, memory, d_outputs, count)
+            grads = blocked.back(params, carry, remembered, d_outputs, count)
             updates, opt = self.optimiser.update(grads, opt, params)
-            state = optax.apply_updates(params, updates), opt, memory
+            state = optax.apply_updates(params, updates), opt, room
             return state, (metrics, optax.tree.norm(grads))
 
         def epoch(state, epoch_key):
@@ -260,9 +261,9 @@ class Learner:
             return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
 
         carry, blocks = cut(jnp.arange(num_envs // ppo.minibatches))
-        memory = blocked.memory(params, carry, observations, blocks)
+        room = blocked.room(params, carry, observations, blocks)
         keys = jax.random.split(seen.key, ppo.epochs)
-        (params, opt, _), reported = jax.lax.scan(epoch, (params, opt, memory), keys)
+        (params, opt, _), reported = jax.lax.scan(epoch, (params, opt, room), keys)
         metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-1]), reported)
         return params, opt, metrics, norm
 

@@ -69,18 +69,19 @@ class Blocked:
         self._apply = apply
         self._tree: Any = None
 
-    def memory(
+    def room(
         self,
         params: Any,
         carry: Float[Array, "N H"],
         observations: Float[Array, "R O"],
         blocks: Blocks,
-    ) -> list[Array]:
-        """Room for what the way back needs. Passed from one minibatch to the next: filling it with
-        zeros for each takes time."""
+    ) -> tuple[Float[Array, "B S N D"], list[Array]]:
+        """Zeros in the place of what `forth` returns. Passed from one minibatch to the next: making
+        them for each takes time."""
         block = functools.partial(self._block, params, observations, blocks)
-        needed = jax.eval_shape(block, carry, 0)[2]
-        return [jnp.zeros((len(blocks.rows), *x.shape), x.dtype) for x in needed]
+        _, *left = jax.eval_shape(block, carry, 0)
+        count = len(blocks.rows)
+        return jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), tuple(left))
 
     def forth(
         self,
@@ -89,27 +90,23 @@ class Blocked:
         observations: Float[Array, "R O"],
         blocks: Blocks,
         count: int | Int[Array, ""],
-        memory: list[Array],
+        room: tuple[Float[Array, "B S N D"], list[Array]],
     ) -> tuple[Float[Array, "B S N D"], list[Array]]:
-        """Outputs in the first `count` of the blocks and zeros in the others; what the way back
-        needs. `count` may be known only when the program runs."""
-        block = functools.partial(self._block, params, observations, blocks)
-        shape = jax.eval_shape(block, carry, 0)[1]
-        outputs = jnp.zeros((len(blocks.rows), *shape.shape), shape.dtype)
+        """Outputs in the first `count` of the blocks, and what the way back needs; what `room`
+        holds in the others. `count` may be known only when the program runs."""
 
         def step(index: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:
-            carry, made = state
-            carry, *new = block(carry, index)
-            return carry, _put(made, tuple(new), index)
+            carry, room = state
+            carry, *new = self._block(params, observations, blocks, carry, index)
+            return carry, _put(room, tuple(new), index)
 
-        _, made = jax.lax.fori_loop(0, count, step, (carry, (outputs, memory)))
-        return made
+        return jax.lax.fori_loop(0, count, step, (carry, room))[1]
 
     def back(
         self,
         params: Any,
         carry: Float[Array, "N H"],
-        memory: list[Array],
+        remembered: list[Array],
         d_outputs: Float[Array, "B S N D"],
         count: int | Int[Array, ""],
     ) -> Any:
@@ -118,7 +115,7 @@ class Blocked:
         def step(turn: Array, state: tuple[Any, Array]) -> tuple[Any, Array]:
             gradient, d_carry = state
             index = count - 1 - turn
-            pull = jax.tree.unflatten(self._tree, _at(memory, index))
+            pull = jax.tree.unflatten(self._tree, _at(remembered, index))
             new, d_carry = pull((d_carry, _at(d_outputs, index)))
             return jax.tree.map(jnp.add, gradient, new), d_carry
 
