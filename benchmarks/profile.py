@@ -43,6 +43,21 @@ def events(program: Any, arguments: tuple) -> list[tuple[str, float]]:
     return found
 
 
+def sort(found: list[tuple[str, float]]) -> collections.Counter[str]:
+    """Milliseconds by kind, of one program's events."""
+    counts = collections.Counter(name for name, _ in found)
+    # The GRU's loop over time runs its operations once a step, all else once a block or less.
+    often = max(counts[name] for name in counts if name.startswith("dot")) // 2
+    shares: collections.Counter[str] = collections.Counter()
+    for name, milliseconds in found:
+        if name.startswith(CONTAINERS) or " " in name:
+            continue
+        product = "products" if "dot" in name else "everything else"
+        place = "in" if counts[name] > often else "outside"
+        shares[f"{product}, {place} the GRU's loop"] += milliseconds
+    return shares
+
+
 def main() -> None:
     """Print the shares."""
     scenario, envs, *_ = [*sys.argv[1:], *["5m_vs_6m", "128"][len(sys.argv) - 1 :]]
@@ -60,17 +75,7 @@ def main() -> None:
     }
     shares: collections.Counter[str] = collections.Counter()
     for program, part in parts.items():
-        found = events(program, part)
-        counts = collections.Counter(name for name, _ in found)
-        # The GRU's loop over time runs its operations once a step, all else once a block.
-        often = max(counts[name] for name in counts if name.startswith("dot")) // 2
-        for name, milliseconds in found:
-            if name.startswith(CONTAINERS) or " " in name:
-                continue
-            product = "products" if "dot" in name else "everything else"
-            shares[f"{product}, {'in' if counts[name] > often else 'outside'} the GRU's loop"] += (
-                milliseconds
-            )
+        shares += sort(events(program, part))
     total, peak = sum(shares.values()), matmul_gflops(5)
     flops = update_flops(config, trainer.env.spec)
     print(f"{total:.0f} ms of one core at a peak of {peak:.0f} GFLOP/s; {flops / 1e9:.0f} GFLOP, ")

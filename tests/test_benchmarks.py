@@ -1,5 +1,6 @@
 """That the benchmarks run, at a small size: what they report is not for a test to say."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,64 @@ def test_the_peer_learns_from_what_it_collects(monkeypatch):
     moved = [np.abs(a - b).max() for a, b in pairs]
     # Adam's first steps have the size of the learning rate, times minibatches and epochs.
     assert all(0 < most < 4e-3 * 16 * 2 for most in moved)
+
+
+def test_no_timed_iteration_compiles(monkeypatch):
+    program = jax.jit(lambda x: x + 1)
+    value, sizes = jnp.zeros((), jnp.int8), []
+
+    def iterate():
+        nonlocal value
+        value = program(value).astype(jnp.float32)  # another type than at first, then the same
+        sizes.append(program._cache_size())
+        return value
+
+    class Line:
+        asked = iter([True, True, False])
+
+        def send(self, _):
+            pass
+
+        def recv(self):
+            return next(self.asked)
+
+    monkeypatch.setitem(training.MAKERS, "any", lambda: (iterate, 0.0))
+    monkeypatch.setattr(training.jax.config, "update", lambda *_: None)
+    training.serve("any", Line())
+    assert sizes == [1, 2, 2, 2]
+
+
+def test_growth_is_measured():
+    command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "3m:8"]
+    (line,) = subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    case, agent_step, *_ = line.split()
+    whole = float(line.split("agent-step")[1].split()[0])
+    alive, computed = (int(share.split()[-1]) for share in line.split("%")[:2])
+    assert case == "3m:8"
+    assert whole == pytest.approx(3 * float(agent_step), abs=0.3)
+    assert 0 < alive <= 100
+    # Two environments a minibatch: one block of all steps.
+    assert computed == 100
+
+
+def test_the_profile_tells_the_loop_from_the_rest():
+    # One block of four steps.
+    found = [("dot.1", 1.0), ("tanh", 0.25)] * 4 + [("bitcast_dot", 3.0), ("gather", 5.0)]
+    found += [("while.2", 90.0), ("$call", 90.0), ("end: dot.1", 90.0), ("Transpose", 90.0)]
+    # In a process of its own: importing the profile takes a core away.
+    program = f"import json, profile; print(json.dumps(profile.sort({found})))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == {
+        "products, in the GRU's loop": 4.0,
+        "everything else, in the GRU's loop": 1.0,
+        "products, outside the GRU's loop": 3.0,
+        "everything else, outside the GRU's loop": 5.0,
+    }
 
 
 def test_the_profile_adds_up():

@@ -1,6 +1,5 @@
 """Learning skips the steps of the dead, and nothing else changes."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,14 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from dm2.agent import learner as learner_module
 from dm2.agent import sequences
-from dm2.agent.learner import Learner
 from dm2.agent.networks import RecurrentNet
 from dm2.agent.ppo import policy_loss, value_loss
 from dm2.agent.sequences import Blocked, Blocks, block_steps, line_up
 from dm2.agent.state import actor_part, critic_part
-from test_learner import AGENT, FATES, A, N, T, learner, per_step, random_carry, trajectory
+from test_learner import AGENT, FATES, N, T, learner, per_step, random_carry, trajectory
 
 S, O, H, D = 2, 5, 8, 3  # noqa: E741
 NET = RecurrentNet(H, D, 1.0)
@@ -61,10 +58,11 @@ def case(seed=0):
 
 def ours(params, carry, observations, starts, weights, count):
     """Outputs and the gradient of a loss, by blocks of `S` steps."""
-    net, rows = Blocked(NET.apply), jnp.arange(T * N).reshape(-1, S, N)
-    blocks, flat = Blocks(rows, starts.reshape(rows.shape)), observations.reshape(T * N, O)
-    room = jax.tree.map(lambda x: jnp.full_like(x, 7), net.room(params, carry, flat, blocks))
-    outputs, remembered = net.forth(params, carry, flat, blocks, count, room)
+    net = Blocked(NET.apply, observations.reshape(T * N, O))
+    rows = jnp.arange(T * N).reshape(-1, S, N)
+    blocks = Blocks(rows, starts.reshape(rows.shape))
+    room = jax.tree.map(lambda x: jnp.full_like(x, 7), net.room(params, carry, blocks))
+    outputs, remembered = net.forth(params, carry, blocks, count, room)
     d_outputs = weights.reshape(outputs.shape) * jnp.cos(outputs)
     gradient = net.back(params, carry, remembered, d_outputs, count)
     return outputs.reshape(T, N, D), gradient
@@ -122,7 +120,7 @@ def plain_epochs(rules, net, loss, params, opt, seen, told):
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # the latter knows how many blocks there are
 def test_an_update_is_the_plain_one(monkeypatch, rows, backend):
     monkeypatch.setattr(sequences, "_ROWS", rows)
-    monkeypatch.setattr(learner_module.jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rules = learner("ippo", epochs=2, minibatches=2, learning_rate=1e-2, entropy=0.1)
     agent, path = AGENT._replace(discriminator=None), trajectory(FATES)
     agent, lesson, _ = rules.prepare(agent, path, None)
@@ -144,8 +142,7 @@ def test_an_update_is_the_plain_one(monkeypatch, rows, backend):
 
 
 def test_nothing_is_learnt_from_a_rollout_without_life():
-    config = learner("ippo", epochs=1, minibatches=2).config
-    rules = Learner(dataclasses.replace(config), O, A)
+    rules = learner("ippo", epochs=1, minibatches=2)
     agent = AGENT._replace(discriminator=None)
     dead = {name: jnp.zeros((T, N), bool) for name in ("alive", "next_alive")}
     path = trajectory(FATES)._replace(**dead)

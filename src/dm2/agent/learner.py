@@ -232,8 +232,7 @@ class Learner:
         observations, starts, alive, facts = jax.tree.map(
             lambda x: x.reshape(steps * num_envs, *x.shape[2:]), of_steps
         )
-
-        blocked = Blocked(net.apply)
+        blocked = Blocked(net.apply, observations)
 
         def cut(envs):
             rows = order[:, envs].reshape(-1, length, len(envs))
@@ -248,7 +247,7 @@ class Learner:
             # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
             known = jax.default_backend() != "cpu"
             count = len(rows) if known else -(-jnp.max(useful) // length)
-            room = blocked.forth(params, carry, observations, blocks, count, room)
+            room = blocked.forth(params, carry, blocks, count, room)
             outputs, remembered = room
             d_outputs, metrics = jax.grad(loss, has_aux=True)(outputs, batch, lives)
             grads = blocked.back(params, carry, remembered, d_outputs, count)
@@ -261,7 +260,7 @@ class Learner:
             return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
 
         carry, blocks = cut(jnp.arange(num_envs // ppo.minibatches))
-        room = blocked.room(params, carry, observations, blocks)
+        room = blocked.room(params, carry, blocks)
         keys = jax.random.split(seen.key, ppo.epochs)
         (params, opt, _), reported = jax.lax.scan(epoch, (params, opt, room), keys)
         metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-1]), reported)

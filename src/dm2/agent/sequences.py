@@ -65,20 +65,19 @@ class Blocked:
     the outputs `[S, N, D]`.
     """
 
-    def __init__(self, apply: Callable[..., tuple[Array, Array]]) -> None:
+    def __init__(
+        self, apply: Callable[..., tuple[Array, Array]], observations: Float[Array, "R O"]
+    ) -> None:
         self._apply = apply
+        self._observations = observations
         self._tree: Any = None
 
     def room(
-        self,
-        params: Any,
-        carry: Float[Array, "N H"],
-        observations: Float[Array, "R O"],
-        blocks: Blocks,
+        self, params: Any, carry: Float[Array, "N H"], blocks: Blocks
     ) -> tuple[Float[Array, "B S N D"], list[Array]]:
         """Zeros in the place of what `forth` returns. Passed from one minibatch to the next: making
         them for each takes time."""
-        block = functools.partial(self._block, params, observations, blocks)
+        block = functools.partial(self._block, params, blocks)
         _, *left = jax.eval_shape(block, carry, 0)
         count = len(blocks.rows)
         return jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), tuple(left))
@@ -87,7 +86,6 @@ class Blocked:
         self,
         params: Any,
         carry: Float[Array, "N H"],
-        observations: Float[Array, "R O"],
         blocks: Blocks,
         count: int | Int[Array, ""],
         room: tuple[Float[Array, "B S N D"], list[Array]],
@@ -97,7 +95,7 @@ class Blocked:
 
         def step(index: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:
             carry, room = state
-            carry, *new = self._block(params, observations, blocks, carry, index)
+            carry, *new = self._block(params, blocks, carry, index)
             return carry, _put(room, tuple(new), index)
 
         return jax.lax.fori_loop(0, count, step, (carry, room))[1]
@@ -123,10 +121,10 @@ class Blocked:
         return jax.lax.fori_loop(0, count, step, start)[0]
 
     def _block(
-        self, params: Any, observations: Array, blocks: Blocks, carry: Array, index: Any
+        self, params: Any, blocks: Blocks, carry: Array, index: Any
     ) -> tuple[Array, Array, list[Array]]:
         rows, starts = _at(blocks, index)
-        seen = observations.at[rows].get(mode="promise_in_bounds")
+        seen = self._observations.at[rows].get(mode="promise_in_bounds")
 
         def run(params: Any, carry: Array) -> tuple[Array, Array]:
             return self._apply(params, carry, seen, starts)
