@@ -64,9 +64,8 @@ def test_growth_is_measured():
     alive, computed = (int(share.split()[-1]) for share in line.split("%")[:2])
     assert case == "3m:8"
     assert whole == pytest.approx(3 * float(agent_step), abs=0.3)
-    assert 0 < alive <= 100
-    # Two environments a minibatch: one block of all steps.
-    assert computed == 100
+    # Two environments a minibatch, blocks of 32 steps: at least those alive, some of them whole.
+    assert 50 < alive < computed <= 100
 
 
 def test_the_profile_tells_the_loop_from_the_rest():

@@ -36,9 +36,9 @@ def test_steps_of_the_dead_go_last():
     np.testing.assert_array_equal(rows, np.arange(30).reshape(6, 5))
 
 
-def test_blocks_are_of_about_512_rows():
+def test_blocks_are_of_512_rows_or_32_steps():
     assert block_steps(32, 128) == 16
-    assert block_steps(8, 128) == 64
+    assert block_steps(8, 128) == 32
     assert block_steps(8, 20) == 20
     assert block_steps(1024, 128) == 1
 

@@ -15,13 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 __all__ = ["Blocked", "Blocks", "block_steps", "line_up"]
 
-_ROWS = 512
-"""Steps times environments of a block: enough for fast products, few enough for the cache."""
+_ROWS, _STEPS = 512, 32
+"""Of a block, at most: steps times environments, enough for fast products and few enough for the
+cache; and steps, for the longer a block, the fewer are left out."""
 
 
 def block_steps(num_envs: int, steps: int) -> int:
     """Length of a block of `num_envs` environments; at most `steps`."""
-    return min(steps, max(1, _ROWS // num_envs))
+    return min(steps, _STEPS, max(1, _ROWS // num_envs))
 
 
 def line_up(
