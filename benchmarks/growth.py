@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from dm2 import Config
-from dm2.agent.sequences import block_steps, line_up
+from dm2.agent.sequences import block_steps
 from dm2.config import PPO
 from dm2.trainer import Trainer
 
@@ -29,11 +29,9 @@ def shares(trainer: Trainer) -> tuple[float, float]:
     state = trainer.init(jnp.uint32(0))
     args = (state.agents, state.rollout, state.iteration, jnp.uint32(0))
     trajectory = trainer._collect(*args)[2]
-    useful = np.asarray(jax.vmap(line_up)(trajectory.alive, trajectory.starts)[1])
-    lanes = trainer.config.num_envs // trainer.config.ppo.minibatches
-    length = block_steps(lanes, STEPS)
-    # Environments are alike, so any minibatches will do.
-    longest = useful.reshape(len(useful), -1, lanes).max(axis=-1)
+    lanes = trainer.team._prepare(state.agents, trajectory, None)[1].lanes
+    length = block_steps(lanes.envs.shape[-1], STEPS)
+    longest = np.max(lanes.length, axis=-1)
     computed = np.minimum(-(-longest // length) * length, STEPS)
     return float(np.mean(trajectory.alive)), float(np.mean(computed) / STEPS)
 

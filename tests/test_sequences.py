@@ -1,6 +1,7 @@
 """Learning skips the steps of the dead, and nothing else changes."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,24 +23,83 @@ NET = RecurrentNet(H, D, 1.0)
 # ---- which steps
 
 
-def test_steps_of_the_dead_go_last():
-    # 0: death, a new episode, death. 1: waits for its life, dies, lives again, dies.
-    # 2: an episode without it, then one with it. 3: never alive. 4: always.
-    alive = per_step("110110 010010 001111 000000 111111")
-    starts = per_step("100100 100000 101000 100000 000000")
-    order, count = line_up(alive, starts)
-    assert count.tolist() == [4, 5, 4, 0, 6]
-    steps = [(np.asarray(order)[:n, env] // 5).tolist() for env, n in enumerate(count.tolist())]
+LIVES = "110110 010010 001111 000000 111111"
+STARTS = "100100 100000 101000 100000 000000"
+"""0: death, a new episode, death. 1: waits for its life, dies, lives again, dies.
+2: an episode without it, then one with it. 3: never alive. 4: always."""
+
+
+def lines(alive, starts, *minibatches):
+    """Of every minibatch its sequences: (step, environment) by (step, environment)."""
+    lanes = line_up(alive, starts, jnp.asarray(minibatches))
+    rows, length = np.asarray(lanes.rows), np.asarray(lanes.length)
+    count = alive.shape[1]
+    return [
+        [[divmod(int(row), count) for row in rows[b, :n, lane]] for lane, n in enumerate(each)]
+        for b, each in enumerate(length.tolist())
+    ]
+
+
+def test_steps_of_the_dead_are_left_out():
+    alone = lines(per_step(LIVES), per_step(STARTS), *([env] for env in range(5)))
+    steps = [[t for t, _ in only] for (only,) in alone]
     assert steps == [[0, 1, 3, 4], [0, 1, 2, 3, 4], [2, 3, 4, 5], [], [0, 1, 2, 3, 4, 5]]
-    # All the rows of an environment are there, once.
-    rows = np.sort(np.asarray(order), axis=0)
-    np.testing.assert_array_equal(rows, np.arange(30).reshape(6, 5))
+    assert all(env == own for own, (only,) in enumerate(alone) for _, env in only)
 
 
-def test_blocks_are_of_512_rows_or_32_steps():
+def test_episodes_are_dealt_anew_where_that_shortens_a_minibatch():
+    # Environment 0 has episodes of 2, 1, 2 and 1 steps, the first from before; environment 1 one
+    # step of one from before.
+    alive, starts = per_step("111111 100000"), per_step("001101 000000")
+    ((first, second),) = lines(alive, starts, [0, 1])
+    assert first == [(0, 0), (1, 0), (2, 0), (5, 0)]
+    assert second == [(0, 1), (3, 0), (4, 0)]
+    # Nothing can be gained: all stay, the longest first.
+    alive, starts = per_step("111111 111111"), per_step("001101 010000")
+    ((first, second),) = lines(alive, starts, [1, 0])
+    assert first == [(t, 1) for t in range(6)]
+    assert second == [(t, 0) for t in (0, 1, 3, 4, 2, 5)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_episode_is_lost_or_cut(seed):
+    rng = np.random.default_rng(seed)
+    steps, count = 40, 12
+    starts = rng.random((steps, count)) < 0.15
+    alive = rng.random((steps, count)) < 0.2
+    minibatches = [rng.permutation(count)[:6] for _ in range(4)]
+    wanted = {}
+    for env in range(count):
+        bounds = [0, *(t for t in range(1, steps) if starts[t, env]), steps]
+        for begin, end in itertools.pairwise(bounds):
+            lives = np.flatnonzero(alive[begin:end, env])
+            last = begin + int(lives[-1]) + 1 if len(lives) else begin
+            wanted[env, begin] = [(t, env) for t in range(begin, last)]
+    gained = []
+    args = (jnp.asarray(alive), jnp.asarray(starts))
+    for envs, sequences_ in zip(minibatches, lines(*args, *minibatches), strict=True):
+        alone = [sum(len(w) for (e, _), w in wanted.items() if e == env) for env in envs]
+        gained.append(max(alone) - max(map(len, sequences_)))
+        found = []
+        for env, sequence in zip(envs, sequences_, strict=True):
+            first = wanted[env, 0]
+            assert sequence[: len(first)] == first  # its memory is this environment's
+            rest = sequence[len(first) :]
+            while rest:
+                t, e = rest[0]
+                whole = wanted[e, t]
+                assert rest[: len(whole)] == whole
+                found.append((e, t))
+                rest = rest[len(whole) :]
+        later = [(e, t) for (e, t), w in wanted.items() if e in envs and t and w]
+        assert sorted(found) == sorted(later)
+    assert min(gained) >= 0 < max(gained)
+
+
+def test_blocks_are_of_512_rows_or_16_steps():
     assert block_steps(32, 128) == 16
-    assert block_steps(8, 128) == 32
-    assert block_steps(8, 20) == 20
+    assert block_steps(8, 128) == 16
+    assert block_steps(8, 12) == 12
     assert block_steps(1024, 128) == 1
 
 
@@ -97,22 +157,20 @@ def test_blocks_are_the_network_up_to_there(count):
 
 def plain_epochs(rules, net, loss, params, opt, seen, told):
     """PPO's epochs over whole sequences, a minibatch after the other."""
-    ppo = rules.config.ppo
-    for key in jax.random.split(seen.key, ppo.epochs):
-        for envs in jax.random.permutation(key, N).reshape(ppo.minibatches, -1):
-            observations, starts, alive = (
-                x[:, envs] for x in (seen.observations, seen.starts, seen.alive)
-            )
-            facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
+    for envs in seen.lanes.envs:
+        observations, starts, alive = (
+            x[:, envs] for x in (seen.observations, seen.starts, seen.alive)
+        )
+        facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
 
-            def total(params):
-                carry = seen.carry[envs]  # noqa: B023
-                outputs = net.apply(params, carry, observations, starts)[1]  # noqa: B023
-                return loss(outputs, facts, alive)  # noqa: B023
+        def total(params):
+            carry = seen.carry[envs]  # noqa: B023
+            outputs = net.apply(params, carry, observations, starts)[1]  # noqa: B023
+            return loss(outputs, facts, alive)  # noqa: B023
 
-            grads = jax.grad(total)(params)
-            updates, opt = rules.optimiser.update(grads, opt, params)
-            params = optax.apply_updates(params, updates)
+        grads = jax.grad(total)(params)
+        updates, opt = rules.optimiser.update(grads, opt, params)
+        params = optax.apply_updates(params, updates)
     return params
 
 

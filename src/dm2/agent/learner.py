@@ -168,8 +168,9 @@ class Learner:
         targets = scale.normalise(returns)
         advantages = _standardise(advantages, trajectory.alive)
         seen = normalise(trajectory.observations)
-        order = line_up(trajectory.alive, trajectory.starts)
-        lesson = Lesson(ppo_key, seen, advantages, targets, *order)
+        envs = self._minibatches(ppo_key, trajectory.alive.shape[1])
+        lanes = line_up(trajectory.alive, trajectory.starts, envs)
+        lesson = Lesson(seen, advantages, targets, lanes)
         return state, lesson, metrics
 
     def improve_actor(
@@ -223,48 +224,50 @@ class Learner:
         the optimiser's state, and the means over the last epoch of what `loss` reports and of the
         gradient's norm before it is clipped.
         """
-        ppo = self.config.ppo
-        steps, num_envs = seen.alive.shape
-        length = block_steps(num_envs // ppo.minibatches, steps)
-        order = jnp.pad(seen.order, ((0, -steps % length), (0, 0)))
-        place = jnp.arange(len(order))[:, None]
+        lanes = seen.lanes
+        length = block_steps(lanes.envs.shape[1], len(seen.alive))
         of_steps = (seen.observations, seen.starts, seen.alive, told)
         observations, starts, alive, facts = jax.tree.map(
-            lambda x: x.reshape(steps * num_envs, *x.shape[2:]), of_steps
+            lambda x: x.reshape(-1, *x.shape[2:]), of_steps
         )
         blocked = Blocked(net.apply, observations)
 
-        def cut(envs):
-            rows = order[:, envs].reshape(-1, length, len(envs))
-            return seen.carry[envs], Blocks(rows, starts[rows])
+        def cut(lanes):
+            rows = jnp.pad(lanes.rows, ((0, -len(lanes.rows) % length), (0, 0)))
+            real = jnp.arange(len(rows))[:, None] < lanes.length
+            rows, real = (x.reshape(-1, length, x.shape[1]) for x in (rows, real))
+            return seen.carry[lanes.envs], Blocks(rows, starts[rows]), real
 
-        def minibatch(state, envs):
+        def minibatch(state, lanes):
             params, opt, room = state
-            carry, blocks = cut(envs)
-            rows, useful = blocks.rows, seen.useful[envs]
-            lives = alive[rows] & (place < useful).reshape(rows.shape)
+            carry, blocks, real = cut(lanes)
+            rows = blocks.rows
             batch = jax.tree.map(lambda x: x[rows], facts)
             # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
             known = jax.default_backend() != "cpu"
-            count = len(rows) if known else -(-jnp.max(useful) // length)
+            count = len(rows) if known else -(-jnp.max(lanes.length) // length)
             room = blocked.forth(params, carry, blocks, count, room)
             outputs, remembered = room
+            lives = alive[rows] & real
             d_outputs, metrics = jax.grad(loss, has_aux=True)(outputs, batch, lives)
             grads = blocked.back(params, carry, remembered, d_outputs, count)
             updates, opt = self.optimiser.update(grads, opt, params)
             state = optax.apply_updates(params, updates), opt, room
             return state, (metrics, optax.tree.norm(grads))
 
-        def epoch(state, epoch_key):
-            order = jax.random.permutation(epoch_key, num_envs)
-            return jax.lax.scan(minibatch, state, order.reshape(ppo.minibatches, -1))
-
-        carry, blocks = cut(jnp.arange(num_envs // ppo.minibatches))
+        carry, blocks, _ = cut(jax.tree.map(lambda x: x[0], lanes))
         room = blocked.room(params, carry, blocks)
-        keys = jax.random.split(seen.key, ppo.epochs)
-        (params, opt, _), reported = jax.lax.scan(epoch, (params, opt, room), keys)
-        metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-1]), reported)
+        (params, opt, _), reported = jax.lax.scan(minibatch, (params, opt, room), lanes)
+        last = self.config.ppo.minibatches
+        metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-last:]), reported)
         return params, opt, metrics, norm
+
+    def _minibatches(self, key: UInt32[Array, "2"], num_envs: int) -> Int[Array, "B N"]:
+        """The environments of every minibatch, epoch by epoch."""
+        ppo = self.config.ppo
+        keys = jax.random.split(key, ppo.epochs)
+        orders = jax.vmap(lambda key: jax.random.permutation(key, num_envs))(keys)
+        return orders.reshape(ppo.epochs * ppo.minibatches, -1)
 
 
 def _standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:

@@ -6,6 +6,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.imitation import DiscriminatorState
+from dm2.agent.sequences import Lanes
 from dm2.agent.value_scale import ValueScale
 
 __all__ = [
@@ -75,31 +76,25 @@ class Trajectory(NamedTuple):
 class Lesson(NamedTuple):
     """What `Learner.prepare` works out of a rollout for the epochs of PPO."""
 
-    key: UInt32[Array, "2"]
-    """Draws the minibatches."""
     observations: Float[Array, "T N O"]
     """Normalised."""
     advantages: Float[Array, "T N"]
     """Zero mean and unit variance over the living steps."""
     targets: Float[Array, "T N"]
     """Returns in the critic's units."""
-    order: Int[Array, "T N"]
-    useful: Int[Array, " N"]
-    """The steps that are learnt from (see `line_up`)."""
+    lanes: Lanes
+    """The minibatches of all epochs."""
 
 
 class Seen(NamedTuple):
     """What a recurrent network goes through, minibatch by minibatch."""
 
-    key: UInt32[Array, "2"]
     carry: Float[Array, "N H"]
     observations: Float[Array, "T N O"]
     starts: Bool[Array, "T N"]
     alive: Bool[Array, "T N"]
-    order: Int[Array, "T N"]
-    """Steps that are learnt from, then the others (see `line_up`)."""
-    useful: Int[Array, " N"]
-    """How many are learnt from."""
+    lanes: Lanes
+    """The minibatches of all epochs."""
 
 
 class Acts(NamedTuple):
@@ -113,15 +108,7 @@ class Acts(NamedTuple):
 
 # `Any` below is an array, or its shape when programs are compiled ahead.
 def _seen(carry: Any, trajectory: Trajectory, lesson: Lesson) -> Seen:
-    return Seen(
-        lesson.key,
-        carry,
-        lesson.observations,
-        trajectory.starts,
-        trajectory.alive,
-        lesson.order,
-        lesson.useful,
-    )
+    return Seen(carry, lesson.observations, trajectory.starts, trajectory.alive, lesson.lanes)
 
 
 def actor_part(
