@@ -100,8 +100,8 @@ def _deal(
     turns = 1 + jnp.sum(jnp.any(lengths[1:] > 0, axis=(1, 2)))
     lane, offset, filled = jax.lax.fori_loop(1, turns, turn, (own, behind, lengths[0]))
     better = (jnp.max(filled, axis=1) < jnp.max(total[-1], axis=1))[:, None]
-    lane, offset = jnp.where(better, lane, own), jnp.where(better, offset, behind)
-    return lane, offset, jnp.where(better, filled, total[-1])
+    pick: Any = functools.partial(jnp.where, better)  # whose stub says tuples, too
+    return pick(lane, own), pick(offset, behind), pick(filled, total[-1])
 
 
 def _argsort(values: Int[Array, "A B"], axis: int) -> Int[Array, "A B"]:
