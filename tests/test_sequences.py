@@ -155,32 +155,50 @@ def test_blocks_are_the_network_up_to_there(count):
 # ---- an agent's update
 
 
-def plain_epochs(rules, net, loss, params, opt, seen, told):
-    """PPO's epochs over whole sequences, a minibatch after the other."""
-    for envs in seen.lanes.envs:
-        observations, starts, alive = (
-            x[:, envs] for x in (seen.observations, seen.starts, seen.alive)
-        )
-        facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
-
-        def total(params):
-            carry = seen.carry[envs]  # noqa: B023
-            outputs = net.apply(params, carry, observations, starts)[1]  # noqa: B023
-            return loss(outputs, facts, alive)  # noqa: B023
-
-        grads = jax.grad(total)(params)
-        updates, opt = rules.optimiser.update(grads, opt, params)
-        params = optax.apply_updates(params, updates)
-    return params
+# Every environment's agent lives to the end of some episodes and not of others.
+BATTLES = {
+    "alive": per_step("111011 110011 100011 111100"),
+    "next_alive": per_step("110011 100111 000111 111000"),
+    "starts": per_step("000100 100010 000010 001010"),
+    "terminated": per_step("001000 000100 000100 010100"),
+    "ended": per_step("001001 000100 000100 010100"),
+}
 
 
+def plain_epochs(rules, net, loss, params, opt, seen, told, key):
+    """PPO's epochs over whole rollouts, a minibatch after the other: the parameters, and means
+    over the last epoch of the loss and of the gradient's norm."""
+    ppo = rules.config.ppo
+    for epoch_key in jax.random.split(key, ppo.epochs):
+        reported = []
+        for envs in jax.random.permutation(epoch_key, N).reshape(ppo.minibatches, -1):
+            observations, starts, alive = (
+                x[:, envs] for x in (seen.observations, seen.starts, seen.alive)
+            )
+            facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
+
+            def total(params):
+                carry = seen.carry[envs]  # noqa: B023
+                outputs = net.apply(params, carry, observations, starts)[1]  # noqa: B023
+                return loss(outputs, facts, alive)  # noqa: B023
+
+            value, grads = jax.value_and_grad(total)(params)
+            reported.append((value, optax.tree.norm(grads)))
+            updates, opt = rules.optimiser.update(grads, opt, params)
+            params = optax.apply_updates(params, updates)
+    return params, *np.mean(reported, axis=0)
+
+
+@pytest.mark.parametrize("fates", [FATES, BATTLES])
 @pytest.mark.parametrize("rows", [4, 8, 512])  # blocks of 2, 4 (one step short) and 6 steps
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # the latter knows how many blocks there are
-def test_an_update_is_the_plain_one(monkeypatch, rows, backend):
+def test_an_update_is_the_plain_one(monkeypatch, fates, rows, backend):
     monkeypatch.setattr(sequences, "_ROWS", rows)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    rules = learner("ippo", epochs=2, minibatches=2, learning_rate=1e-2, entropy=0.1)
-    agent, path = AGENT._replace(discriminator=None), trajectory(FATES)
+    rules = learner("ippo", epochs=3, minibatches=2, learning_rate=1e-2, entropy=0.1)
+    agent, path = AGENT._replace(discriminator=None), trajectory(fates)
+    # As `prepare` splits the agent's stream of learning.
+    key = jax.random.split(jax.random.fold_in(agent.key, 0), 3)[2]
     agent, lesson, _ = rules.prepare(agent, path, None)
     ppo = rules.config.ppo
 
@@ -191,12 +209,27 @@ def test_an_update_is_the_plain_one(monkeypatch, rows, backend):
         return value_loss(outputs[..., 0], targets, alive)
 
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    for part, improve, net, loss in (
-        (actor_part, rules.improve_actor, rules.actor, of_policy),
-        (critic_part, rules.improve_critic, rules.critic, of_value),
+    for part, improve, net, loss, name in (
+        (actor_part, rules.improve_actor, rules.actor, of_policy, "policy_loss"),
+        (critic_part, rules.improve_critic, rules.critic, of_value, "value_loss"),
     ):
         args = part(agent, path, random_carry(0), lesson)
-        jax.tree.map(close, jax.jit(improve)(*args)[0], plain_epochs(rules, net, loss, *args))
+        params, value, norm = plain_epochs(rules, net, loss, *args, key)
+        after, _, metrics = jax.jit(improve)(*args)
+        jax.tree.map(close, after, params)
+        close(metrics[name], value)
+        if name == "policy_loss":
+            close(metrics["actor_grad_norm"], norm)
+
+
+def test_in_these_rollouts_episodes_change_places():
+    rules = learner("ippo", epochs=3, minibatches=2)
+    agent = AGENT._replace(discriminator=None)
+    for fates in (FATES, BATTLES):
+        lanes = rules.prepare(agent, trajectory(fates), None)[1].lanes
+        real = np.arange(T)[:, None] < np.asarray(lanes.length)[:, None]
+        moved = np.asarray(lanes.rows) % N != np.asarray(lanes.envs)[:, None]
+        assert np.any(moved & real)
 
 
 def test_nothing_is_learnt_from_a_rollout_without_life():

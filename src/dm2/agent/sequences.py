@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Float, Int
 __all__ = ["Blocked", "Blocks", "Lanes", "block_steps", "line_up"]
 
 _ROWS, _STEPS = 512, 16
-"""Of a block, at most: steps times environments, enough for fast products and few enough for the
+"""Of a block, at most: steps times sequences, enough for fast products and few enough for the
 cache; and steps, for the longer a block, the fewer are left out."""
 
 
-def block_steps(num_envs: int, steps: int) -> int:
-    """Length of a block of `num_envs` environments; at most `steps`."""
-    return min(steps, _STEPS, max(1, _ROWS // num_envs))
+def block_steps(sequences: int, steps: int) -> int:
+    """Length of a block of that many sequences; at most `steps`."""
+    return min(steps, _STEPS, max(1, _ROWS // sequences))
 
 
 class Lanes(NamedTuple):
@@ -55,7 +55,7 @@ def line_up(
     begun = jax.lax.cummax(jnp.where(opens, time, 0), axis=0)
     lengths = jnp.zeros_like(episode).at[episode, column].add(useful)
     # An environment's longest episodes first, but before them the one that goes on from before.
-    ranked = _argsort(-lengths.at[0].set(steps), axis=0)
+    ranked = jnp.argsort(-lengths.at[0].set(steps), axis=0)
     rank = jnp.zeros_like(ranked).at[ranked, column].set(time)[episode, column]
     lengths = jnp.take_along_axis(lengths, ranked, axis=0)
     lane, offset, length = _deal(lengths[:, envs])
@@ -68,6 +68,8 @@ def line_up(
 
 
 def _useful(alive: Bool[Array, "T E"], starts: Bool[Array, "T E"]) -> Bool[Array, "T E"]:
+    """Steps at or before one in the same episode at which the agent is alive."""
+
     def step(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         alive, starts = now
         useful = alive | later
@@ -89,7 +91,7 @@ def _deal(
 
     def turn(index: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         lane, offset, filled = state
-        longest, shortest = _argsort(-lengths[index], axis=1), _argsort(filled, axis=1)
+        longest, shortest = jnp.argsort(-lengths[index]), jnp.argsort(filled)
         to = jnp.zeros_like(shortest).at[minibatch, longest].set(shortest)
         lane, offset = lane.at[index].set(to), offset.at[index].set(filled[minibatch, to])
         return lane, offset, filled.at[minibatch, to].add(lengths[index])
@@ -104,15 +106,8 @@ def _deal(
     return pick(lane, own), pick(offset, behind), pick(filled, total[-1])
 
 
-def _argsort(values: Int[Array, "A B"], axis: int) -> Int[Array, "A B"]:
-    # Value and index in one number: XLA takes five times as long to sort two arrays on a CPU.
-    count = values.shape[axis]
-    index = jax.lax.broadcasted_iota(values.dtype, values.shape, axis)
-    return jnp.sort(values * count + index, axis=axis) % count
-
-
 class Blocks(NamedTuple):
-    """Steps of `N` environments in blocks of time, `B` of `S` steps."""
+    """Steps of `N` sequences in blocks of time, `B` of `S` steps."""
 
     rows: Int[Array, "B S N"]
     """Where the observation stands."""
