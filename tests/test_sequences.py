@@ -59,6 +59,9 @@ def test_episodes_are_dealt_anew_where_that_shortens_a_minibatch():
     ((first, second),) = lines(alive, starts, [1, 0])
     assert first == [(t, 1) for t in range(6)]
     assert second == [(t, 0) for t in (0, 1, 3, 4, 2, 5)]
+    # Dealt, 3 + 2 + 2 steps would follow one another, more than the rollout has: all stay.
+    alive, starts = per_step("111111 111111"), per_step("000100 001010")
+    assert lines(alive, starts, [0, 1]) == [[[(t, env) for t in range(6)] for env in (0, 1)]]
 
 
 @pytest.mark.parametrize("seed", range(5))
