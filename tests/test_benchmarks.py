@@ -1,6 +1,7 @@
 """That the benchmarks run, at a small size: what they report is not for a test to say."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,17 +56,24 @@ def test_no_timed_iteration_compiles(monkeypatch):
 
 
 def test_growth_is_measured():
-    command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "3m:8"]
-    (line,) = subprocess.run(
-        command, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    case, agent_step, *_ = line.split()
-    whole = float(line.split("agent-step")[1].split()[0])
-    alive, computed = (int(share.split()[-1]) for share in line.split("%")[:2])
-    assert case == "3m:8"
-    assert whole == pytest.approx(3 * float(agent_step), abs=0.3)
-    # Two environments a minibatch, blocks of 32 steps: at least those alive, some of them whole.
-    assert 50 < alive < computed <= 100
+    command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "3m:8", "3m:4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    number = r"\s*([\d.]+)"
+    pattern = re.compile(
+        rf"(\S+){number} µs an agent-step {number} x \[{number},{number}\]"
+        rf"{number} µs an environment step {number}% alive {number}% computed"
+    )
+    for line, name in zip(done.stdout.splitlines(), ("3m:8", "3m:4"), strict=True):
+        found = pattern.fullmatch(line)
+        assert found, line
+        case, *numbers = found.groups()
+        agent_step, ratio, low, high, whole, alive, computed = map(float, numbers)
+        assert case == name
+        assert whole == pytest.approx(3 * agent_step, abs=0.3)
+        assert low <= ratio <= high
+        assert ratio == 1 if name == "3m:8" else low < high
+        # Few environments a minibatch: at least those alive are computed, in some whole.
+        assert 50 < alive < computed <= 100
 
 
 def test_the_profile_tells_the_loop_from_the_rest():

@@ -66,6 +66,7 @@ def random_trajectory(rng: np.random.Generator) -> Trajectory:
     legal[..., 0] = True
     return Trajectory(
         observations=real(O),
+        inputs=real(O),
         legal=legal,
         alive=coin(0.8),
         starts=coin(0.3),
@@ -189,7 +190,7 @@ def parts() -> list[str]:
 
 # What a method does not use: changing it changes nothing at all.
 UNUSED = {
-    "ippo": {"agents.discriminator", "trajectory.time_left"}
+    "ippo": {"agents.discriminator", "trajectory.time_left", "trajectory.observations"}
     | {f"experts.{field}" for field in Expert._fields},
     "dm2": set(),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from dm2.agent.imitation import Expert
 from dm2.agent.learner import Learner
-from dm2.agent.networks import mask_logits
+from dm2.agent.networks import mask_logits, normalise
 from dm2.agent.state import Carry, Trajectory
 from dm2.config import PPO, Config, Imitation
 
@@ -104,6 +104,7 @@ def trajectory(fates, seed=0):
     following = jnp.concatenate([values[1:], values[-1:]])
     return Trajectory(
         observations=observations,
+        inputs=normalise(observations),
         legal=legal,
         actions=actions,
         log_probs=log_probs,
@@ -251,6 +252,7 @@ def spoil(path, where):
     noise = jnp.asarray(rng.normal(0.0, 1e3, (T, N, O)), jnp.float32)
     return path._replace(
         observations=jnp.where(where[..., None], noise, path.observations),
+        inputs=jnp.where(where[..., None], noise, path.inputs),
         legal=jnp.where(where[..., None], ~path.legal, path.legal),
         actions=jnp.where(where, (path.actions + 1) % A, path.actions),
         log_probs=jnp.where(where, -50.0, path.log_probs),
@@ -303,7 +305,8 @@ def iterate(agent, key, right, bonus, single):
     seen = (contexts(which), jnp.ones((STEPS, ENVS, A), bool), yes, yes & (single | first))
     actions, log_probs, values = play(LEARNING.act, agent, carry, *seen, act_key)
     path = Trajectory(
-        *seen,
+        normalise(seen[0]),
+        *seen[1:],
         actions=actions,
         log_probs=log_probs,
         values=values,

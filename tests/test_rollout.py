@@ -28,7 +28,8 @@ from toy_env import (
 # Agents, environments, steps of one rollout, hidden units, episodes of `play`.
 K, N, T, H, E = 3, 4, 5, 8, 8
 ENV = ToyEnv()
-LEARNER = Learner(Config("ippo", "toy", num_envs=N, ppo=PPO(hidden=H)), 4, 3)
+# An imitating one, whose trajectory keeps observations as they came, too.
+LEARNER = Learner(Config("dm2", "toy", demos="unused", num_envs=N, ppo=PPO(hidden=H)), 4, 3)
 TEAM = Team(LEARNER, K)
 AGENTS = random_agents(TEAM, 0)
 
@@ -200,6 +201,23 @@ def test_random_actions_are_legal_and_each_as_likely():
     share = legal / legal.sum(axis=1, keepdims=True)
     # within 5 standard deviations of binomial counts
     assert np.all(np.abs(counts - rows * share) <= 5 * np.sqrt(rows * share * (1 - share)))
+
+
+def test_networks_take_what_is_seen_normalised(rollouts):
+    seen = rollouts.rows.observations
+    centred = seen - seen.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(rollouts.rows.inputs, expected, atol=1e-5)
+
+
+def test_observations_as_they_came_are_kept_for_imitators_only(rollouts):
+    team = Team(Learner(Config("ippo", "toy", num_envs=N, ppo=PPO(hidden=H)), 4, 3), K)
+    play_on = quick_jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
+    agents = AGENTS._replace(discriminator=None)
+    state, rows, _ = play_on(agents, rollouts.begin, jax.random.split(jax.random.PRNGKey(6), 3)[1])
+    assert rows.observations is None
+    assert same_bits(state, rollouts.middle)
+    assert same_bits(rows.inputs, rollouts.rows.inputs[:, :T])
 
 
 def test_collected_shapes(rollouts):

@@ -175,14 +175,12 @@ def plain_epochs(rules, net, loss, params, opt, seen, told, key):
     for epoch_key in jax.random.split(key, ppo.epochs):
         reported = []
         for envs in jax.random.permutation(epoch_key, N).reshape(ppo.minibatches, -1):
-            observations, starts, alive = (
-                x[:, envs] for x in (seen.observations, seen.starts, seen.alive)
-            )
+            inputs, starts, alive = (x[:, envs] for x in (seen.inputs, seen.starts, seen.alive))
             facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
 
             def total(params):
                 carry = seen.carry[envs]  # noqa: B023
-                outputs = net.apply(params, carry, observations, starts)[1]  # noqa: B023
+                outputs = net.apply(params, carry, inputs, starts)[1]  # noqa: B023
                 return loss(outputs, facts, alive)  # noqa: B023
 
             value, grads = jax.value_and_grad(total)(params)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.networks import mask_logits
+from dm2.agent.networks import mask_logits, normalise
 from dm2.agent.state import AgentState, Carry, Trajectory
 from dm2.envs.base import Environment, Observation, Step
 from dm2.team import Team
@@ -114,15 +114,19 @@ def collect(
     of the episodes that ended.
     """
     num_agents, limit = env.spec.num_agents, env.spec.episode_limit
+    room = jnp.zeros((num_agents, steps, len(state.worlds.time), env.spec.observation_size))
+    # What is large is written to where it belongs: to move an axis afterwards is to copy it all.
+    views = {"inputs": room} | ({"observations": room} if team.learner.imitator else {})
 
     def bootstrap(carry: Carry, seen: Observation) -> Float[Array, "K N"]:
         blank = jnp.zeros_like(seen.alive)
         _, value = team.value(agents, carry.critic, seen.local, blank)
         return jnp.where(seen.alive, value, carry.value)
 
-    def step(state: RolloutState, keys):
-        env_key, agent_keys = keys
+    def step(loop, now):
+        state: RolloutState = loop[0]
         worlds, carry = state
+        time, env_key, agent_keys = now
         local, legal, alive, _ = env.observe(worlds.env)
         starts = _per_agent(worlds.starts, num_agents)
         carry, actions, log_probs = team.act(agents, agent_keys, carry, local, legal, alive, starts)
@@ -133,36 +137,42 @@ def collect(
             lambda: jnp.zeros_like(carry.value),
         )
         ended = outcome.terminated | outcome.truncated
-        row = Trajectory(
-            observations=local,
-            legal=legal,
-            alive=alive,
-            starts=starts,
-            actions=actions,
-            log_probs=log_probs,
-            values=carry.value,
-            next_values=cut,
-            next_alive=env.observe(arrived).alive,  # the rest is not computed
-            rewards=_per_agent(outcome.reward, num_agents),
-            terminated=_per_agent(outcome.terminated, num_agents),
-            ended=_per_agent(ended, num_agents),
-            time_left=_per_agent(limit - worlds.time - 1, num_agents),
-        )
+        row = {
+            "legal": legal,
+            "alive": alive,
+            "starts": starts,
+            "actions": actions,
+            "log_probs": log_probs,
+            "values": carry.value,
+            "next_values": cut,
+            "next_alive": env.observe(arrived).alive,  # the rest is not computed
+            "rewards": _per_agent(outcome.reward, num_agents),
+            "terminated": _per_agent(outcome.terminated, num_agents),
+            "ended": _per_agent(ended, num_agents),
+            "time_left": _per_agent(limit - worlds.time - 1, num_agents),
+        }
         episodes = Episodes(
             jnp.sum(ended),
             jnp.sum(outcome.won & ended),
             jnp.sum(jnp.where(ended, worlds.returns + outcome.reward, 0.0)),
             jnp.sum(jnp.where(ended, worlds.time + 1, 0)),
         )
-        return RolloutState(following, carry), (row, episodes)
+        local = local.astype(jnp.float32)
+        new = {"inputs": normalise(local), "observations": local}
+        views = {
+            name: jax.lax.dynamic_update_index_in_dim(rows, new[name], time, axis=1)
+            for name, rows in loop[1].items()
+        }
+        return (RolloutState(following, carry), views), (row, episodes)
 
     env_keys = jax.random.split(key, steps)
     agent_keys = jnp.moveaxis(team.action_keys(agents, steps), 1, 0)
-    state, (rows, episodes) = jax.lax.scan(step, state, (env_keys, agent_keys))
+    turns = (jnp.arange(steps), env_keys, agent_keys)
+    (state, views), (rows, episodes) = jax.lax.scan(step, (state, views), turns)
     last = bootstrap(state.carry, env.observe(state.worlds.env))
-    following = jnp.concatenate([rows.values[1:], last[None]])
-    rows = rows._replace(next_values=jnp.where(rows.ended, rows.next_values, following))
-    trajectory = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), rows)
+    following = jnp.concatenate([rows["values"][1:], last[None]])
+    rows["next_values"] = jnp.where(rows["ended"], rows["next_values"], following)
+    trajectory = Trajectory(**{name: jnp.moveaxis(x, 1, 0) for name, x in rows.items()}, **views)
     return state, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), episodes)
 
 

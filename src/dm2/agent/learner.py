@@ -1,6 +1,6 @@
 """One agent: initialise, act, update. The team is this, mapped over agents (`dm2.team`)."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -167,10 +167,9 @@ class Learner:
         )
         targets = scale.normalise(returns)
         advantages = _standardise(advantages, trajectory.alive)
-        seen = normalise(trajectory.observations)
         envs = self._minibatches(ppo_key, trajectory.alive.shape[1])
         lanes = line_up(trajectory.alive, trajectory.starts, envs)
-        lesson = Lesson(seen, advantages, targets, lanes)
+        lesson = Lesson(advantages, targets, lanes)
         return state, lesson, metrics
 
     def improve_actor(
@@ -210,7 +209,7 @@ class Learner:
         settings = self.config.imitation
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
-        seen = (trajectory.observations, trajectory.alive, idle)
+        seen = (cast(Array, trajectory.observations), trajectory.alive, idle)
         discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *seen)
         imitation = self.imitator.rewards(discriminator, *seen)
         rewards = settings.task_weight * trajectory.rewards + settings.coefficient * imitation
@@ -226,11 +225,9 @@ class Learner:
         """
         lanes = seen.lanes
         length = block_steps(lanes.envs.shape[1], len(seen.alive))
-        of_steps = (seen.observations, seen.starts, seen.alive, told)
-        observations, starts, alive, facts = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:]), of_steps
-        )
-        blocked = Blocked(net.apply, observations)
+        of_steps = (seen.inputs, seen.starts, seen.alive, told)
+        inputs, starts, alive, facts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_steps)
+        blocked = Blocked(net.apply, inputs)
 
         def cut(lanes):
             rows = jnp.pad(lanes.rows, ((0, -len(lanes.rows) % length), (0, 0)))

