@@ -8,7 +8,8 @@ __all__ = ["memory_mib", "update_flops"]
 _BASE_MIB = 900
 """Python, JAX, and the compiler at work on several programs."""
 _COPIES = 3.5
-"""Of a rollout: as played, agent by agent, normalised, on the second device; not all at once."""
+"""Of a rollout: as played, for the discriminators, agent by agent, on the second device; not all at
+once."""
 _ACTIVATIONS = 20
 """Numbers per unit that a network's forward and backward pass keep for a step of a minibatch."""
 
