@@ -158,6 +158,7 @@ def collect(
             jnp.sum(jnp.where(ended, worlds.time + 1, 0)),
         )
         local = local.astype(jnp.float32)
+        # `act` normalises them, too; XLA does it once.
         new = {"inputs": normalise(local), "observations": local}
         views = {
             name: jax.lax.dynamic_update_index_in_dim(rows, new[name], time, axis=1)
