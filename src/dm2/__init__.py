@@ -2,32 +2,33 @@
 
 Each agent of a team learns alone; the team coordinates because each agent matches its own part of
 a target that a joint expert produced (Wang et al., AAAI 2023, arXiv 2206.00233).
+
+Importing this package changes nothing in your process. For fast training on a CPU call
+`dm2.set_up_process()` before anything imports JAX.
 """
 
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from dm2.version import __version__
 
 if TYPE_CHECKING:
-    from dm2.config import PPO, Config, Imitation
+    from dm2.agent.settings import PPO, Imitation
+    from dm2.config import Config
     from dm2.demos import Demonstrations
     from dm2.envs import Environment, make
     from dm2.errors import InputError
-    from dm2.evaluation import evaluate, record, watch
-    from dm2.runs import RunDirectory, load
-    from dm2.seeds import train_seeds
+    from dm2.methods import DM2, IPPO
+    from dm2.run.directory import RunDirectory, load
+    from dm2.run.evaluate import evaluate, record, watch
+    from dm2.run.loop import resume, train
+    from dm2.run.process import set_up_process
+    from dm2.run.sweep import train_seeds
     from dm2.studies.compare import compare
-    from dm2.training import resume, train
-
-# XLA takes two of its own settings for features that the processor lacks, and shouts so for every
-# program that it loads from disk (`dm2.runtime`). What goes wrong raises, whatever is logged.
-JAX_CAME_FIRST = "jax" in sys.modules
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __all__ = [
+    "DM2",
+    "IPPO",
     "PPO",
     "Config",
     "Demonstrations",
@@ -42,36 +43,40 @@ __all__ = [
     "make",
     "record",
     "resume",
+    "set_up_process",
     "train",
     "train_seeds",
     "watch",
 ]
 
-# Where each public name lives. Importing it only when asked for keeps `import dm2` instant.
-_HOMES = {
-    "PPO": "config",
+# Where each public name is defined. Importing it only when asked for keeps `import dm2` instant.
+_MODULES = {
+    "DM2": "methods",
+    "IPPO": "methods",
+    "PPO": "agent.settings",
     "Config": "config",
     "Demonstrations": "demos",
     "Environment": "envs",
-    "Imitation": "config",
+    "Imitation": "agent.settings",
     "InputError": "errors",
-    "RunDirectory": "runs",
+    "RunDirectory": "run.directory",
     "compare": "studies.compare",
-    "evaluate": "evaluation",
-    "load": "runs",
+    "evaluate": "run.evaluate",
+    "load": "run.directory",
     "make": "envs",
-    "record": "evaluation",
-    "resume": "training",
-    "train": "training",
-    "train_seeds": "seeds",
-    "watch": "evaluation",
+    "record": "run.evaluate",
+    "resume": "run.loop",
+    "set_up_process": "run.process",
+    "train": "run.loop",
+    "train_seeds": "run.sweep",
+    "watch": "run.evaluate",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dm2' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"dm2.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"dm2.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dm2.agent.imitation import Expert
-from dm2.config import Config
-from dm2.costs import update_flops
+from dm2.agent.demonstrations import Expert
+from dm2.compilation import nothing_kept
+from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
 from dm2.envs.battle.smac import Smac
 from dm2.envs.battle.smax import Smax
 from dm2.errors import InputError
-from dm2.rollout import collect, random_legal, random_steps
-from dm2.runtime import nothing_kept
-from dm2.trainer import Trainer
+from dm2.methods import DM2, IPPO
+from dm2.rollout import collect
+from dm2.rollout.stepping import random_legal, random_steps
+from dm2.run.programs import Programs
 
 __all__ = ["made_up_experts", "matmul_gflops", "measure", "race"]
 
@@ -140,19 +141,20 @@ def _above_zero(**counts: int) -> None:
             raise InputError(f"{name} = {value}: must be a whole number above 0")
 
 
-def _training(trainer: Trainer, repeats: int) -> float:
+def _training(programs: Programs, repeats: int) -> float:
     """Environment steps a second of whole iterations."""
-    experts = made_up_experts(trainer.env) if trainer.config.imitates else None
+    imitates = programs.settings.method.imitates
+    experts = made_up_experts(programs.env) if imitates else None
     seed = jnp.uint32(0)
-    state = trainer.init(seed)
+    state = programs.init(seed)
 
     def iterate():
         nonlocal state
-        state, metrics = trainer.iterate(state, seed, experts)
+        state, metrics = programs.iterate(state, seed, experts)
         return metrics
 
     jax.block_until_ready(iterate())
-    return trainer.config.iteration_steps / _best_seconds(iterate, repeats)
+    return programs.settings.iteration_steps / _best_seconds(iterate, repeats)
 
 
 def made_up_experts(env: Environment) -> Expert:
@@ -170,30 +172,31 @@ def measure(
     """All figures in one process, each the best of `iterations` after one warm-up.
 
     `first_update_s` counts from the import of this module to the end of the first IPPO
-    iteration, with compilation unless the programs are on disk already (`dm2.runtime`);
+    iteration, with compilation unless the programs are on disk already;
     `peak_rss_mib` is the most memory that the process held while it trained, IPPO first, then DM².
     Raises InputError for counts that are not above 0 and for an unknown environment.
     """
-    _above_zero(iterations=iterations)
+    _above_zero(iterations=iterations, num_envs=num_envs, rollout_steps=rollout_steps)
     env = make(env_name)
-    settings = Config("ippo", env_name, num_envs=num_envs, rollout_steps=rollout_steps)
-    ippo = Trainer(settings, env)
+    settings = ProgramSettings(IPPO(), env_name, num_envs, rollout_steps)
+    settings.method.check(num_envs)
+    ippo = Programs(settings, env)
     ippo.compile(None)
     state = ippo.init(jnp.uint32(0))
     jax.block_until_ready(ippo.iterate(state, jnp.uint32(0), None))
     first = time.monotonic() - _BEGUN
     ippo_rate = _training(ippo, iterations)
-    imitating = dataclasses.replace(settings, method="dm2", demos="made up")
-    dm2_rate = _training(Trainer(imitating, env), iterations)
+    dm2_rate = _training(Programs(dataclasses.replace(settings, method=DM2()), env), iterations)
     peak = _peak_rss_mib()
     update = _update_seconds(ippo, iterations)
+    flops = settings.method.update_flops(env.spec, settings.iteration_steps)
     return {
         "environment": env.spec.name,
         "simulator_steps_per_s": _simulator(env, iterations),
         "ippo_steps_per_s": ippo_rate,
         "dm2_steps_per_s": dm2_rate,
         "first_update_s": first,
-        "update_gflops": update_flops(ippo.config, env.spec) / update / 1e9,
+        "update_gflops": flops / update / 1e9,
         "matmul_peak_gflops": matmul_gflops(iterations),
         "peak_rss_mib": peak,
     }
@@ -209,17 +212,15 @@ def _peak_rss_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _update_seconds(trainer: Trainer, repeats: int) -> float:
+def _update_seconds(programs: Programs, repeats: int) -> float:
     """Time of the learning half of an iteration in which nobody dies: steps of the dead are left
     out, so any other would be shorter."""
-    state = trainer.init(jnp.uint32(0))
-    steps, key = trainer.config.rollout_steps, jax.random.PRNGKey(0)
-    play = jax.jit(functools.partial(collect, trainer.env, trainer.team, steps=steps))
+    state, method = programs.init(jnp.uint32(0)), programs.method
+    steps, key = programs.settings.rollout_steps, jax.random.PRNGKey(0)
+    play = jax.jit(functools.partial(collect, programs.env, method, steps=steps))
     _, trajectory, _ = play(state.agents, state.rollout, key)
-    lives = jnp.ones_like(trajectory.alive)
-    trajectory = trajectory._replace(alive=lives, next_alive=lives)
-    update = functools.partial(
-        trainer.team.update, state.agents, trajectory, state.rollout.carry, None
-    )
+    everybody = jnp.ones_like(trajectory.alive)
+    trajectory = trajectory._replace(alive=everybody, next_alive=everybody)
+    update = functools.partial(method.learn, state.agents, trajectory, None)
     jax.block_until_ready(update())
     return _best_seconds(update, repeats)

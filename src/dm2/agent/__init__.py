@@ -1,1 +1,2 @@
-"""One agent: networks, returns, policy update, imitation. Knows no environment and no team."""
+"""One agent: its networks, returns, policy update and imitation. Nothing here knows a team, an
+environment or a file."""

@@ -1,41 +1,116 @@
-"""One agent: initialise, act, update. The team is this, mapped over agents (`dm2.team`)."""
+"""One agent that acts and learns by PPO, from the task's reward or from a mixed one.
 
-from typing import Any, cast
+A team is this code mapped over agents (`dm2.methods.independent`). Inside the map no teammate can
+be reached, so decentralisation is a property of the program.
+"""
+
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.imitation import Expert, Imitator
+from dm2.agent.demonstrations import Expert
+from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.networks import RecurrentNet, mask_logits, normalise
+from dm2.agent.packing import Packing, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
-from dm2.agent.sequences import Blocked, Blocks, block_steps, line_up
-from dm2.agent.state import (
-    Acts,
-    AgentState,
-    Carry,
-    Lesson,
-    Params,
-    Seen,
-    Trajectory,
-    actor_part,
-    critic_part,
-    improved,
-)
+from dm2.agent.settings import PPO, Imitation
+from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
-from dm2.config import Config
 
-__all__ = ["Learner"]
+__all__ = ["AgentState", "Extras", "Learner", "Memory", "PolicyTargets", "Prepared"]
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class AgentState(NamedTuple):
+    """Everything that one agent owns and that outlives an episode."""
+
+    key: UInt32[Array, "2"]
+    """The agent's own random stream."""
+    actor: Params
+    critic: Params
+    actor_opt: optax.OptState
+    critic_opt: optax.OptState
+    scale: ValueScale
+    discriminator: DiscriminatorState | None
+    """None for an agent that does not imitate."""
+
+
+class Memory(NamedTuple):
+    """What one agent remembers from step to step, per environment."""
+
+    actor: Float[Array, "N H"]
+    """The actor's recurrent state."""
+    critic: Float[Array, "N H"]
+    """The critic's recurrent state."""
+    value: Float[Array, " N"]
+    """The agent's latest value estimate while alive; held after death (see `masked_gae`)."""
+
+
+class Extras(NamedTuple):
+    """What learning needs of an action later; of a rollout, `[T, N, ...]`."""
+
+    log_probs: Float[Array, "*T N"]
+    """Log-probability of the action under the policy that chose it."""
+    values: Float[Array, "*T N"]
+    """The critic's value of the observation; the last one while alive after death."""
+    normalised: Float[Array, "*T N O"]
+    """The normalised observations, which the networks take."""
+    observations: Float[Array, "*T N O"] | None
+    """The observations as they came, for the discriminator; None where there is none."""
+
+
+class Prepared(NamedTuple):
+    """What `Learner.prepare` works out of a rollout for the epochs of PPO."""
+
+    advantages: Float[Array, "T N"]
+    """Advantages of zero mean and unit variance over the steps at which the agent is alive."""
+    value_targets: Float[Array, "T N"]
+    """Returns in the critic's units."""
+    packing: Packing
+    """The minibatches of all epochs."""
+
+
+class PolicyTargets(NamedTuple):
+    """What the policy's loss needs to know of every step."""
+
+    legal: Bool[Array, "T N A"]
+    actions: Int[Array, "T N"]
+    log_probs: Float[Array, "T N"]
+    advantages: Float[Array, "T N"]
 
 
 class Learner:
-    """The learning rules of one agent. Holds settings only; all state is in `AgentState`."""
+    """The rules by which one agent acts and learns. It holds settings only; all that changes is in
+    `AgentState` and `Memory`, which every function takes and returns.
 
-    def __init__(self, config: Config, observation_size: int, num_actions: int) -> None:
-        ppo = config.ppo
-        self.config = config
+    Example: one agent's step in four environments, and what it remembers.
+
+        learner = Learner(PPO(), None, observation_size=5, num_actions=3)
+        state = learner.init(jax.random.PRNGKey(0))
+        view = View(jnp.zeros((4, 5)), jnp.ones((4, 3), bool), jnp.ones(4, bool), jnp.ones(4, bool))
+        memory, actions, extras = learner.act(
+            state, learner.memory(4), jax.random.PRNGKey(1), view, greedy=False
+        )
+    """
+
+    def __init__(
+        self, ppo: PPO, imitation: Imitation | None, observation_size: int, num_actions: int
+    ) -> None:
+        """Makes the rules.
+
+        Args:
+            ppo: settings of the policy's and the value function's learning.
+            imitation: settings of distribution matching; None for an agent that does not imitate.
+            observation_size: features of the agent's observation.
+            num_actions: how many actions the agent chooses from.
+        """
+        self.ppo = ppo
+        self.imitation = imitation
         self.observation_size = observation_size
         self.num_actions = num_actions
         # Typed Any because flax's `apply` is untyped.
@@ -45,15 +120,15 @@ class Learner:
             optax.clip_by_global_norm(ppo.max_grad_norm),
             optax.adam(ppo.learning_rate, eps=1e-5),
         )
-        self.imitator = (
-            Imitator(config.imitation, observation_size, ppo.discount) if config.imitates else None
-        )
+        self.imitator = Imitator(imitation, observation_size, ppo.discount) if imitation else None
+
+    # ---- beginning
 
     def init(self, key: UInt32[Array, "2"]) -> AgentState:
-        """A fresh agent from its own key."""
+        """A fresh agent, made from its own key."""
         key, actor_key, critic_key, discriminator_key = jax.random.split(key, 4)
         inputs = (
-            self.actor.initial_carry(1),
+            self.actor.initial_memory(1),
             jnp.zeros((1, 1, self.observation_size)),
             jnp.zeros((1, 1), bool),
         )
@@ -69,132 +144,158 @@ class Learner:
             discriminator=self.imitator.init(discriminator_key) if self.imitator else None,
         )
 
-    def initial_carry(self, num_envs: int) -> Carry:
-        """The memory of an agent that has seen nothing yet."""
-        hidden = self.actor.initial_carry(num_envs)
-        return Carry(hidden, hidden, jnp.zeros(num_envs))
+    def memory(self, num_envs: int) -> Memory:
+        """The memory of an agent that has perceived nothing yet."""
+        hidden = self.actor.initial_memory(num_envs)
+        return Memory(hidden, hidden, jnp.zeros(num_envs))
+
+    # ---- acting
 
     def action_keys(self, state: AgentState, steps: int) -> UInt32[Array, "T 2"]:
         """The agent's own keys for sampling its actions in the coming rollout."""
+        # Stream 0 of the agent's key is learning (see `prepare`), stream 1 acting.
         return jax.random.split(jax.random.fold_in(state.key, 1), steps)
 
+    def act(
+        self, state: AgentState, memory: Memory, key: UInt32[Array, "2"], view: View, greedy: bool
+    ) -> tuple[Memory, Int[Array, " N"], Extras]:
+        """Chooses an action in each of `N` environments. Training, evaluation, recording and
+        filming all act by this function.
+
+        Args:
+            state: the agent.
+            memory: what it remembers.
+            key: its own key for this step; not used where `greedy`.
+            view: what it perceives.
+            greedy: whether to take the most likely actions; otherwise they are sampled.
+
+        Returns:
+            The next memory, the actions, and what learning needs of them later.
+        """
+        actor_memory, logits = self.policy(state, memory.actor, view)
+        critic_memory, value = self.value(state, memory.critic, view)
+        value = jnp.where(view.alive, value, memory.value)
+        masked = mask_logits(logits, view.legal)
+        actions = jnp.argmax(masked, axis=-1) if greedy else jax.random.categorical(key, masked)
+        observations = view.observations.astype(jnp.float32)
+        extras = Extras(
+            log_probs=log_prob_of(logits, view.legal, actions),
+            values=value,
+            normalised=normalise(observations),  # the networks do it, too; XLA does it once
+            observations=observations if self.imitator else None,
+        )
+        return Memory(actor_memory, critic_memory, value), actions, extras
+
+    def bootstrap(self, state: AgentState, memory: Memory, view: View) -> Float[Array, " N"]:
+        """The value of observations on which nobody acts, because a time limit or the rollout's
+        end cuts there; for a dead agent its last value while alive."""
+        _, value = self.value(state, memory.critic, view)
+        return jnp.where(view.alive, value, memory.value)
+
     def policy(
-        self,
-        state: AgentState,
-        carry: Float[Array, "N H"],
-        observations: Float[Array, "N O"],
-        starts: Bool[Array, " N"],
+        self, state: AgentState, memory: Float[Array, "N H"], view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, "N A"]]:
-        """The actor's logits (illegal actions not yet masked) and its next hidden state."""
-        inputs = normalise(observations)[None]
-        carry, logits = self.actor.apply(state.actor, carry, inputs, starts[None])
-        return carry, logits[0]
+        """The actor's next recurrent state and its logits; illegal actions are not yet masked."""
+        inputs = normalise(view.observations)[None]
+        memory, logits = self.actor.apply(state.actor, memory, inputs, view.starts[None])
+        return memory, logits[0]
 
     def value(
-        self,
-        state: AgentState,
-        carry: Float[Array, "N H"],
-        observations: Float[Array, "N O"],
-        starts: Bool[Array, " N"],
+        self, state: AgentState, memory: Float[Array, "N H"], view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, " N"]]:
-        """The critic's estimate in reward units, and its next hidden state."""
-        inputs = normalise(observations)[None]
-        carry, outputs = self.critic.apply(state.critic, carry, inputs, starts[None])
-        return carry, state.scale.restore(outputs[0, :, 0])
+        """The critic's next recurrent state and its estimate in units of the reward."""
+        inputs = normalise(view.observations)[None]
+        memory, outputs = self.critic.apply(state.critic, memory, inputs, view.starts[None])
+        return memory, state.scale.restore(outputs[0, :, 0])
 
-    def act(
-        self,
-        state: AgentState,
-        key: UInt32[Array, "2"],
-        carry: Carry,
-        observations: Float[Array, "N O"],
-        legal: Bool[Array, "N A"],
-        alive: Bool[Array, " N"],
-        starts: Bool[Array, " N"],
-    ) -> tuple[Carry, Int[Array, " N"], Float[Array, " N"]]:
-        """Sample actions; returns the next memory, the actions and their log-probabilities."""
-        actor_carry, logits = self.policy(state, carry.actor, observations, starts)
-        critic_carry, value = self.value(state, carry.critic, observations, starts)
-        value = jnp.where(alive, value, carry.value)
-        actions = jax.random.categorical(key, mask_logits(logits, legal))
-        carry = Carry(actor_carry, critic_carry, value)
-        return carry, actions, log_prob_of(logits, legal, actions)
+    # ---- learning
 
-    def update(
-        self,
-        state: AgentState,
-        trajectory: Trajectory,
-        carry: Carry,
-        expert: Expert | None,
-    ) -> tuple[AgentState, dict[str, Float[Array, ""]]]:
-        """Learn from one rollout (Algorithm 1): `prepare`, then `improve_actor` and
+    def learn(
+        self, state: AgentState, trajectory: Trajectory, expert: Expert | None
+    ) -> tuple[AgentState, Metrics]:
+        """Learns from one rollout (Algorithm 1): `prepare`, then `improve_actor` and
         `improve_critic`, which do not need each other.
 
-        `carry` is the memory with which the rollout began. `expert` is this agent's own part of
-        the demonstrations, None for an agent that does not imitate.
+        Args:
+            state: the agent.
+            trajectory: its own part of the rollout.
+            expert: its own part of the demonstrations; None for an agent that does not imitate.
+
+        Returns:
+            The agent after the update, and what to report of it.
         """
-        state, lesson, metrics = self.prepare(state, trajectory, expert)
-        actor = self.improve_actor(*actor_part(state, trajectory, carry, lesson))
-        critic = self.improve_critic(*critic_part(state, trajectory, carry, lesson))
+        state, prepared, metrics = self.prepare(state, trajectory, expert)
+        actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
+        critic = self.improve_critic(*critic_arguments(state, trajectory, prepared))
         return improved(state, metrics, actor, critic)
 
     def prepare(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None
-    ) -> tuple[AgentState, Lesson, dict[str, Float[Array, ""]]]:
+    ) -> tuple[AgentState, Prepared, Metrics]:
         """All of an update up to PPO: discriminator, mixed reward, advantages, value targets."""
-        # Stream 0 of the agent's key is learning, stream 1 acting (see `action_keys`).
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
         state = state._replace(key=key)
         rewards, state, metrics = self._mixed_reward(state, discriminator_key, trajectory, expert)
-        ppo = self.config.ppo
-        advantages = masked_gae(
-            rewards,
-            trajectory.values,
-            trajectory.next_values,
-            trajectory.alive,
-            trajectory.next_alive,
-            trajectory.terminated,
-            trajectory.ended,
-            ppo.discount,
-            ppo.gae_lambda,
+        values, alive = trajectory.extras.values, trajectory.alive
+        advantages = self._advantages(rewards, trajectory)
+        returns = advantages + values
+        scale = update_scale(state.scale, returns, alive)
+        critic = rescale_head(state.critic, state.scale, scale)
+        state = state._replace(scale=scale, critic=critic)
+        environments = self._minibatches(ppo_key, alive.shape[1])
+        return (
+            state,
+            Prepared(
+                advantages=standardise(advantages, alive),
+                value_targets=scale.normalise(returns),
+                packing=pack(alive, trajectory.starts, environments),
+            ),
+            metrics,
         )
-        returns = advantages + trajectory.values
-        scale = update_scale(state.scale, returns, trajectory.alive)
-        state = state._replace(
-            scale=scale,
-            critic=rescale_head(state.critic, state.scale, scale),
-        )
-        targets = scale.normalise(returns)
-        advantages = _standardise(advantages, trajectory.alive)
-        envs = self._minibatches(ppo_key, trajectory.alive.shape[1])
-        lanes = line_up(trajectory.alive, trajectory.starts, envs)
-        lesson = Lesson(advantages, targets, lanes)
-        return state, lesson, metrics
 
     def improve_actor(
-        self, actor: Params, opt: optax.OptState, seen: Seen, acts: Acts
-    ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
+        self,
+        actor: Params,
+        opt_state: optax.OptState,
+        sequences: Sequences,
+        targets: PolicyTargets,
+        packing: Packing,
+    ) -> tuple[Params, optax.OptState, Metrics]:
         """PPO's epochs for the policy."""
-        ppo = self.config.ppo
+        ppo = self.ppo
 
-        def loss(logits: Array, acts: Acts, alive: Array) -> tuple[Array, dict[str, Array]]:
-            loss, diagnostics = policy_loss(logits, *acts, alive, ppo.clip, ppo.entropy)
+        def loss(
+            logits: Array, targets: PolicyTargets, alive: Array
+        ) -> tuple[Array, dict[str, Array]]:
+            loss, diagnostics = policy_loss(logits, *targets, alive, ppo.clip, ppo.entropy)
             return loss, {"policy_loss": loss, **diagnostics._asdict()}
 
-        actor, opt, metrics, norm = self._epochs(self.actor, loss, actor, opt, seen, acts)
-        return actor, opt, metrics | {"actor_grad_norm": norm}
+        actor, opt_state, metrics = packed_fit(
+            self.actor.apply, loss, self.optimiser, actor, opt_state, sequences, targets, packing
+        )
+        metrics = self._last_epoch(metrics)
+        norm = metrics.pop("gradient_norm")
+        return actor, opt_state, metrics | {"actor_grad_norm": norm}
 
     def improve_critic(
-        self, critic: Params, opt: optax.OptState, seen: Seen, targets: Float[Array, "T N"]
-    ) -> tuple[Params, optax.OptState, dict[str, Float[Array, ""]]]:
+        self,
+        critic: Params,
+        opt_state: optax.OptState,
+        sequences: Sequences,
+        targets: Float[Array, "T N"],
+        packing: Packing,
+    ) -> tuple[Params, optax.OptState, Metrics]:
         """PPO's epochs for the value function, on the same minibatches as the policy's."""
 
         def loss(outputs: Array, targets: Array, alive: Array) -> tuple[Array, dict[str, Array]]:
             error = value_loss(outputs[..., 0], targets, alive)
             return error, {"value_loss": error}
 
-        return self._epochs(self.critic, loss, critic, opt, seen, targets)[:3]
+        critic, opt_state, metrics = packed_fit(
+            self.critic.apply, loss, self.optimiser, critic, opt_state, sequences, targets, packing
+        )
+        return critic, opt_state, {"value_loss": self._last_epoch(metrics)["value_loss"]}
 
     def _mixed_reward(
         self,
@@ -202,73 +303,88 @@ class Learner:
         key: Array,
         trajectory: Trajectory,
         expert: Expert | None,
-    ) -> tuple[Array, AgentState, dict[str, Array]]:
+    ) -> tuple[Array, AgentState, Metrics]:
         """`r = w r_env + c r_imitation` after the discriminator's own update."""
-        if self.imitator is None or state.discriminator is None or expert is None:
+        settings, imitator = self.imitation, self.imitator
+        if settings is None or imitator is None or state.discriminator is None or expert is None:
             return trajectory.rewards, state, {}
-        settings = self.config.imitation
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
-        seen = (cast(Array, trajectory.observations), trajectory.alive, idle)
-        discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *seen)
-        imitation = self.imitator.rewards(discriminator, *seen)
+        of_steps = (cast(Array, trajectory.extras.observations), trajectory.alive, idle)
+        discriminator, metrics = imitator.update(state.discriminator, key, expert, *of_steps)
+        imitation = imitator.rewards(discriminator, *of_steps)
         rewards = settings.task_weight * trajectory.rewards + settings.coefficient * imitation
         metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
         return rewards, state._replace(discriminator=discriminator), metrics
 
-    def _epochs(self, net, loss, params: Params, opt: optax.OptState, seen: Seen, told):
-        """`epochs` passes over the rollout in `minibatches` parts, split over environments.
+    def _advantages(
+        self, rewards: Float[Array, "T N"], trajectory: Trajectory
+    ) -> Float[Array, "T N"]:
+        """Advantages of every step of every environment; see `masked_gae`."""
+        values, bootstrap = trajectory.extras.values, trajectory.bootstrap
+        following = jnp.concatenate([values[1:], bootstrap[-1:]])
 
-        `told` is what the loss needs to know of every step, `[T, N, ...]`. Returns the parameters,
-        the optimiser's state, and the means over the last epoch of what `loss` reports and of the
-        gradient's norm before it is clipped.
-        """
-        lanes = seen.lanes
-        length = block_steps(lanes.envs.shape[1], len(seen.alive))
-        of_steps = (seen.inputs, seen.starts, seen.alive, told)
-        inputs, starts, alive, facts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), of_steps)
-        blocked = Blocked(net.apply, inputs)
+        def of_one_environment(columns: dict[str, Array]) -> Array:
+            ppo = self.ppo
+            return masked_gae(**columns, discount=ppo.discount, gae_lambda=ppo.gae_lambda)
 
-        def cut(lanes):
-            rows = jnp.pad(lanes.rows, ((0, -len(lanes.rows) % length), (0, 0)))
-            real = jnp.arange(len(rows))[:, None] < lanes.length
-            rows, real = (x.reshape(-1, length, x.shape[1]) for x in (rows, real))
-            return seen.carry[lanes.envs], Blocks(rows, starts[rows]), real
-
-        def minibatch(state, lanes):
-            params, opt, room = state
-            carry, blocks, real = cut(lanes)
-            rows = blocks.rows
-            batch = jax.tree.map(lambda x: x[rows], facts)
-            # Vmapped, a loop of unknown length would copy all that it keeps at every turn.
-            known = jax.default_backend() != "cpu"
-            count = len(rows) if known else -(-jnp.max(lanes.length) // length)
-            room = blocked.forth(params, carry, blocks, count, room)
-            outputs, remembered = room
-            lives = alive[rows] & real
-            d_outputs, metrics = jax.grad(loss, has_aux=True)(outputs, batch, lives)
-            grads = blocked.back(params, carry, remembered, d_outputs, count)
-            updates, opt = self.optimiser.update(grads, opt, params)
-            state = optax.apply_updates(params, updates), opt, room
-            return state, (metrics, optax.tree.norm(grads))
-
-        carry, blocks, _ = cut(jax.tree.map(lambda x: x[0], lanes))
-        room = blocked.room(params, carry, blocks)
-        (params, opt, _), reported = jax.lax.scan(minibatch, (params, opt, room), lanes)
-        last = self.config.ppo.minibatches
-        metrics, norm = jax.tree.map(lambda x: jnp.mean(x[-last:]), reported)
-        return params, opt, metrics, norm
+        columns = {
+            "rewards": rewards,
+            "values": values,
+            "next_values": jnp.where(trajectory.ended, bootstrap, following),
+            "alive": trajectory.alive,
+            "next_alive": trajectory.next_alive,
+            "terminated": trajectory.terminated,
+            "ended": trajectory.ended,
+        }
+        return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
 
     def _minibatches(self, key: UInt32[Array, "2"], num_envs: int) -> Int[Array, "B N"]:
         """The environments of every minibatch, epoch by epoch."""
-        ppo = self.config.ppo
-        keys = jax.random.split(key, ppo.epochs)
+        keys = jax.random.split(key, self.ppo.epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, num_envs))(keys)
-        return orders.reshape(ppo.epochs * ppo.minibatches, -1)
+        return orders.reshape(self.ppo.epochs * self.ppo.minibatches, -1)
+
+    def _last_epoch(self, metrics: dict[str, Float[Array, " B"]]) -> Metrics:
+        """Means over the minibatches of the last epoch."""
+        return jax.tree.map(lambda x: jnp.mean(x[-self.ppo.minibatches :]), metrics)
 
 
-def _standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:
-    """Zero mean and unit variance over the agent's living steps."""
+# These only regroup arrays, so they serve one agent and a team alike. `Any` stands for an array, or
+# for its shape when programs are compiled ahead.
+
+
+def actor_arguments(state: AgentState, trajectory: Trajectory, prepared: Any) -> tuple:
+    """The arguments of `Learner.improve_actor`."""
+    extras = trajectory.extras
+    targets = PolicyTargets(
+        trajectory.legal, trajectory.actions, extras.log_probs, prepared.advantages
+    )
+    sequences = _sequences(trajectory.memory.actor, trajectory)
+    return state.actor, state.actor_opt, sequences, targets, prepared.packing
+
+
+def critic_arguments(state: AgentState, trajectory: Trajectory, prepared: Any) -> tuple:
+    """The arguments of `Learner.improve_critic`."""
+    sequences = _sequences(trajectory.memory.critic, trajectory)
+    targets = prepared.value_targets
+    return state.critic, state.critic_opt, sequences, targets, prepared.packing
+
+
+def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> tuple:
+    """The state and the metrics with what the policy and the value function learnt."""
+    (actor, actor_opt, of_actor), (critic, critic_opt, of_critic) = actor, critic
+    state = state._replace(actor=actor, critic=critic, actor_opt=actor_opt, critic_opt=critic_opt)
+    return state, metrics | of_actor | of_critic
+
+
+def _sequences(memory: Any, trajectory: Trajectory) -> Sequences:
+    normalised = trajectory.extras.normalised
+    return Sequences(memory, normalised, trajectory.starts, trajectory.alive)
+
+
+def standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:
+    """Advantages of zero mean and unit variance over the steps at which the agent is alive."""
     mean = masked_mean(advantages, alive)
     centred = jnp.where(alive, advantages - mean, 0.0)
     variance = masked_mean(jnp.square(centred), alive)

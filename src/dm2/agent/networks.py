@@ -54,7 +54,7 @@ class RecurrentNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: Float[Array, "N H"],
+        memory: Float[Array, "N H"],
         observations: Float[Array, "T N O"],
         starts: Bool[Array, "T N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, "T N D"]]:
@@ -74,12 +74,12 @@ class RecurrentNet(nn.Module):
         x = nn.Dense(3 * self.hidden, kernel_init=gate_init, name="gru_input")(x)
         weight = self.param("gru_weight", gate_init, (self.hidden, 3 * self.hidden))
         bias = self.param("gru_bias", nn.initializers.zeros_init(), (self.hidden,))
-        carry, x = gru(weight, bias, x.reshape(time, envs, -1), carry, starts)
+        memory, x = gru(weight, bias, x.reshape(time, envs, -1), memory, starts)
         head_init = nn.initializers.orthogonal(self.head_gain)
         head = nn.Dense(self.outputs, kernel_init=head_init, name="head")
-        return carry, head(x.reshape(time * envs, -1)).reshape(time, envs, -1)
+        return memory, head(x.reshape(time * envs, -1)).reshape(time, envs, -1)
 
-    def initial_carry(self, num_envs: int) -> Float[Array, "N H"]:
+    def initial_memory(self, num_envs: int) -> Float[Array, "N H"]:
         """The hidden state at an episode's start."""
         return jnp.zeros((num_envs, self.hidden))
 

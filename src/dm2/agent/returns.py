@@ -1,4 +1,4 @@
-"""Advantages of one agent, with time limits and death."""
+"""The advantages of one agent in one environment, with time limits and death."""
 
 import jax
 import jax.numpy as jnp
@@ -8,37 +8,52 @@ __all__ = ["masked_gae", "masked_mean"]
 
 
 def masked_gae(
-    rewards: Float[Array, "T N"],
-    values: Float[Array, "T N"],
-    next_values: Float[Array, "T N"],
-    alive: Bool[Array, "T N"],
-    next_alive: Bool[Array, "T N"],
-    terminated: Bool[Array, "T N"],
-    ended: Bool[Array, "T N"],
+    *,
+    rewards: Float[Array, " T"],
+    values: Float[Array, " T"],
+    next_values: Float[Array, " T"],
+    alive: Bool[Array, " T"],
+    next_alive: Bool[Array, " T"],
+    terminated: Bool[Array, " T"],
+    ended: Bool[Array, " T"],
     discount: float,
     gae_lambda: float,
-) -> Float[Array, "T N"]:
+) -> Float[Array, " T"]:
     r"""Generalised advantage estimation (Schulman et al. 2016, arXiv 1506.02438, equation 16):
 
         delta_t = r_t + gamma (1 - terminated_t) V_{t+1} - V_t
         A_t = delta_t + gamma lambda_t (1 - ended_t) A_{t+1}
 
-    `next_values[t]` is the value of the observation that action `t` led to, before any reset; a
-    time limit (`ended` without `terminated`) therefore bootstraps and a termination does not.
+    A time limit (`ended` without `terminated`) bootstraps from the value of the final
+    observation, and a termination does not.
 
     Death. The team's reward goes on after an agent's death and is still earned by what the agent
     did before, so it counts; but the agent's critic must not be asked about observations that it
     is never trained on. Where the agent is dead after step `t`, `lambda_t` is 1 and `values` hold
     the last value while alive: those values cancel along the sum, and what is left is the plain
     discounted reward of the rest of the episode, plus the carried value if the rollout or the
-    time limit cuts it. Advantages of dead steps are returned as zeros.
+    time limit cuts it.
+
+    Args:
+        rewards: the reward that followed each step.
+        values: the critic's value of each step's observation; the last one while alive after death.
+        next_values: the value of the observation that each step led to, before any reset.
+        alive: whether the agent was alive at each step.
+        next_alive: whether it was alive after each step, before any reset.
+        terminated: whether the episode terminated with each step.
+        ended: whether it terminated or was truncated with each step.
+        discount: gamma, from 0 to 1.
+        gae_lambda: lambda, from 0 to 1.
+
+    Returns:
+        The advantages, in units of the reward; zero where the agent is dead.
     """
     lambdas = jnp.where(next_alive, gae_lambda, 1.0)
     deltas = rewards + discount * jnp.where(terminated, 0.0, next_values) - values
     decay = discount * lambdas * (1.0 - ended)
 
-    def step(following: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta, factor = xs
+    def step(following: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta, factor = now
         advantage = delta + factor * following
         return advantage, advantage
 
@@ -48,5 +63,5 @@ def masked_gae(
 
 
 def masked_mean(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Float[Array, ""]:
-    """Mean of the values where the mask holds; zero where it holds nowhere."""
+    """The mean of the values where the mask holds; zero where it holds nowhere."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)

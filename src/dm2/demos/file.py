@@ -25,9 +25,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dm2.checkpoint import write_atomically
 from dm2.demos.fields import AGAIN, DAMAGED, FIELDS, REQUIRED, check
 from dm2.errors import InputError
+from dm2.files import write_atomically
 
 __all__ = ["digest", "read", "write"]
 

@@ -3,14 +3,14 @@
 import difflib
 from typing import Any
 
-from dm2.envs.base import Environment, EnvSpec, Frame, Observation, Renderable, Step
+from dm2.envs.base import Environment, EnvSpec, Frame, TeamView, Renderable, Step
 from dm2.errors import InputError
 
 __all__ = [
     "EnvSpec",
     "Environment",
     "Frame",
-    "Observation",
+    "TeamView",
     "Renderable",
     "Step",
     "list_environments",

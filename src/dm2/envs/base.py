@@ -8,16 +8,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 AnyArray = Array | np.ndarray
 
-__all__ = ["EnvSpec", "Environment", "Frame", "Observation", "Renderable", "Step", "full_name"]
+__all__ = ["EnvSpec", "Environment", "Frame", "TeamView", "Renderable", "Step", "full_name"]
 
 
-class Observation(NamedTuple):
+class TeamView(NamedTuple):
     """What `N` teams perceive at one instant.
 
     `K` agents, `O` observation features, `A` actions, `S` state features.
     """
 
-    local: Float[Array, "K N O"]
+    observations: Float[Array, "K N O"]
     """Each agent's own observation: all that a decentralised agent ever sees."""
     legal: Bool[Array, "K N A"]
     """Legal actions. Every row has at least one, also for a dead agent."""
@@ -81,7 +81,7 @@ class Environment(Protocol):
         """Apply one joint action in every environment. Dead agents' actions are ignored."""
         ...
 
-    def observe(self, state: Any) -> Observation:
+    def observe(self, state: Any) -> TeamView:
         """What the teams perceive in this state: apart from `step`, to be computed only of states
         that somebody acts in."""
         ...

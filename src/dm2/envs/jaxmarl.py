@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Observation, Step, full_name
+from dm2.envs.base import EnvSpec, TeamView, Step, full_name
 from dm2.errors import InputError
 
 __all__ = ["JaxMarl", "JaxMarlState", "quiet_import"]
@@ -113,11 +113,11 @@ class JaxMarl:
             won=jnp.zeros_like(over),
         )
 
-    def observe(self, state: JaxMarlState) -> Observation:
+    def observe(self, state: JaxMarlState) -> TeamView:
         """What JaxMARL's agents perceive, padded to the widest."""
         local = jnp.moveaxis(state.local, 1, 2)
-        return Observation(
-            local=local,
+        return TeamView(
+            observations=local,
             legal=jnp.moveaxis(state.legal, 1, 2),
             alive=state.alive,
             state=jnp.moveaxis(local, 0, 1).reshape(local.shape[1], -1),

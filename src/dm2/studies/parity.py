@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dm2.envs import Observation, Step
+from dm2.envs import TeamView, Step
 from dm2.envs.battle import enemy
 from dm2.envs.battle.engine import MOVES, Units, directions
 from dm2.envs.battle.scenarios import SCENARIOS
@@ -91,11 +91,11 @@ class Reference:
         _, state, rewards, _, _ = self.env.step_env(key, state, orders)
         return state, rewards[self.env.agents[0]]
 
-    def observe(self, state: Any) -> Observation:
+    def observe(self, state: Any) -> TeamView:
         """What the allies of one battle perceive."""
         seen, legal = self.env.get_obs(state), self.env.get_avail_actions(state)
         names = self.env.agents
-        return Observation(
+        return TeamView(
             jnp.stack([seen[name] for name in names]),
             jnp.stack([legal[name] for name in names]).astype(bool),
             state.state.unit_alive[: self.num_allies],
@@ -184,7 +184,7 @@ def report(names: Iterable[str], states: int) -> Iterator[dict[str, Any]]:
 
 
 def _compare(
-    mine: tuple[Observation, SmaxState, Step, Observation], theirs: tuple
+    mine: tuple[TeamView, SmaxState, Step, TeamView], theirs: tuple
 ) -> dict[str, float]:
     seen, state, step, seen_after = mine
     their_seen, inner, memory, reward, their_seen_after = theirs
@@ -212,9 +212,9 @@ def _compare(
     }
     for name, a, b in (("", seen, their_seen), ("next ", seen_after, their_seen_after)):
         local, legal, alive_allies = (jnp.swapaxes(part, 0, 1) for part in b[:3])
-        b = Observation(local, legal, alive_allies, b.state)
+        b = TeamView(local, legal, alive_allies, b.state)
         pairs |= {
-            f"{name}observation": (a.local, b.local),
+            f"{name}observation": (a.observations, b.observations),
             f"{name}legal": (a.legal, b.legal),
             f"{name}alive allies": (a.alive, b.alive),
             f"{name}state": (a.state, b.state),

@@ -1,6 +1,5 @@
 """Learning curves of several methods, one column of panels per environment."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dm2.errors import InputError
+from dm2.files import replacing
 from dm2.studies import statistics
 from dm2.studies.compare import Groups, Run, find_runs, group_runs
 
@@ -172,21 +172,14 @@ def draw_learning_curves(groups: Groups) -> "Figure":
 
 
 def _save(figure: "Figure", out: Path) -> None:
-    """Writes under a temporary name first, so that a killed run leaves no torn figure."""
+    """Writes the figure wholly or not at all."""
     import matplotlib as mpl
 
     undated = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     suffix = out.suffix.lower()
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with mpl.rc_context(_RC), temporary.open("wb") as file:
-            figure.savefig(file, format=suffix[1:], dpi=170, metadata=undated[suffix])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with mpl.rc_context(_RC), replacing(out) as temporary:
+        figure.savefig(temporary, format=suffix[1:], dpi=170, metadata=undated[suffix])
 
 
 def learning_curves(

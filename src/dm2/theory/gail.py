@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float
 
-from dm2.config import RewardForm
+from dm2.agent.settings import RewardForm
 from dm2.errors import InputError
 from dm2.theory.games import Array
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Observation, Step, full_name
+from dm2.envs.base import EnvSpec, Frame, TeamView, Step, full_name
 from dm2.envs.battle.engine import of_others, squared
 from dm2.envs.battle.scenarios import SC_STALKER, SC_ZEALOT, SMAC_SCENARIOS, STARCRAFT_UNITS
 from dm2.envs.battle.starcraft import LOOPS, Arena, Forces, Orders, Troops, battle, in_reach
@@ -144,7 +144,7 @@ class Smac:
             won=won,
         )
 
-    def observe(self, state: SmacState) -> Observation:
+    def observe(self, state: SmacState) -> TeamView:
         """What the allies perceive, in SMAC's order.
 
         Whether it can move north, south, east, west; of each enemy whether it can be attacked,
@@ -179,8 +179,8 @@ class Smac:
             own,
         ]
         local = jnp.where(alive[:allies, None], jnp.concatenate(rows, axis=1), 0.0)
-        return Observation(
-            local=jnp.moveaxis(local, 1, 2),
+        return TeamView(
+            observations=jnp.moveaxis(local, 1, 2),
             legal=jnp.moveaxis(legal, 1, 2),
             alive=alive[:allies],
             state=self._global(state),

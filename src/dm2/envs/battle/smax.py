@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Observation, Step, full_name
+from dm2.envs.base import EnvSpec, Frame, TeamView, Step, full_name
 from dm2.envs.battle import enemy
 from dm2.envs.battle.engine import (
     MOVES,
@@ -143,7 +143,7 @@ class Smax:
             won=won,
         )
 
-    def observe(self, state: SmaxState) -> Observation:
+    def observe(self, state: SmaxState) -> TeamView:
         """What the allies perceive.
 
         Per other unit in sight, allies first: health, x and y from the observer over its sight,
@@ -167,8 +167,8 @@ class Smax:
         parts = [health, units.x / self.rules.width, units.y / self.rules.height, cooldown, *bits]
         own = jnp.stack([jnp.where(alive, part, 0.0)[:allies] for part in parts], axis=1)
         local = jnp.concatenate([of_others(others), own], axis=1)
-        return Observation(
-            local=jnp.moveaxis(local, 1, 2),
+        return TeamView(
+            observations=jnp.moveaxis(local, 1, 2),
             legal=self._legal(traits, units),
             alive=alive[:allies],
             state=self._global(traits, units, health, bits),

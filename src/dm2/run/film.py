@@ -5,7 +5,6 @@ into pixels of a canvas twice the film's size; halving that is the anti-aliasing
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dm2.envs.base import Frame, Renderable
 from dm2.errors import InputError
+from dm2.files import replacing
 
 __all__ = ["render"]
 
@@ -94,13 +94,8 @@ def render(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"path: cannot make the folder of {str(path)!r}: {error}") from error
-    # The suffix stays last, since the writers' libraries read the format off it.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
+    with replacing(path) as partial:
         write(partial, pictures, len(frames), fps)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

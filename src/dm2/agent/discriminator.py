@@ -17,29 +17,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.demonstrations import Expert
 from dm2.agent.networks import Discriminator
 from dm2.agent.returns import masked_mean
-from dm2.config import Imitation, RewardForm
+from dm2.agent.settings import Imitation, RewardForm
+from dm2.agent.types import Params
 
 __all__ = [
     "DiscriminatorState",
-    "Expert",
     "Imitator",
     "discriminator_loss",
     "gradient_penalty",
     "reward_of",
 ]
-
-Params = Any
-
-
-class Expert(NamedTuple):
-    """One agent's demonstrations on the device; `M` rows, of which the first `count` are real."""
-
-    observations: Float[Array, "M O"]
-    count: Int[Array, ""]
-    absorbing: Float[Array, ""]
-    """Share of the time up to the episode limit that this expert was dead or done."""
 
 
 class DiscriminatorState(NamedTuple):

@@ -6,12 +6,11 @@ shapes and dtypes). Reading one never executes code.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from dm2 import files
 from dm2.errors import InputError
+from dm2.files import TEMPORARY
 from dm2.version import __version__
 
 __all__ = [
@@ -32,14 +33,13 @@ __all__ = [
     "read_manifest",
     "save",
     "sweep",
-    "write_atomically",
     "writing",
 ]
 
 FORMAT = 1
 STATE, MANIFEST = "state.safetensors", "manifest.json"
-# Names that no reader takes for a checkpoint: one being written or removed, one being replaced.
-TEMPORARY, REPLACED = ".tmp-", ".old-"
+REPLACED = ".old-"
+"""How the name of a checkpoint begins that is being replaced; no reader takes it for one."""
 
 _INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 _DTYPES = {"bool", "bfloat16", "float16", "float32", "float64", "complex64", *_INTEGERS}
@@ -73,26 +73,32 @@ def save(directory: Path, tree: Any, extra: Mapping[str, Any]) -> None:
     with writing(directory):
         try:
             temporary.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary / STATE, state)
-            _write_synced(temporary / MANIFEST, manifest)
-            _sync_directory(temporary)
+            files.write_synced(temporary / STATE, state)
+            files.write_synced(temporary / MANIFEST, manifest)
+            files.sync_directory(temporary)
             _publish(temporary, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load(directory: Path, like: Any, prefix: str = "") -> tuple[Any, dict[str, Any]]:
+def load(
+    directory: Path,
+    like: Any,
+    prefix: str = "",
+    renamed: Sequence[tuple[str, str]] = (),
+) -> tuple[Any, dict[str, Any]]:
     """Reads a checkpoint into the structure of `like`; returns the tree and `extra` of `save`.
 
     `like` is a pytree of arrays, numbers or jax.ShapeDtypeStruct. With a `prefix` it is only the
     part of the saved tree at that key path (`agents`, `agents/actor`). Bits are those saved;
-    each leaf has the kind of `like`'s: numpy array, number, else jax array.
+    each leaf has the kind of `like`'s: numpy array, number, else jax array. `renamed` are pairs of
+    the beginning of a name that an earlier version wrote and what it is now.
 
     Raises DamagedCheckpoint if a file is missing, cut off or altered, and InputError if the
     checkpoint cannot be read or has other names, shapes or dtypes than `like`.
     """
     manifest = read_manifest(directory)
-    stored = _read_arrays(directory, manifest)
+    stored = {_renamed(n, renamed): a for n, a in _read_arrays(directory, manifest).items()}
     if prefix:
         stored = {n: a for n, a in stored.items() if n == prefix or n.startswith(prefix + "/")}
     wanted = _named_leaves(like, prefix)
@@ -148,15 +154,12 @@ def writing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: cannot be written: {why}; {remedy}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces the file `path` by one holding `data`, wholly or not at all. Raises OSError."""
-    temporary = path.with_name(TEMPORARY + path.name)
-    try:
-        _write_synced(temporary, data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+def _renamed(name: str, renamed: Sequence[tuple[str, str]]) -> str:
+    """What a leaf that an earlier version wrote is called now."""
+    for earlier, now in renamed:
+        if name.startswith(earlier):
+            name = now + name.removeprefix(earlier)
+    return name
 
 
 def _named_leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -259,7 +262,7 @@ def _publish(temporary: Path, directory: Path) -> None:
         if aside.exists():
             aside.rename(directory)
         raise
-    _sync_directory(directory.parent)
+    files.sync_directory(directory.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -270,24 +273,6 @@ def _read(path: Path) -> bytes:
         raise DamagedCheckpoint(path, "the file is missing") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _canonical(value: Any) -> bytes:

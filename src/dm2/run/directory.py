@@ -17,16 +17,24 @@ from typing import Any
 
 import jax
 
-from dm2 import checkpoint
-from dm2.checkpoint import CheckpointError, DamagedCheckpoint, write_atomically, writing
 from dm2.config import Config
 from dm2.errors import InputError
+from dm2.files import TEMPORARY, write_atomically
+from dm2.run import checkpoint
+from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint, writing
 from dm2.version import __version__, source_commit
 
 __all__ = ["RunDirectory", "load"]
 
 FORMAT = 1
 CONFIG, METRICS, LOCK, CHECKPOINTS = "config.json", "metrics.jsonl", "lock", "checkpoints"
+
+_EARLIER_NAMES = (
+    ("rollout/carry/", "rollout/memory/"),
+    ("rollout/worlds/", "rollout/episodes/"),
+    ("rollout/episodes/env/troops/", "rollout/episodes/env/units/"),
+)
+"""How arrays of a checkpoint were called in the development versions before 0.1.0, and now."""
 
 
 class RunDirectory:
@@ -185,7 +193,7 @@ class RunDirectory:
             if checkpoint.read_manifest(path)["extra"].get("permanent"):
                 continue
             # Renamed first: a kill half-way must not leave something that looks like damage.
-            doomed = path.with_name(checkpoint.TEMPORARY + path.name)
+            doomed = path.with_name(TEMPORARY + path.name)
             with writing(path):
                 path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
@@ -205,7 +213,7 @@ class RunDirectory:
             remedy = f"choose one of {', '.join(map(str, present))}"
             raise InputError(f"{self.path}: has no checkpoint of step {step}; {remedy}")
         try:
-            return checkpoint.load(self.checkpoint_path(step), like, prefix)
+            return checkpoint.load(self.checkpoint_path(step), like, prefix, _EARLIER_NAMES)
         except DamagedCheckpoint as error:
             others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
             raise InputError(f"{error} (complete ones: {others})") from None
@@ -222,7 +230,7 @@ class RunDirectory:
         damaged: list[DamagedCheckpoint] = []
         for step in reversed(self._checkpoint_steps()):
             try:
-                loaded = checkpoint.load(self.checkpoint_path(step), like)
+                loaded = checkpoint.load(self.checkpoint_path(step), like, renamed=_EARLIER_NAMES)
             except DamagedCheckpoint as error:
                 damaged.append(error)
                 continue
@@ -291,7 +299,7 @@ def load(path: str | os.PathLike[str]) -> RunDirectory:
 
 def _refuse_used(path: Path) -> None:
     """Raises InputError unless `path` is absent or holds only what a killed `create` leaves."""
-    ours = {LOCK, checkpoint.TEMPORARY + CONFIG}
+    ours = {LOCK, TEMPORARY + CONFIG}
     try:
         used = {entry.name for entry in path.iterdir()} - ours
     except FileNotFoundError:

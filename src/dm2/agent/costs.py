@@ -1,0 +1,36 @@
+"""What one agent's update takes, worked out rather than measured."""
+
+from dm2.agent.settings import PPO
+
+__all__ = ["fit_bytes", "update_flops"]
+
+_ACTIVATIONS = 20
+"""Numbers per unit that a network's forward and backward pass keep for a step of a minibatch."""
+
+
+def update_flops(ppo: PPO, observation_size: int, num_actions: int, agent_steps: int) -> float:
+    """Multiply-adds of the matrix products of PPO's epochs, times two.
+
+    A backward pass costs two forward passes, but for the gradient with respect to the
+    observations, which nobody needs; actor and critic differ in their heads only.
+
+    Args:
+        ppo: the settings of the update.
+        observation_size: features of an observation.
+        num_actions: actions to choose from.
+        agent_steps: environment steps times agents.
+    """
+    hidden = ppo.hidden
+    recurrent = hidden * hidden + 2 * hidden * 3 * hidden
+    forward = 2 * (2 * (observation_size * hidden + recurrent) + hidden * (num_actions + 1))
+    return (3.0 * forward - 4.0 * observation_size * hidden) * agent_steps * ppo.epochs
+
+
+def fit_bytes(ppo: PPO, steps: int) -> float:
+    """Memory in bytes that the actor's and the critic's minibatch of a rollout keep at a time.
+
+    Args:
+        ppo: the settings of the update.
+        steps: environment steps of the rollout.
+    """
+    return 2 * 4 * _ACTIVATIONS * ppo.hidden * steps / ppo.minibatches

@@ -1,0 +1,95 @@
+"""The settings of one agent's learning: frozen, documented, validated when they are made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dm2.errors import check_choice, check_finite, check_positive, check_setting
+
+__all__ = ["PPO", "Imitation", "RewardForm", "Survival"]
+
+RewardForm = Literal["logit", "softplus", "log", "paper"]
+Survival = Literal["none", "centred", "absorbing"]
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Proximal policy optimisation of one agent (Schulman et al. 2017, arXiv 1707.06347).
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    hidden: int = 64
+    """Units of each dense layer and of the GRU, in the actor and in the critic."""
+    learning_rate: float = 1e-3
+    """Adam step size of the actor and of the critic."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    minibatches: int = 4
+    """Parts of a rollout, split over environments; must divide `num_envs`."""
+    clip: float = 0.2
+    """Probability ratios are clipped to [1 - clip, 1 + clip]."""
+    discount: float = 0.99
+    """gamma, per environment step."""
+    gae_lambda: float = 0.95
+    """lambda of generalised advantage estimation."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus. More of it where battles leave little to chance:
+    `smac/5m_vs_6m` is won with 0.05 and not with 0.01."""
+    max_grad_norm: float = 10.0
+    """Global-norm clip, of the actor's and the critic's gradient each on its own."""
+    head_gain: float = 0.01
+    """Gain of the orthogonal initialisation of the actor's last layer."""
+
+    def __post_init__(self) -> None:
+        prefix = "ppo."
+        check_positive(self, prefix, "hidden", "epochs", "minibatches")
+        positive = ("learning_rate", "clip", "max_grad_norm", "head_gain")
+        check_finite(self, prefix, *positive, low=1e-12)
+        check_finite(self, prefix, "discount", "gae_lambda", high=1.0)
+        check_finite(self, prefix, "entropy")
+
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raises InputError unless `minibatches` divides the number of environments."""
+        remedy = f"must divide num_envs = {num_envs}"
+        check_setting(num_envs % self.minibatches == 0, "ppo.minibatches", self.minibatches, remedy)
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """Distribution matching of one agent by an adversarial discriminator (GAIL, arXiv 1606.03476).
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    coefficient: float = 0.05
+    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
+    task_weight: float = 1.0
+    """Weight of the environment's reward; 0 is pure imitation."""
+    reward: RewardForm = "softplus"
+    """With l = logit D and D = P(expert | o): `logit` = l, `softplus` = -log(1 - D),
+    `log` = log D; `paper` is the paper's -log D in its own convention, D = P(policy | o),
+    hence the same number as `softplus`."""
+    survival: Survival = "centred"
+    """How an early death or end is kept from paying (or costing) imitation reward: `none`;
+    `centred`: the batch mean of the imitation reward is taken off; `absorbing`: death and the
+    end are states of their own, matched and paid up to the episode limit."""
+    hidden: int = 64
+    """Units of each of the two tanh layers of the discriminator."""
+    learning_rate: float = 1e-3
+    """Adam step size of the discriminator."""
+    updates: int = 8
+    """Discriminator updates per rollout."""
+    batch: int = 512
+    """Expert states, and as many policy states, per update."""
+    gradient_penalty: float = 10.0
+    """Weight of (|grad_x l(x)| - 1)^2 on random mixtures of expert and policy inputs."""
+
+    def __post_init__(self) -> None:
+        prefix = "imitation."
+        check_finite(self, prefix, "coefficient", "task_weight", "gradient_penalty")
+        check_finite(self, prefix, "learning_rate", low=1e-12)
+        check_positive(self, prefix, "hidden", "updates", "batch")
+        check_choice(self, prefix, "reward", RewardForm)
+        check_choice(self, prefix, "survival", Survival)

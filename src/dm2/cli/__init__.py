@@ -1,0 +1,78 @@
+"""The command line: thin, one function a command, the same words as the Python API.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done,
+1 failed or stopped, 2 unusable arguments or input.
+"""
+
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from dm2.cli.bench import bench, doctor
+from dm2.cli.run import evaluate, inspect, record, resume, watch
+from dm2.cli.studies import compare
+from dm2.cli.theory import theory
+from dm2.errors import InputError
+from dm2.run.process import set_up_process
+
+__all__ = ["main"]
+
+_COMPUTING = ("train", "resume", "evaluate", "record", "watch", "bench", "doctor")
+"""The commands that compute with JAX."""
+
+
+def _train() -> None:
+    """Train a team by one of the methods, and write a run directory."""
+
+
+def _commands(name: str) -> dict[str, Callable[..., None]]:
+    """The commands. The one called `train` asks every method for its flags, which imports JAX, so
+    that is done only where it is the one asked for."""
+    train: Callable[..., None] = _train
+    if name == "train":
+        from dm2.cli.train import train_command
+
+        train = train_command()
+    others = (resume, evaluate, record, inspect, compare, watch, doctor, bench, theory)
+    return {"train": train} | {command.__name__: command for command in others}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: its words; by default those that the process was started with.
+
+    Returns:
+        The exit code.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        from dm2.version import __version__
+
+        print(f"dm2 {__version__}")
+        return 0
+    name = argv[0] if argv else ""
+    if name in _COMPUTING:
+        set_up_process()
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            _commands(name),
+            prog="dm2",
+            args=argv,
+            description="Decentralised multi-agent learning.",
+        )
+    except SystemExit as stop:
+        # tyro's own: 0 after --help, 2 for arguments it cannot use.
+        return stop.code if isinstance(stop.code, int) else 1
+    except InputError as error:
+        print(f"dm2: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"dm2: {stop or 'stopped'}", file=sys.stderr)
+        return 1
+    except (RuntimeError, OSError) as error:
+        print(f"dm2: failed: {error}", file=sys.stderr)
+        return 1
+    return 0

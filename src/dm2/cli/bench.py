@@ -1,0 +1,70 @@
+"""Commands on this machine: bench, doctor."""
+
+import json as jsonlib
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from dm2.cli.output import Json, report
+from dm2.errors import InputError
+
+__all__ = ["bench", "doctor"]
+
+
+def doctor(json: Json = False) -> None:
+    """Check the installation and list versions, devices and environments."""
+    from dm2.cli.doctor import examine
+
+    report(examine(), json)
+
+
+def bench(
+    what: Annotated[
+        Positional[Literal["training", "simulator", "parity"]],
+        arg(
+            help="`training`: simulator, IPPO and DM² in environment steps a second; `simulator`: "
+            "the environments alone, smax/ beside JaxMARL's where it is installed; `parity`: how "
+            "far smax/ is from JaxMARL's (needs the jaxmarl extra)."
+        ),
+    ] = "training",
+    env: Annotated[
+        tuple[str, ...],
+        arg(help="Environments; by default smax/5m_vs_6m for training, else all battles."),
+    ] = (),
+    iterations: Annotated[int, arg(help="Timed iterations of each program.")] = 3,
+    num_envs: Annotated[int, arg(help="Parallel environments in training.")] = 128,
+    rollout_steps: Annotated[int, arg(help="Steps per environment between updates.")] = 128,
+    states: Annotated[int, arg(help="Random states to compare, for parity.")] = 500,
+    json: Json = False,
+) -> None:
+    """Measure this machine, or compare the battles with JaxMARL's."""
+    from dm2 import bench as benchmarks
+    from dm2.envs import list_environments
+
+    if what == "training":
+        name, *more = env or ("smax/5m_vs_6m",)
+        if more:
+            raise InputError(f"env = {' '.join(env)}: training is measured on one environment")
+        report(benchmarks.measure(name, iterations, num_envs, rollout_steps), json)
+        return
+    if what == "simulator":
+        rows = benchmarks.race(env or list_environments(), iterations)
+    else:
+        from dm2.envs.smax import parity
+
+        rows = parity.report(env, states)
+    shown = []
+    for row in rows:
+        shown.append(row)
+        if not json:
+            # Of a comparison, what is equal need not be said.
+            figures = (f"{k} {v:.4g}" for k, v in list(row.items())[1:] if v)
+            print(f"{row['environment']:<22} {'  '.join(figures)}", flush=True)
+    if json:
+        print(jsonlib.dumps({"rows": shown}))
+    if what == "parity":
+        from dm2.envs.smax.parity import TOLERANCE
+
+        worst = max(row["worst"] for row in shown)
+        if worst > TOLERANCE:
+            raise RuntimeError(f"worst difference {worst:.1e}, more than {TOLERANCE:g}")

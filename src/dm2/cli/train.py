@@ -1,0 +1,83 @@
+"""The command `train`, with a subcommand for every method and a flag for every setting of it."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from tyro.conf import arg, subcommand
+
+from dm2.cli.output import Json, report
+from dm2.config import Config
+from dm2.errors import InputError
+from dm2.methods import METHODS, Settings
+from dm2.run.loop import foresee
+from dm2.run.loop import train as train_one
+from dm2.run.sweep import best_jobs, train_seeds
+
+__all__ = ["train_command"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What one call of `train` is asked for beside the settings of a run."""
+
+    out: Annotated[Path, arg(help="Directory of the run, new; with --seeds, of all of them.")]
+    seeds: Annotated[
+        int | None,
+        arg(
+            help="Train this many seeds, from --seed on, into OUT/seed_<n>; those already there "
+            "go on where they stopped."
+        ),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        arg(
+            help="With --seeds: processes side by side, each on its share of the cores. By "
+            "default one a core, as memory allows; on an accelerator one in all."
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool, arg(help="Check everything and say what a run takes, in memory too; train nothing.")
+    ] = False
+    json: Json = False
+
+
+def train_command() -> Any:
+    """The function behind `dm2 train`, whose subcommands are the methods that there are now."""
+    methods: Any = Union[tuple(_subcommand(settings) for settings in METHODS.values())]  # noqa: UP007
+
+    def train(call: Annotated[methods, arg(name="")]) -> None:
+        config = Config(**{f.name: getattr(call.config, f.name) for f in dataclasses.fields(Config)})
+        _train(config, call.options)
+
+    train.__doc__ = "Train a team by one of the methods, and write a run directory."
+    return train
+
+
+def _subcommand(settings: type[Settings]) -> Any:
+    """The arguments of `dm2 train METHOD`: the run's settings, the method's own, the options."""
+    own = [("method", Annotated[settings, arg(name="")])]
+    config = dataclasses.make_dataclass("_Config", own, bases=(Config,), frozen=True)
+    fields: list[Any] = [
+        ("config", Annotated[config, arg(name="")]),
+        ("options", Annotated[_Options, arg(name="")]),
+    ]
+    call = dataclasses.make_dataclass("_Call", fields, frozen=True)
+    return Annotated[call, subcommand(settings.name, description=inspect.getdoc(settings))]
+
+
+def _train(config: Config, options: _Options) -> None:
+    if options.jobs is not None and options.seeds is None:
+        raise InputError(f"jobs = {options.jobs}: is for several seeds; give --seeds too")
+    if options.dry_run:
+        report(foresee(config), options.json)
+        return
+    quiet, seeds = options.json, options.seeds
+    if seeds is None:
+        runs = [train_one(config, options.out, quiet=quiet)]
+    else:
+        jobs = best_jobs(config, seeds) if options.jobs is None else options.jobs
+        runs = train_seeds(config, options.out, seeds, jobs=jobs, quiet=quiet)
+    result = {"runs": [str(run.path) for run in runs], "steps": runs[0].steps()[-1]}
+    report(result, options.json)

@@ -1,0 +1,93 @@
+"""How programs are compiled: XLA's options, and programs made ahead of their first call."""
+
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import SingleDeviceSharding
+
+__all__ = ["Program", "compile_ahead", "compiler_options", "nothing_kept", "on_device"]
+
+_JAX: Any = jax.config  # its settings are attributes that no stub knows
+
+
+class Program(NamedTuple):
+    """A jitted function and the arguments that it will be called with."""
+
+    function: Any
+    """What `jax.jit` returned."""
+    arguments: tuple[Any, ...]
+    """Arrays, or their shapes bound to a device (see `on_device`), or static values."""
+
+    def results(self, device: Any) -> Any:
+        """The shapes of the program's results, bound to the device; nothing is run."""
+        return on_device(self.function.trace(*self.arguments).out_info, device)
+
+
+def on_device(values: Any, device: Any) -> Any:
+    """The shapes of a pytree of arrays, bound to the device. JAX makes different programs for
+    arguments that are bound to a device and for those that are not."""
+    place = SingleDeviceSharding(device)
+
+    def bound(x: Any) -> jax.ShapeDtypeStruct:
+        weak = getattr(x, "weak_type", False)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place, weak_type=weak)
+
+    return jax.tree.map(bound, values)
+
+
+def compile_ahead(programs: Iterable[Program]) -> None:
+    """Compiles programs side by side, or loads them from disk. When they are called later with
+    arguments of the same shapes, JAX finds them made.
+
+    While Python traces a program, threads compile the ones before it. Python's garbage collector
+    rests meanwhile: tracing makes many objects that stay, and going through them again and again
+    takes a fifth of the time.
+
+    Raises what a compiler raised.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    made: list[Future] = []
+    try:
+        with ThreadPoolExecutor() as pool:
+            for program in programs:
+                traced = program.function.trace(*program.arguments)
+                made.append(pool.submit(traced.lower().compile))
+    finally:
+        if collects:
+            gc.enable()
+    for future in made:
+        future.result()
+
+
+def compiler_options(use: Literal["play", "learn", "once"]) -> dict[str, Any] | None:
+    """How hard XLA works on a program for a CPU, measured (docs/performance.md).
+
+    At LLVM's level 1 programs compile in three quarters of the time and run as fast as at its
+    default; at 0, for what runs once, in less than half. Without the newer generator of fused
+    loops they compile in two thirds; learning runs as fast, but playing at half the speed.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {
+        "xla_backend_optimization_level": 0 if use == "once" else 1,
+        "xla_cpu_use_fusion_emitters": use == "play",
+    }
+
+
+@contextlib.contextmanager
+def nothing_kept() -> Iterator[None]:
+    """Within this context programs are neither loaded from disk nor stored there."""
+    enabled = _JAX.jax_enable_compilation_cache
+    try:
+        _JAX.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # JAX asks for the setting once
+        yield
+    finally:
+        _JAX.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()

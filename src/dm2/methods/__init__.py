@@ -1,0 +1,24 @@
+"""How agents become a team that learns: the list of methods.
+
+To add a method, write one file with its settings (see `dm2.methods.base`) and add one line here.
+"""
+
+from dm2.errors import InputError
+from dm2.methods.base import Settings
+from dm2.methods.dm2 import DM2
+from dm2.methods.ippo import IPPO
+
+__all__ = ["DM2", "IPPO", "METHODS", "Settings", "settings_class"]
+
+METHODS: dict[str, type[Settings]] = {
+    "ippo": IPPO,
+    "dm2": DM2,
+}
+"""Every method's settings by the name that the command line and the files of a run use."""
+
+
+def settings_class(name: object) -> type[Settings]:
+    """The settings of the method called `name`. Raises InputError for an unknown name."""
+    if not isinstance(name, str) or name not in METHODS:
+        raise InputError(f"method = {name!r}: must be one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,119 @@
+"""What a method is: its settings, and the functions by which a team acts and learns.
+
+A *method* turns agents into a team that learns. Its settings are a frozen dataclass that derives
+from `Settings`; `Settings.build` makes the `Method` for an environment. Everything else (the host
+loop, evaluation, recording, filming, files) knows a method by this protocol alone.
+
+Arrays of a team lead with the agents' axis: `K` agents, `N` environments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+from jaxtyping import Array, Int, UInt32
+
+from dm2.agent.demonstrations import Expert
+from dm2.agent.types import Trajectory, View
+from dm2.compilation import Program
+from dm2.envs.base import EnvSpec
+from dm2.errors import InputError
+
+__all__ = ["Method", "Settings"]
+
+
+class Method(Protocol):
+    """A team's way of acting and learning. It holds settings and compiled programs; all that
+    changes is in its state and its memory, pytrees that only the method itself looks into."""
+
+    num_agents: int
+    centralised: bool
+    """Whether learning uses the environment's global state. To such a method alone the code that
+    collects a rollout hands it, as the keyword argument `state`, `[N, S]`, of `act` and
+    `bootstrap`. Nobody hands it over when a team is evaluated, recorded or filmed."""
+
+    def init(self, key: UInt32[Array, "2"]) -> Any:
+        """A fresh team: parameters, optimisers, buffers, discriminators, random streams."""
+        ...
+
+    def memory(self, num_envs: int) -> Any:
+        """What the team remembers before it has perceived anything."""
+        ...
+
+    def action_keys(self, state: Any, steps: int) -> UInt32[Array, "T K 2"]:
+        """Each agent's own keys for the actions of the coming rollout."""
+        ...
+
+    def act(
+        self, state: Any, memory: Any, keys: UInt32[Array, "K 2"], view: View, greedy: bool
+    ) -> tuple[Any, Int[Array, "K N"], Any]:
+        """The next memory, every agent's actions, and what learning needs of them later. Each
+        agent acts on its own part of `view` and draws from its own key."""
+        ...
+
+    def bootstrap(self, state: Any, memory: Any, view: View) -> Any:
+        """What learning needs of observations on which nobody acts, because a time limit or the
+        rollout's end cuts there: for an actor-critic, their values."""
+        ...
+
+    def learn(
+        self, state: Any, trajectory: Trajectory, experts: Expert | None
+    ) -> tuple[Any, dict[str, Any]]:
+        """The team after an update, and what to report of it, per agent `[K]`. It may start
+        compiled programs and return before they are done."""
+        ...
+
+    def programs(
+        self, state: Any, trajectory: Trajectory, experts: Expert | None
+    ) -> Sequence[Program]:
+        """The compiled programs that `learn` runs, with the shapes of their arguments. All
+        arguments are shapes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a method. Derive a frozen dataclass from it, set `name`, write `build`, and
+    add it to `dm2.methods.METHODS`.
+
+    A field that is itself a frozen dataclass makes a group of flags, `--group.field`.
+    """
+
+    name: ClassVar[str]
+    """What the command line and the files of a run call the method."""
+    imitates: ClassVar[bool] = False
+    """Whether agents learn from demonstrations."""
+
+    def check(self, num_envs: int) -> None:
+        """Raises InputError if the settings do not go with so many parallel environments."""
+
+    def build(self, spec: EnvSpec) -> Method:
+        """The method for an environment."""
+        raise NotImplementedError(f"{type(self).__name__}.build is not written")
+
+    def update_flops(self, spec: EnvSpec, steps: int) -> float:
+        """Floating-point operations of an update's matrix products on `steps` environment steps
+        with the whole team; 0 where nobody has worked it out."""
+        return 0.0
+
+    def update_bytes(self, spec: EnvSpec, steps: int) -> float:
+        """Memory in bytes that an update on `steps` environment steps takes beside the rollout;
+        0 where nobody has worked it out."""
+        return 0.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `dataclasses.asdict`. Raises InputError for a setting that is unknown or
+        has an unusable value."""
+        made = {}
+        for name, value in values.items():
+            field = cls.__dataclass_fields__.get(name)
+            if field is None:
+                known = ", ".join(cls.__dataclass_fields__) or "none"
+                raise InputError(f"{name}: method {cls.name} has no such setting; known: {known}")
+            group = field.default_factory if isinstance(value, dict) else None
+            try:
+                made[name] = group(**value) if isinstance(group, type) else value
+            except TypeError as error:
+                raise InputError(f"{name}: {error}") from None
+        return cls(**made)

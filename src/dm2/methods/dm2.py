@@ -1,0 +1,30 @@
+"""DM²: independent PPO on a reward mixed of the task's and of matching one's own demonstrations."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from dm2.agent.learner import Learner
+from dm2.agent.settings import Imitation
+from dm2.envs.base import EnvSpec
+from dm2.methods.base import Method
+from dm2.methods.independent import Independent
+from dm2.methods.ippo import IPPO
+
+__all__ = ["DM2"]
+
+
+@dataclass(frozen=True)
+class DM2(IPPO):
+    """DM² (Wang et al. 2023, arXiv 2206.00233, Algorithm 1): independent PPO in which every agent
+    has a discriminator and demonstrations of its own, and learns from
+    `r = task_weight * r_env + coefficient * r_imitation`."""
+
+    name: ClassVar[str] = "dm2"
+    imitates: ClassVar[bool] = True
+
+    imitation: Imitation = field(default_factory=Imitation)
+
+    def build(self, spec: EnvSpec) -> Method:
+        """The method for an environment."""
+        learner = Learner(self.ppo, self.imitation, spec.observation_size, spec.num_actions)
+        return Independent(learner, spec.num_agents)

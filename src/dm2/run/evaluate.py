@@ -1,0 +1,184 @@
+"""What a trained team is worth and does: evaluate, record, watch."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dm2.demos import Demonstrations
+from dm2.envs import Renderable
+from dm2.errors import InputError
+from dm2.run.directory import RunDirectory
+from dm2.run.film import render
+from dm2.run.programs import Programs, programs_for
+
+__all__ = ["evaluate", "record", "watch"]
+
+_RECORD_BATCH = 100
+
+
+def evaluate(
+    run: RunDirectory | str | Path,
+    *,
+    at: int | None = None,
+    episodes: int = 128,
+    stochastic: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Plays test episodes with a run's team.
+
+    Args:
+        run: the run or its directory.
+        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        episodes: how many episodes are played.
+        stochastic: whether actions are sampled; otherwise agents take the most likely ones.
+        seed: decides all that is random.
+
+    Returns:
+        `win_rate` and its binomial standard error, `mean_return`, `mean_length` (environment
+        steps), `episodes`, `step`.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or `episodes` is not above 0.
+    """
+    _check_episodes(episodes)
+    programs, team, step = _load(_opened(run), at)
+    outcome = jax.device_get(
+        programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
+    )
+    win_rate = float(np.mean(outcome.won))
+    return {
+        "win_rate": win_rate,
+        "win_rate_standard_error": float(np.sqrt(win_rate * (1.0 - win_rate) / episodes)),
+        "mean_return": float(np.mean(outcome.returns)),
+        "mean_length": float(np.mean(outcome.length)),
+        "episodes": episodes,
+        "step": step,
+    }
+
+
+def record(
+    run: RunDirectory | str | Path,
+    *,
+    at: int | None = None,
+    episodes: int = 1000,
+    greedy: bool = False,
+    seed: int = 0,
+) -> Demonstrations:
+    """Records demonstrations of a run's team: joint episodes, all agents concurrently.
+
+    Args:
+        run: the run or its directory.
+        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        episodes: how many joint episodes are recorded.
+        greedy: whether agents take their most likely actions; by default actions are sampled, as
+            the paper samples its experts.
+        seed: decides all that is random.
+
+    Returns:
+        The demonstrations, which `Demonstrations.save` writes to a file.
+
+    Raises:
+        InputError: there is no such run or checkpoint, or `episodes` is not above 0.
+    """
+    _check_episodes(episodes)
+    run = _opened(run)
+    programs, team, step = _load(run, at)
+    batch = min(_RECORD_BATCH, episodes)
+    parts = []
+    for index in range(-(-episodes // batch)):
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), index)
+        parts.append(jax.device_get(programs.record(team, key, batch, greedy)))
+    outcome = jax.tree.map(lambda *x: np.concatenate(x)[:episodes], *[p[0] for p in parts])
+    # Recorded [time, agent, episode], kept [episode, time, agent].
+    observations, legal, alive, actions = (
+        np.concatenate([np.moveaxis(part, 2, 0) for part in field])[:episodes]
+        for field in zip(*[kept[:4] for _, kept in parts], strict=True)
+    )
+    spec = programs.env.spec
+    return Demonstrations.from_episodes(
+        observations,
+        alive,
+        outcome.length,
+        {
+            "environment": spec.name,
+            "environment_version": spec.version,
+            "num_actions": spec.num_actions,
+            "episode_limit": spec.episode_limit,
+            "method": run.config.method.name,
+            "seed": run.config.seed,
+            "training_step": step,
+            "policy": "greedy" if greedy else "stochastic",
+            "win_rate": float(np.mean(outcome.won)),
+            "episodes": episodes,
+        },
+        actions=actions,
+        legal=legal,
+        returns=outcome.returns,
+        won=outcome.won,
+    )
+
+
+def watch(
+    run: RunDirectory | str | Path,
+    out: str | Path,
+    *,
+    at: int | None = None,
+    stochastic: bool = False,
+    seed: int = 0,
+    ranges: bool = False,
+) -> Path:
+    """Films one battle of a run's team.
+
+    Args:
+        run: the run or its directory.
+        out: the film, a name that ends in `.gif` or `.mp4`.
+        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        stochastic: whether actions are sampled; otherwise agents take the most likely ones.
+        seed: decides all that is random.
+        ranges: whether to draw how far the weapons reach.
+
+    Returns:
+        The path of the film.
+
+    Raises:
+        InputError: there is no such run or checkpoint, the environment cannot be drawn, or `out`
+            has another suffix.
+    """
+    run = _opened(run)
+    programs, team, step = _load(run, at)
+    env = programs.env
+    if not isinstance(env, Renderable):
+        raise InputError(
+            f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
+        )
+    outcome, kept = programs.record(team, jax.random.PRNGKey(seed), 1, not stochastic, True)
+    first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
+    frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
+    frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]
+    won = "won" if outcome.won[0] else "not won"
+    title = f"{run.config.method.name} {env.spec.name}, {step:,} steps"
+    scores = np.concatenate([[0.0], np.asarray(kept.returns)[:, 0]])[: len(frames)].tolist()
+    options = {"title": title, "outcome": won, "scores": scores, "ranges": ranges}
+    return render(frames, env, Path(out), **options)
+
+
+def _opened(run: RunDirectory | str | Path) -> RunDirectory:
+    return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+
+
+def _load(run: RunDirectory, at: int | None) -> tuple[Programs, Any, int]:
+    """A run's programs, its team at a checkpoint (the newest if None), and that step."""
+    programs = programs_for(run.config.program)
+    if at is not None and at not in run.steps():
+        # A checkpoint asked for at `at` was written when its iteration ended.
+        at = -(-at // run.config.iteration_steps) * run.config.iteration_steps
+    team, extra = run.load_checkpoint(programs.shapes().agents, at, prefix="agents")
+    return programs, team, extra["step"]
+
+
+def _check_episodes(episodes: int) -> None:
+    if episodes < 1:
+        raise InputError(f"episodes = {episodes}: must be a whole number above 0")

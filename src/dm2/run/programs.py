@@ -1,0 +1,170 @@
+"""The compiled programs of a run: initialise, iterate, evaluate, record. They touch no file and
+print nothing."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt32
+
+from dm2.agent.demonstrations import Expert
+from dm2.agent.types import Trajectory
+from dm2.compilation import Program, compile_ahead, compiler_options, on_device
+from dm2.config import ProgramSettings
+from dm2.envs import Environment, make
+from dm2.rollout import (
+    EpisodeTotals,
+    Outcome,
+    Recording,
+    RolloutState,
+    begin,
+    collect,
+    play,
+)
+
+__all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
+
+
+class TrainState(NamedTuple):
+    """All that decides how a run goes on. It is saved and restored bit by bit."""
+
+    agents: Any
+    """The method's state."""
+    rollout: RolloutState
+    iteration: Int[Array, ""]
+    """Iterations done."""
+
+
+class Programs:
+    """The programs of one environment and method. The seed is an argument, so seeds share them;
+    see `programs_for`."""
+
+    def __init__(self, settings: ProgramSettings, env: Environment | None = None) -> None:
+        """Makes the method; compiles nothing yet.
+
+        Args:
+            settings: what decides the programs.
+            env: the environment; by default the one that `settings.env` names.
+
+        Raises:
+            InputError: there is no such environment.
+        """
+        self.settings = settings
+        self.env = env or make(settings.env)
+        self.method = settings.method.build(self.env.spec)
+        self._device = jax.local_devices()[0]
+        # Compiled here, not by decorators, whose programs would outlive this object: each takes
+        # hundreds of memory maps, of which Linux gives a process 65530.
+        jit = functools.partial(jax.jit, compiler_options=compiler_options("play"))
+        self._init_program = jax.jit(self._init, compiler_options=compiler_options("once"))
+        self._collect_program = jit(self._collect, donate_argnums=1)
+        self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
+        self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
+
+    def init(self, seed: UInt32[Array, ""]) -> TrainState:
+        """The state before the first step."""
+        return jax.device_put(self._init_program(seed), self._device)
+
+    def iterate(
+        self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """One rollout and the updates on it.
+
+        Returns before the work is done, as JAX does; `state.rollout` is used up.
+
+        Returns:
+            The next state, and the metrics: `agents`, per agent `[K]`, and `episodes`, sums over
+            the episodes that ended.
+        """
+        # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
+        (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
+        rollout, iteration, trajectory, totals = self._collect_program(
+            agents, rollout, iteration, seed
+        )
+        agents, metrics = self.method.learn(agents, trajectory, experts)
+        state = TrainState(agents, rollout, iteration)
+        return state, {"agents": metrics, "episodes": totals._asdict()}
+
+    def compile(self, experts: Expert | None, episodes: int | None = None) -> None:
+        """Makes the programs of `init` and `iterate`, and of `evaluate` where it will play
+        `episodes`, side by side. What was not made here is made when it is first called."""
+        compile_ahead(self._all(experts, episodes))
+
+    def _all(self, experts: Expert | None, episodes: int | None) -> Any:
+        """The programs, one after another, so that the first compile while others are traced."""
+        seed = jnp.uint32(0)
+        start = Program(self._init_program, (seed,))
+        yield start
+        agents, rollout, iteration = start.results(self._device)
+        played = Program(self._collect_program, (agents, rollout, iteration, seed))
+        yield played
+        trajectory = played.results(self._device)[2]
+        bound = None if experts is None else on_device(experts, self._device)
+        yield from self.method.programs(agents, trajectory, bound)
+        if episodes is not None:
+            yield Program(self.evaluate, (agents, seed, jnp.int32(0), episodes))
+
+    def shapes(self) -> TrainState:
+        """Shapes and types of the state, worked out without running anything."""
+        return jax.eval_shape(lambda: self._init(jnp.uint32(0)))
+
+    def _init(self, seed: UInt32[Array, ""]) -> TrainState:
+        """The seed's streams are 0 for the agents, 1 for the first episodes, 2 for the iterations
+        and 3 for the evaluations."""
+        key = jax.random.PRNGKey(seed)
+        agents = self.method.init(jax.random.fold_in(key, 0))
+        num_envs = self.settings.num_envs
+        rollout = begin(self.env, self.method, jax.random.fold_in(key, 1), num_envs)
+        return TrainState(agents, rollout, jnp.zeros((), jnp.int32))
+
+    def _collect(
+        self,
+        agents: Any,
+        rollout: RolloutState,
+        iteration: Int[Array, ""],
+        seed: UInt32[Array, ""],
+    ) -> tuple[RolloutState, Int[Array, ""], Trajectory, EpisodeTotals]:
+        """One rollout, and the iterations that will be done with it."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
+        key = jax.random.fold_in(key, iteration)
+        steps = self.settings.rollout_steps
+        rollout, trajectory, totals = collect(self.env, self.method, agents, rollout, key, steps)
+        return rollout, iteration + 1, trajectory, totals
+
+    def _evaluate(
+        self,
+        agents: Any,
+        seed: UInt32[Array, ""],
+        step: Int[Array, ""],
+        episodes: int,
+        greedy: bool = True,
+    ) -> Outcome:
+        """Whole test episodes, on a random stream of their own."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
+        key = jax.random.fold_in(key, step)
+        return play(self.env, self.method, agents, key, episodes, greedy=greedy)[0]
+
+    def _record(
+        self,
+        agents: Any,
+        key: UInt32[Array, "2"],
+        episodes: int,
+        greedy: bool,
+        record_env: bool = False,
+    ) -> tuple[Outcome, Recording | None]:
+        """Whole episodes and everything that was perceived and done in them."""
+        keep = {"record": True, "record_env": record_env}
+        return play(self.env, self.method, agents, key, episodes, greedy=greedy, **keep)
+
+
+@functools.lru_cache(maxsize=8)
+def programs_for(settings: ProgramSettings) -> Programs:
+    """The programs of these settings; equal settings share them, compiled once."""
+    return Programs(settings)
+
+
+def forget_programs() -> None:
+    """Frees the compiled programs that are not in use."""
+    programs_for.cache_clear()
+    jax.clear_caches()
