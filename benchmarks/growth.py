@@ -13,13 +13,16 @@ import time
 
 import numpy as np
 
-from dm2 import Config
-from dm2.agent.sequences import block_steps
-from dm2.config import PPO
-from dm2.trainer import Trainer
+import dm2
 
-import jax  # isort: skip
-import jax.numpy as jnp  # isort: skip
+dm2.set_up_process()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from dm2.agent.packing import computed_share  # noqa: E402
+from dm2.config import ProgramSettings  # noqa: E402
+from dm2.run.programs import Programs  # noqa: E402
 
 STEPS, ROUNDS = 128, 7
 SEED = jnp.uint32(0)
@@ -27,16 +30,13 @@ TEAMS = ("3m:32", "5m_vs_6m:32", "10m_vs_11m:32", "27m_vs_30m:32")
 SIZES = ("3s_vs_4z:32", "3s_vs_4z:128", "3s_vs_4z:512", "3s_vs_4z:2048")
 
 
-def shares(trainer: Trainer) -> tuple[float, float]:
-    """Parts of the first rollout's steps: alive; and in blocks that are computed."""
-    state = trainer.init(SEED)
-    args = (state.agents, state.rollout, state.iteration, SEED)
-    trajectory = trainer._collect(*args)[2]
-    lanes = trainer.team._prepare(state.agents, trajectory, None)[1].lanes
-    length = block_steps(lanes.envs.shape[-1], STEPS)
-    longest = np.max(lanes.length, axis=-1)
-    computed = np.minimum(-(-longest // length) * length, STEPS)
-    return float(np.mean(trajectory.alive)), float(np.mean(computed) / STEPS)
+def shares(programs: Programs) -> tuple[float, float]:
+    """Parts of the first rollout's steps: alive; and computed by learning."""
+    state = programs.init(SEED)
+    trajectory = programs.collect(state.agents, state.rollout, state.iteration, SEED)[2]
+    packing = programs.method.prepare(state.agents, trajectory, None)[1].packing
+    computed = jax.vmap(lambda packing: computed_share(packing, STEPS))(packing)
+    return float(np.mean(trajectory.alive)), float(np.mean(computed))
 
 
 class Case:
@@ -44,32 +44,30 @@ class Case:
 
     def __init__(self, name: str) -> None:
         scenario, _, envs = name.partition(":")
-        ppo = PPO(learning_rate=1e-12)
-        config = Config(
-            "ippo", f"smax/{scenario}", num_envs=int(envs), rollout_steps=STEPS, ppo=ppo
-        )
-        self.name, self.trainer = name, Trainer(config)
-        self.state = self.trainer.init(SEED)
+        method = dm2.IPPO(dm2.PPO(learning_rate=1e-12))
+        settings = ProgramSettings(method, f"smax/{scenario}", int(envs), STEPS)
+        self.name, self.programs = name, Programs(settings)
+        self.state = self.programs.init(SEED)
         self.taken: list[float] = []
         """Microseconds of CPU time for an agent-step, by round."""
 
     def iterate(self) -> float:
         """The CPU time that an agent-step takes in one iteration, in microseconds."""
         began = time.process_time()
-        self.state, _ = self.trainer.iterate(self.state, SEED, None)
+        self.state, _ = self.programs.iterate(self.state, SEED, None)
         jax.block_until_ready(self.state)
-        agents = self.trainer.env.spec.num_agents
-        return (time.process_time() - began) / self.trainer.config.iteration_steps / agents * 1e6
+        agents = self.programs.env.spec.num_agents
+        return (time.process_time() - began) / self.programs.settings.iteration_steps / agents * 1e6
 
     def line(self, first: "Case") -> str:
         """What was found."""
         step = statistics.median(self.taken)
         ratios = [mine / its for mine, its in zip(self.taken, first.taken, strict=True)]
-        alive, computed = shares(self.trainer)
+        alive, computed = shares(self.programs)
         return (
             f"{self.name:<16} {step:6.1f} µs an agent-step  {statistics.median(ratios):5.2f} x "
             f"[{min(ratios):.2f}, {max(ratios):.2f}]  "
-            f"{step * self.trainer.env.spec.num_agents:7.1f} µs an environment step  "
+            f"{step * self.programs.env.spec.num_agents:7.1f} µs an environment step  "
             f"{alive:4.0%} alive  {computed:4.0%} computed"
         )
 

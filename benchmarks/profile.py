@@ -15,14 +15,17 @@ from typing import Any
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that times add up
 
-from dm2 import Config
-from dm2.bench import matmul_gflops
-from dm2.costs import update_flops
-from dm2.trainer import Trainer
+import dm2
 
-import jax  # isort: skip
-import jax.numpy as jnp  # isort: skip
-from dm2.agent.state import actor_part, critic_part  # isort: skip
+dm2.set_up_process()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from dm2.agent.learner import actor_arguments, critic_arguments  # noqa: E402
+from dm2.bench import matmul_gflops  # noqa: E402
+from dm2.config import ProgramSettings  # noqa: E402
+from dm2.run.programs import Programs  # noqa: E402
 
 CONTAINERS = ("$", "Thunk", "while", "Pjit", "Common", "call", "Transpose")
 """Events that hold others, or are held by others."""
@@ -61,23 +64,23 @@ def sort(found: list[tuple[str, float]]) -> collections.Counter[str]:
 def main() -> None:
     """Print the shares."""
     scenario, envs, *_ = [*sys.argv[1:], *["5m_vs_6m", "128"][len(sys.argv) - 1 :]]
-    config = Config("ippo", f"smax/{scenario}", num_envs=int(envs))
-    trainer = Trainer(config)
-    state = trainer.init(jnp.uint32(0))
-    args = (state.agents, state.rollout, state.iteration, jnp.uint32(0))
-    _, _, trajectory, before, _ = trainer._collect(*args)
-    lives = jnp.ones_like(trajectory.alive)  # else an unknown share of the products is left out
-    trajectory = trajectory._replace(alive=lives, next_alive=lives)
-    agents, lesson, _ = trainer.team._prepare(state.agents, trajectory, None)
+    settings = ProgramSettings(dm2.IPPO(), f"smax/{scenario}", int(envs), 128)
+    programs = Programs(settings)
+    state, method = programs.init(jnp.uint32(0)), programs.method
+    trajectory = programs.collect(state.agents, state.rollout, state.iteration, jnp.uint32(0))[2]
+    # If somebody died, an unknown share of the products would be left out.
+    everybody = jnp.ones_like(trajectory.alive)
+    trajectory = trajectory._replace(alive=everybody, next_alive=everybody)
+    agents, prepared, _ = method.prepare(state.agents, trajectory, None)
     parts = {
-        trainer.team._improve_actor: actor_part(agents, trajectory, before, lesson),
-        trainer.team._improve_critic: critic_part(agents, trajectory, before, lesson),
+        method.improve_actor: actor_arguments(agents, trajectory, prepared),
+        method.improve_critic: critic_arguments(agents, trajectory, prepared),
     }
     shares: collections.Counter[str] = collections.Counter()
     for program, part in parts.items():
         shares += sort(events(program, part))
     total, peak = sum(shares.values()), matmul_gflops(5)
-    flops = update_flops(config, trainer.env.spec)
+    flops = settings.method.update_flops(programs.env.spec, settings.iteration_steps)
     print(f"{total:.0f} ms of one core at a peak of {peak:.0f} GFLOP/s; {flops / 1e9:.0f} GFLOP, ")
     print(f"hence {flops / total / 1e6:.0f} GFLOP/s")
     for name, milliseconds in shares.most_common():

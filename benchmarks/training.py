@@ -32,10 +32,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from dm2 import Config
-from dm2.config import PPO
-from dm2.envs import make
-from dm2.studies.parity import Reference
+import dm2
+from dm2.envs.smax.parity import Reference
 
 SCENARIO, ENVS, STEPS, EPOCHS, MINIBATCHES, UNITS = "5m_vs_6m", 128, 128, 4, 4, 128
 
@@ -180,27 +178,26 @@ class Peer:
         return 2.0 * (3 * per_row - self.size * u) * self.actors * STEPS * EPOCHS
 
 
-def ours(method: str) -> tuple[Callable[[], Any], float]:
+def ours(name: str) -> tuple[Callable[[], Any], float]:
     """An iteration of dm2, and the products of its update."""
-    # Imported here: it prepares the process, which is not for the peer.
+    dm2.set_up_process()  # which is not for the peer
     from dm2.bench import made_up_experts
-    from dm2.costs import update_flops
-    from dm2.trainer import Trainer
+    from dm2.config import ProgramSettings
+    from dm2.methods import settings_class
+    from dm2.run.programs import Programs
 
-    env = make(f"smax/{SCENARIO}")
-    demos = "made up" if method == "dm2" else None
-    sizes = {"num_envs": ENVS, "rollout_steps": STEPS, "ppo": PPO(learning_rate=1e-12)}
-    config = Config(method, env.spec.name, demos=demos, **sizes)
-    trainer = Trainer(config, env)
-    experts = made_up_experts(env) if demos else None
-    state = trainer.init(jnp.uint32(0))
+    method = settings_class(name).from_dict({"ppo": {"learning_rate": 1e-12}})
+    settings = ProgramSettings(method, f"smax/{SCENARIO}", ENVS, STEPS)
+    programs = Programs(settings)
+    experts = made_up_experts(programs.env) if method.imitates else None
+    state = programs.init(jnp.uint32(0))
 
     def iterate() -> Any:
         nonlocal state
-        state, metrics = trainer.iterate(state, jnp.uint32(0), experts)
+        state, metrics = programs.iterate(state, jnp.uint32(0), experts)
         return state, metrics
 
-    return iterate, update_flops(config, env.spec)
+    return iterate, method.update_flops(programs.env.spec, settings.iteration_steps)
 
 
 def theirs() -> tuple[Callable[[], Any], float]:

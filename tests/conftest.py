@@ -1,8 +1,12 @@
-from pathlib import Path
+import dm2
 
-import pytest
+dm2.set_up_process()
 
-from dm2.trainer import forget_programs
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from dm2.run.programs import forget_programs  # noqa: E402
 
 SMALL = {
     "num_envs": 8,
@@ -25,14 +29,13 @@ def bounded_memory_maps():
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
     """A few iterations of IPPO on a short battle: the run that other tests look at."""
-    from dm2 import PPO, Config, train
+    from dm2 import IPPO, PPO, Config, train
 
     config = Config(
-        "ippo",
+        IPPO(PPO(hidden=8, epochs=1, minibatches=2)),
         "smax/3m?limit=12",
         steps=512,
         checkpoint_steps=(200,),
-        ppo=PPO(hidden=8, epochs=1, minibatches=2),
         **SMALL,
     )
     return train(config, tmp_path_factory.mktemp("runs") / "ippo", quiet=True)

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from dm2 import checkpoint
-from dm2.checkpoint import CheckpointError, DamagedCheckpoint
+from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint
 from dm2.errors import InputError
 
 

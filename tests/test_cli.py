@@ -42,7 +42,7 @@ def test_help_lists_every_command_and_hyperparameter(capsys):
     assert code == 0
     for command in ("train", "resume", "evaluate", "record", "inspect", "compare", "watch"):
         assert command in out
-    code, out, _ = run(capsys, "train", "--help")
+    code, out, _ = run(capsys, "train", "dm2", "--help")
     assert code == 0
     for flag in ("--ppo.learning-rate", "--imitation.coefficient", "--eval-every", "--seeds"):
         assert flag in out
@@ -205,12 +205,12 @@ def test_compare_needs_runs(capsys, tmp_path):
 
 
 def test_a_full_disk_exits_with_1(capsys, tmp_path, monkeypatch):
-    from dm2 import checkpoint
+    from dm2 import files
 
     def fail(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_synced", fail)
+    monkeypatch.setattr(files, "write_synced", fail)
     arguments = ["--env", "smax/3m?limit=12", "--steps", 256, *TINY]
     code, _, err = run(capsys, "train", "ippo", *arguments, "--out", tmp_path / "run")
     assert code in (1, 2)

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from dm2 import Config, make
-from dm2.costs import memory_mib, update_flops
+from dm2 import IPPO, make
+from dm2.config import ProgramSettings
+from dm2.run.costs import memory_mib
 from test_cli import refused, run_json
 
 
@@ -21,21 +22,23 @@ def test_operations_of_an_update():
     # Forward once and backward twice that, but for the gradient of what was observed; 2 operations
     # each, 4 epochs, 3 agents.
     expected = 2 * (2 * 2 * first + 3 * (actor + critic)) * 4 * 3 * 128 * 128
-    assert update_flops(Config("ippo", "smax/3m", num_envs=128), spec) == expected
+    assert IPPO().update_flops(spec, 128 * 128) == expected
 
 
 MEASURE = """
 import sys
 from pathlib import Path
+import dm2
+dm2.set_up_process()
 import jax, jax.numpy as jnp
-from dm2 import Config
-from dm2.trainer import Trainer
+from dm2.config import ProgramSettings
+from dm2.run.programs import Programs
 jax.config.update("jax_enable_compilation_cache", False)
-trainer = Trainer(Config("ippo", sys.argv[1], num_envs=int(sys.argv[2])))
-trainer.compile(None, 32)
-state = trainer.init(jnp.uint32(0))
+programs = Programs(ProgramSettings(dm2.IPPO(), sys.argv[1], int(sys.argv[2]), 128))
+programs.compile(None, 32)
+state = programs.init(jnp.uint32(0))
 for _ in range(2):
-    state, _ = trainer.iterate(state, jnp.uint32(0), None)
+    state, _ = programs.iterate(state, jnp.uint32(0), None)
 jax.block_until_ready(state)
 # Not `ru_maxrss`, which a process inherits from the one that started it.
 peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
@@ -49,9 +52,10 @@ def test_memory_is_predicted():
     name, envs = "smax/5m_vs_6m", 512
     command = [sys.executable, "-c", MEASURE, name, str(envs)]
     peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    predicted = memory_mib(Config("ippo", name, num_envs=envs), make(name).spec)
+    spec = make(name).spec
+    predicted = memory_mib(ProgramSettings(IPPO(), name, envs, 128), spec)
     assert predicted == pytest.approx(peak, rel=0.25)
-    assert memory_mib(Config("ippo", name), make(name).spec) < 0.75 * peak
+    assert memory_mib(ProgramSettings(IPPO(), name, 32, 128), spec) < 0.75 * peak
 
 
 def test_dry_run_says_what_a_run_takes_and_makes_none(capsys, tmp_path):
@@ -60,8 +64,8 @@ def test_dry_run_says_what_a_run_takes_and_makes_none(capsys, tmp_path):
     said = run_json(capsys, *arguments, "--dry-run")
     assert said["iterations"] == 3  # of 32 x 128 steps
     assert said["steps"] == 3 * 4096
-    config = Config("ippo", "smax/3m", steps=10_000)
-    assert said["memory_mib"] == pytest.approx(memory_mib(config, make("smax/3m").spec))
+    settings = ProgramSettings(IPPO(), "smax/3m", 32, 128)
+    assert said["memory_mib"] == pytest.approx(memory_mib(settings, make("smax/3m").spec))
     assert not out.exists()
     assert json.dumps(said)
 

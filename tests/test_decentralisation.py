@@ -1,9 +1,7 @@
 """No agent's learning depends on anything that belongs to a teammate."""
 
-import ast
+import dataclasses
 import functools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import dm2
-from dm2.agent.imitation import Expert
-from dm2.agent.learner import Learner
-from dm2.agent.state import AgentState, Carry, Trajectory
-from dm2.config import PPO, Config, Imitation
-from dm2.rollout import start
-from dm2.runtime import compiler_options
-from dm2.team import Team
-from dm2.trainer import Trainer, TrainState
+from dm2.agent.demonstrations import Expert
+from dm2.agent.learner import AgentState, Extras, Learner, Memory
+from dm2.agent.settings import PPO, Imitation
+from dm2.agent.types import Trajectory, View
+from dm2.compilation import compiler_options
+from dm2.config import ProgramSettings
+from dm2.envs import EnvSpec
+from dm2.methods import DM2, IPPO, Settings
+from dm2.methods.independent import Independent
+from dm2.rollout import begin
+from dm2.run.programs import Programs, TrainState
 from toy_env import ToyEnv, quick_jit, random_agents
 
 # Agents, environments, steps, observation features, actions, hidden units, rows of an expert.
@@ -29,29 +29,33 @@ CLIP_NORM = 1e-3
 
 
 class Inputs(NamedTuple):
-    """All that `Team.update` is given; every leaf leads with the agent axis."""
+    """All that `Independent.learn` is given; every leaf leads with the agent axis."""
 
     agents: AgentState
     trajectory: Trajectory
-    carry: Carry
     experts: Expert | None
 
 
-def config(method: str) -> Config:
+def settings_of(method: str) -> IPPO:
     """Every part of learning takes part, also absorbing states and gradient clipping."""
     ppo = PPO(hidden=H, epochs=2, minibatches=2, max_grad_norm=CLIP_NORM)
-    sizes = {"num_envs": N, "rollout_steps": T, "ppo": ppo}
     if method == "ippo":
-        return Config("ippo", "toy", **sizes)
+        return IPPO(ppo)
     small = {"hidden": H, "updates": 3, "batch": 16}
     imitation = Imitation(coefficient=0.5, reward="softplus", survival="absorbing", **small)
-    return Config("dm2", "toy", demos="unused", imitation=imitation, **sizes)
+    return DM2(ppo, imitation)
+
+
+def learner_of(method: str, actions: int = A) -> Learner:
+    settings = settings_of(method)
+    imitation = settings.imitation if isinstance(settings, DM2) else None
+    return Learner(settings.ppo, imitation, O, actions)
 
 
 # ---- inputs, and what is compared
 
 
-def random_trajectory(rng: np.random.Generator) -> Trajectory:
+def random_trajectory(rng: np.random.Generator, imitates: bool) -> Trajectory:
     """Every field different for every agent, also those that a real team shares."""
     shape = (K, T, N)
 
@@ -64,34 +68,32 @@ def random_trajectory(rng: np.random.Generator) -> Trajectory:
     ended = coin(0.3)
     legal = rng.random((*shape, A)) < 0.7
     legal[..., 0] = True
+    hidden = rng.normal(size=(2, K, N, H)).astype(np.float32)
     return Trajectory(
-        observations=real(O),
-        inputs=real(O),
         legal=legal,
         alive=coin(0.8),
         starts=coin(0.3),
         actions=np.argmax(rng.random((*shape, A)) * legal, axis=-1).astype(np.int32),
-        log_probs=-np.abs(real()),
-        values=real(),
-        next_values=real(),
         next_alive=coin(0.8),
         rewards=real(),
         terminated=ended & coin(0.5),
         ended=ended,
         time_left=rng.integers(1, 9, shape, dtype=np.int32),
+        extras=Extras(-np.abs(real()), real(), real(O), real(O) if imitates else None),
+        bootstrap=real(),
+        memory=Memory(hidden[0], hidden[1], rng.normal(size=(K, N)).astype(np.float32)),
     )
 
 
-def random_inputs(team: Team, seed: int) -> Inputs:
+def random_inputs(team: Independent, seed: int) -> Inputs:
     rng = np.random.default_rng(seed)
-    hidden = rng.normal(size=(2, K, N, H)).astype(np.float32)
-    carry = Carry(hidden[0], hidden[1], rng.normal(size=(K, N)).astype(np.float32))
     experts = None
-    if team.learner.imitator:
+    imitates = team.learner.imitator is not None
+    if imitates:
         rows = rng.normal(size=(K, M, O)).astype(np.float32)
         counts, shares = np.array([16, 18, 20], np.int32), np.array([0.1, 0.2, 0.3], np.float32)
         experts = Expert(rows, counts, shares)
-    inputs = Inputs(random_agents(team, seed), random_trajectory(rng), carry, experts)
+    inputs = Inputs(random_agents(team, seed), random_trajectory(rng, imitates), experts)
     return jax.tree.map(jnp.asarray, inputs)
 
 
@@ -129,13 +131,13 @@ def change_agent(tree: Any, j: int, change=other_value) -> Any:
     return jax.tree.map(lambda x: x.at[j].set(change(x[j])), tree)
 
 
-def change_part(inputs: Inputs, part: str, j: int) -> Inputs:
-    """`part` is for example `trajectory.rewards`."""
-    group, _, field = part.partition(".")
+def change_part(inputs: Any, part: str, j: int) -> Any:
+    """`part` is for example `trajectory.extras.values`."""
+    group, _, rest = part.partition(".")
     whole = getattr(inputs, group)
     if whole is None:
         return inputs
-    changed = whole._replace(**{field: change_agent(getattr(whole, field), j)})
+    changed = change_part(whole, rest, j) if rest else change_agent(whole, j)
     return inputs._replace(**{group: changed})
 
 
@@ -151,9 +153,8 @@ class Case:
 
     def __init__(self, method: str, mapping: str) -> None:
         self.method = method
-        self.learner = Learner(config(method), O, A)
-        self.team = Team(self.learner, K, mapping)
-        self.update = self.team.update
+        self.team = Independent(learner_of(method), K, mapping)
+        self.update = self.team.learn
         self.inputs = random_inputs(self.team, 0)
         self.results = self.update(*self.inputs)
 
@@ -174,7 +175,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @functools.cache
 def plain_loop(method: str) -> Any:
     """The same results from one agent's update alone, called for each in turn."""
-    update = Learner(config(method), O, A).update
+    update = learner_of(method).learn
     one = jax.jit(update, compiler_options=compiler_options("learn"))
     inputs = case_of(method, "loop").inputs
     results = [one(*row(inputs, k)) for k in range(K)]
@@ -182,15 +183,16 @@ def plain_loop(method: str) -> Any:
 
 
 def parts() -> list[str]:
-    groups = {"agents": AgentState, "trajectory": Trajectory, "carry": Carry, "experts": Expert}
+    groups = {"agents": AgentState, "trajectory": Trajectory, "experts": Expert}
+    groups |= {"trajectory.extras": Extras, "trajectory.memory": Memory}
     names = [f"{group}.{field}" for group, kind in groups.items() for field in kind._fields]
     # The last value is for the next rollout's dead agents; learning does not read it.
-    return [name for name in names if name != "carry.value"]
+    return [name for name in names if name not in (*groups, "trajectory.memory.value")]
 
 
 # What a method does not use: changing it changes nothing at all.
 UNUSED = {
-    "ippo": {"agents.discriminator", "trajectory.time_left", "trajectory.observations"}
+    "ippo": {"agents.discriminator", "trajectory.time_left", "trajectory.extras.observations"}
     | {f"experts.{field}" for field in Expert._fields},
     "dm2": set(),
 }
@@ -283,58 +285,70 @@ def test_agents_begin_different_and_each_from_its_own_key():
     for k in range(K):
         assert_close(row(agents, k), one(jax.random.fold_in(key, k)), 1e-6)
     assert all(leaf.shape[:1] == (K,) for leaf in jax.tree.leaves(agents))
-    assert all(leaf.shape[:1] == (K,) for leaf in jax.tree.leaves(team.initial_carry(N)))
+    assert all(leaf.shape[:1] == (K,) for leaf in jax.tree.leaves(team.memory(N)))
 
 
 # ---- acting
 
 
 class Acting(NamedTuple):
-    """All that `Team.act` is given."""
+    """All that `Independent.act` is given."""
 
     agents: AgentState
+    memory: Memory
     keys: jax.Array
-    carry: Carry
-    observations: jax.Array
-    legal: jax.Array
-    alive: jax.Array
-    starts: jax.Array
+    view: View
 
 
-def act_policy_value(of: Team | Learner, given: Acting) -> tuple:
-    rest = (given.observations, given.starts)
-    policy = of.policy(given.agents, given.carry.actor, *rest)
-    return of.act(*given), policy, of.value(given.agents, given.carry.critic, *rest)
+def act_and_bootstrap(of: Independent | Learner, given: Acting) -> tuple:
+    """What the agents do, sampled and greedy, and their values."""
+    agents, memory, _, view = given
+    sampled, greedy = of.act(*given, greedy=False), of.act(*given, greedy=True)
+    return sampled, greedy, of.bootstrap(agents, memory, view)
 
 
 @functools.cache
 def acting() -> tuple[Any, Acting, Any]:
-    """The three functions of a team as one program, their arguments and results."""
-    case = case_of("ippo", "loop")
-    agents, trajectory, carry, _ = case.inputs
-    keys = case.team.action_keys(agents, T)[:, 0]
-    fields = ("observations", "legal", "alive", "starts")
-    given = Acting(agents, keys, carry, *(getattr(trajectory, name)[:, 0] for name in fields))
-    together = quick_jit(functools.partial(act_policy_value, case.team))
+    """Acting as one program, its arguments and results."""
+    case = case_of("dm2", "loop")
+    agents, trajectory, _ = case.inputs
+    keys = case.team.action_keys(agents, T)[0]
+    facts = (getattr(trajectory, name)[:, 0] for name in ("legal", "alive", "starts"))
+    view = View(trajectory.extras.observations[:, 0], *facts)
+    given = Acting(agents, trajectory.memory, keys, view)
+    together = quick_jit(functools.partial(act_and_bootstrap, case.team))
     return together, given, together(given)
 
 
 def test_acting_equals_one_agent_at_a_time():
     _, given, results = acting()
-    alone = quick_jit(functools.partial(act_policy_value, case_of("ippo", "loop").learner))
+    alone = quick_jit(functools.partial(act_and_bootstrap, learner_of("dm2")))
     for k in range(K):
         assert_close(row(results, k), alone(row(given, k)), 1e-6)
 
 
-@pytest.mark.parametrize("field", Acting._fields)
-def test_acting_on_one_agents_part_changes_only_that_agent(field):
+ACTING = ["agents", "memory", "keys", *(f"view.{field}" for field in View._fields)]
+
+
+@pytest.mark.parametrize("part", ACTING)
+def test_acting_on_one_agents_part_changes_only_that_agent(part):
     together, given, results = acting()
     for j in range(K):
-        changed = given._replace(**{field: change_agent(getattr(given, field), j)})
-        assert only_agent_changed(results, together(changed), j), f"agent {j}"
+        assert only_agent_changed(results, together(change_part(given, part, j)), j), f"agent {j}"
 
 
-# ---- a whole iteration, the world included
+# ---- a whole iteration, the environment included
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(Settings):
+    """DM² on three actions, at the sizes above."""
+
+    name = "toy"
+
+    def build(self, spec: EnvSpec) -> Independent:
+        """The team."""
+        return Independent(learner_of("dm2", spec.num_actions), K)
 
 
 def differently_minded(agents: AgentState, j: int) -> AgentState:
@@ -345,98 +359,18 @@ def differently_minded(agents: AgentState, j: int) -> AgentState:
 
 
 def test_an_iteration_lets_nothing_but_behaviour_reach_the_others():
-    settings, env, seed = config("dm2"), ToyEnv(), jnp.uint32(3)
-    team = Team(Learner(settings, O, env.spec.num_actions), K)
-    worlds = quick_jit(lambda key: start(env, team, key, N))(jax.random.PRNGKey(0))
-    state = TrainState(random_agents(team, 0), worlds, jnp.int32(0))
+    env, seed = ToyEnv(), jnp.uint32(3)
+    programs = Programs(ProgramSettings(Toy(), "toy", N, T), env)
+    team = programs.method
+    rollout = quick_jit(lambda key: begin(env, team, key, N))(jax.random.PRNGKey(0))
+    state = TrainState(random_agents(team, 0), rollout, jnp.int32(0))
     changed = state._replace(agents=differently_minded(state.agents, 1))
     experts = case_of("dm2", "loop").inputs.experts
-    iterate, copy = Trainer(settings, env).iterate, jnp.copy  # a rollout's state is used up
+    iterate, copy = programs.iterate, jnp.copy  # a rollout's state is used up
     before, metrics = iterate(jax.tree.map(copy, state), seed, experts)
     after, metrics_after = iterate(changed, seed, change_agent(experts, 1))
-    results = (before.agents, before.rollout.carry, metrics["agents"])
-    results_after = (after.agents, after.rollout.carry, metrics_after["agents"])
+    results = (before.agents, before.rollout.memory, metrics["agents"])
+    results_after = (after.agents, after.rollout.memory, metrics_after["agents"])
     assert only_agent_changed(results, results_after, 1)
-    assert identical(before.rollout.worlds, after.rollout.worlds)
+    assert identical(before.rollout.episodes, after.rollout.episodes)
     assert identical(metrics["episodes"], metrics_after["episodes"])
-
-
-# ---- imports
-
-PACKAGE = Path(dm2.__file__).parent
-# What a part of the package may import from the rest of it.
-LAYERS = {
-    "errors": (),
-    "config": ("errors",),
-    "runtime": ("JAX_CAME_FIRST",),
-    "agent": ("config", "errors"),
-    "team": ("agent", "config", "errors", "runtime"),
-    "envs": ("errors",),
-    "rollout": ("team", "agent", "envs", "config", "errors"),
-    "trainer": ("rollout", "team", "agent", "envs", "demos", "config", "errors", "runtime"),
-}
-
-
-def module_name(path: Path) -> str:
-    parts = ("dm2", *path.relative_to(PACKAGE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports, wherever in it, relative ones made absolute."""
-    package = module_name(path).split(".")
-    package = package if path.name == "__init__.py" else package[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            base = [*base, node.module] if node.module else base
-            yield from (".".join([*base, alias.name]) for alias in node.names)
-
-
-def files_of(part: str) -> list[Path]:
-    single = PACKAGE / f"{part}.py"
-    return [single] if single.exists() else sorted((PACKAGE / part).rglob("*.py"))
-
-
-def within(name: str, part: str) -> bool:
-    return f"{name}.".startswith(f"dm2.{part}.")
-
-
-@pytest.mark.parametrize("part", LAYERS)
-def test_imports_point_downwards(part):
-    assert files_of(part)
-    for path in files_of(part):
-        for name in imports(path):
-            allowed = any(within(name, other) for other in (part, *LAYERS[part]))
-            assert allowed or name.split(".")[0] != "dm2", f"{path.name} imports {name}"
-
-
-def test_one_agents_code_imports_nothing_by_name_at_run_time():
-    for path in files_of("agent"):
-        assert not any(name.startswith(("importlib", "sys.")) for name in imports(path)), path
-        called = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
-        assert not called & {"__import__", "eval", "exec"}, path
-
-
-def reachable(*roots: str) -> set[str]:
-    """Modules of the package that these import, directly or not."""
-    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
-    found, todo = set(), list(roots)
-    while todo:
-        name = todo.pop()
-        while name not in files and "." in name:  # a name inside a module
-            name = name.rpartition(".")[0]
-        if name in files and name not in found:
-            found.add(name)
-            todo += imports(files[name])
-    return found
-
-
-def test_nothing_centralised_is_reachable_from_decentralised_learning():
-    found = reachable("dm2.trainer")
-    assert {"dm2.agent.gru", "dm2.team", "dm2.rollout", "dm2.envs.battle.smax"} <= found
-    assert not [name for name in found if within(name, "centralised")]
-    above = {"dm2.team", "dm2.rollout", "dm2.trainer", "dm2.envs", "dm2.demos"}
-    assert not reachable("dm2.agent.learner") & above

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.checkpoint import CheckpointError
-from dm2.config import PPO, Config
+from dm2.run.checkpoint import CheckpointError
+from dm2 import IPPO, PPO, Config
 from dm2.errors import InputError
-from dm2.runs import RunDirectory
+from dm2.run.directory import RunDirectory
 from dm2.version import __version__, source_commit
 
-CONFIG = Config(method="ippo", env="smax/3s_vs_4z", seed=4, ppo=PPO(clip=0.1))
+CONFIG = Config(IPPO(PPO(clip=0.1)), env="smax/3s_vs_4z", seed=4)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ class TestConfig:
 
 HOLD = """
 import sys, time
-from dm2.runs import RunDirectory
+from dm2.run.directory import RunDirectory
 with RunDirectory.open(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
@@ -384,7 +384,7 @@ class TestCheckpoints:
 SAVE_FOR_EVER = """
 import itertools, sys
 import numpy as np
-from dm2.runs import RunDirectory
+from dm2.run.directory import RunDirectory
 run = RunDirectory.open(sys.argv[1])
 with run.lock():
     for step in itertools.count(int(sys.argv[2])):

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.imitation import (
+from dm2.agent.demonstrations import Expert
+from dm2.agent.discriminator import (
     DiscriminatorState,
-    Expert,
     Imitator,
     discriminator_loss,
     gradient_penalty,
     reward_of,
 )
 from dm2.agent.networks import Discriminator
-from dm2.config import Imitation
+from dm2.agent.settings import Imitation
 
 FORMS = ("logit", "softplus", "log", "paper")
 LOGITS = jnp.array([-2.0, 0.0, 3.0])

@@ -18,7 +18,7 @@ from PIL import Image
 from dm2.envs.base import Frame
 from dm2.errors import InputError
 from dm2.studies import replay
-from dm2.studies.replay import render
+from dm2.run.film import render
 
 SHOOTER, VICTIM = (120, 408), (210, 408)  # unit 0 at (7, 7) and unit 2 at (13, 7)
 RADIUS = 15  # of both: 1 map unit

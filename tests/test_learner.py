@@ -7,32 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.imitation import Expert
-from dm2.agent.learner import Learner
+from dm2.agent.demonstrations import Expert
+from dm2.agent.learner import Extras, Learner, Memory
 from dm2.agent.networks import mask_logits, normalise
-from dm2.agent.state import Carry, Trajectory
-from dm2.config import PPO, Config, Imitation
+from dm2.agent.settings import PPO, Imitation
+from dm2.agent.types import Trajectory, View
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741
 GAMMA, LAMBDA, HIDDEN = 0.5, 0.5, 8
 # What takes time here is compiling, not running.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+QUICK = {"xla_backend_optimization_level": 0}
+compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def learner(method, **ppo):
     """One agent's learning rules; an imitator's reward has absorbing states in it."""
     shared = {"hidden": HIDDEN, "discount": GAMMA, "gae_lambda": LAMBDA, "head_gain": 1.0}
-    settings = {"num_envs": N, "ppo": PPO(**(shared | ppo))}
+    settings = PPO(**(shared | ppo))
     if method == "ippo":
-        return Learner(Config("ippo", "none", **settings), O, A)
+        return Learner(settings, None, O, A)
     small = {"hidden": HIDDEN, "updates": 2, "batch": 8, "survival": "absorbing"}
     imitation = Imitation(coefficient=0.5, task_weight=2.0, reward="softplus", **small)
-    return Learner(Config("dm2", "none", demos="none", imitation=imitation, **settings), O, A)
+    return Learner(settings, imitation, O, A)
 
 
 # The steps are too small to move the policy, but every bit of the new state is compared.
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
-INIT, UPDATE, ACT = map(compiled, (IMITATING.init, IMITATING.update, IMITATING.act))
+INIT, UPDATE = compiled(IMITATING.init), compiled(IMITATING.learn)
+ACT = functools.partial(jax.jit, static_argnums=4, compiler_options=QUICK)(IMITATING.act)
 REWARDS = compiled(IMITATING.imitator.rewards)
 POLICY, VALUE = compiled(IMITATING.policy), compiled(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
@@ -71,26 +73,26 @@ EVERYONE = {
 }
 
 
-def random_carry(seed):
+def random_memory(seed):
     """A memory in mid-episode."""
     rng = np.random.default_rng(seed)
     hidden = [jnp.asarray(rng.normal(size=(N, HIDDEN)), jnp.float32) for _ in range(2)]
-    return Carry(*hidden, jnp.asarray(rng.normal(size=N), jnp.float32))
+    return Memory(*hidden, jnp.asarray(rng.normal(size=N), jnp.float32))
 
 
-def play(act, agent, carry, observations, legal, alive, starts, key):
-    """Act on given observations; returns actions, log-probabilities and values."""
+def play(act, agent, memory, view, key):
+    """Acts on given views `[T, N, ...]`; returns the actions and what learning needs of them."""
 
-    def step(carry, xs):
-        key, *now = xs
-        carry, actions, log_probs = act(agent, key, carry, *now)
-        return carry, (actions, log_probs, carry.value)
+    def step(memory, now):
+        key, view = now
+        memory, *new = act(agent, memory, key, view, greedy=False)
+        return memory, new
 
-    keys = jax.random.split(key, len(observations))
-    return jax.lax.scan(step, carry, (keys, observations, legal, alive, starts))[1]
+    keys = jax.random.split(key, len(view.alive))
+    return jax.lax.scan(step, memory, (keys, view))[1]
 
 
-PLAY = compiled(lambda *arguments: play(IMITATING.act, AGENT, *arguments))
+PLAY = compiled(functools.partial(play, IMITATING.act, AGENT))
 
 
 def trajectory(fates, seed=0):
@@ -98,22 +100,26 @@ def trajectory(fates, seed=0):
     rng = np.random.default_rng(seed)
     observations = jnp.asarray(rng.normal(size=(T, N, O)), jnp.float32)
     legal = jnp.asarray(rng.random((T, N, A)) < 0.7).at[..., 0].set(True)
-    seen = (observations, legal, fates["alive"], fates["starts"])
-    actions, log_probs, values = PLAY(random_carry(seed), *seen, jax.random.PRNGKey(seed))
+    view = View(observations, legal, fates["alive"], fates["starts"])
+    memory = random_memory(seed)
+    actions, extras = PLAY(memory, view, jax.random.PRNGKey(seed))
     cut = jnp.asarray(rng.normal(size=(T, N)), jnp.float32)
-    following = jnp.concatenate([values[1:], values[-1:]])
     return Trajectory(
-        observations=observations,
-        inputs=normalise(observations),
         legal=legal,
         actions=actions,
-        log_probs=log_probs,
-        values=values,
-        next_values=jnp.where(fates["ended"] & fates["next_alive"], cut, following),
         rewards=jnp.asarray(rng.normal(size=(T, N)), jnp.float32),
         time_left=jnp.broadcast_to(jnp.arange(9, 9 - T, -1)[:, None], (T, N)),
+        extras=extras,
+        # A dead agent's value is held.
+        bootstrap=jnp.where(fates["next_alive"], cut, extras.values),
+        memory=memory,
         **fates,
     )
+
+
+def with_memory(path, memory):
+    """The same rollout, as if it had begun with another memory."""
+    return path._replace(memory=memory)
 
 
 def expert(seed=1):
@@ -135,7 +141,7 @@ def test_initialisation_is_determined_by_the_key():
 
 
 def test_an_update_advances_the_key_and_is_reproducible():
-    arguments = (trajectory(FATES), random_carry(0), expert())
+    arguments = (trajectory(FATES), expert())
     first, metrics = UPDATE(AGENT, *arguments)
     assert_identical(UPDATE(AGENT, *arguments), (first, metrics))
     second, _ = UPDATE(first, *arguments)
@@ -153,17 +159,26 @@ def test_acting_is_legal_and_holds_the_value_of_the_dead():
     observations = jnp.asarray(rng.normal(size=(N, O)), jnp.float32)
     legal = jnp.asarray([[1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
     alive, starts = jnp.array([1, 0, 1, 0], bool), jnp.array([0, 0, 1, 1], bool)
-    carry = random_carry(3)
-    _, logits = POLICY(AGENT, carry.actor, observations, starts)
-    _, values = VALUE(AGENT, carry.critic, observations, starts)
-    expected = np.asarray(jax.nn.log_softmax(mask_logits(logits, legal)))
+    memory, view = random_memory(3), View(observations, legal, alive, starts)
+    _, logits = POLICY(AGENT, memory.actor, view)
+    _, values = VALUE(AGENT, memory.critic, view)
+    expected, drawn = np.asarray(jax.nn.log_softmax(mask_logits(logits, legal))), []
     for seed in range(20):
         key = jax.random.PRNGKey(seed)
-        after, actions, log_probs = ACT(AGENT, key, carry, observations, legal, alive, starts)
+        after, actions, extras = ACT(AGENT, memory, key, view, False)
         assert np.all(np.asarray(legal)[np.arange(N), actions])
-        np.testing.assert_allclose(log_probs, expected[np.arange(N), actions], rtol=1e-5)
-    held = np.where(alive, values, carry.value)
-    np.testing.assert_allclose(after.value, held, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(extras.log_probs, expected[np.arange(N), actions], rtol=1e-5)
+        drawn.append(np.asarray(actions))
+    assert len({tuple(row) for row in drawn}) > 1
+    held = np.where(alive, values, memory.value)
+    for value in (after.value, extras.values, IMITATING.bootstrap(AGENT, memory, view)):
+        np.testing.assert_allclose(value, held, rtol=1e-5, atol=1e-6)
+    # Greedy, the most likely action is taken, whatever the key; nothing else is different.
+    best = np.where(legal, logits, -np.inf).argmax(-1)
+    for seed in range(2):
+        again, actions, _ = ACT(AGENT, memory, jax.random.PRNGKey(seed), view, True)
+        np.testing.assert_array_equal(actions, best)
+    assert_identical(again, after)
 
 
 # ---- what goes into an update
@@ -171,19 +186,22 @@ def test_acting_is_legal_and_holds_the_value_of_the_dead():
 
 def numpy_returns(rewards, path):
     """Generalised advantages, equation by equation, plus the values."""
-    advantages, after = np.zeros((T, N)), np.zeros(N)
+    advantages, after, values = np.zeros((T, N)), np.zeros(N), np.asarray(path.extras.values)
     for t in reversed(range(T)):
-        bootstrap = np.where(path.terminated[t], 0.0, path.next_values[t])
-        delta = rewards[t] + GAMMA * bootstrap - path.values[t]
+        # What followed, but where the episode or the rollout was cut.
+        cut = t == T - 1 or path.ended[t]
+        following = np.where(cut, path.bootstrap[t], values[min(t + 1, T - 1)])
+        following = np.where(path.terminated[t], 0.0, following)
+        delta = rewards[t] + GAMMA * following - values[t]
         decay = GAMMA * np.where(path.next_alive[t], LAMBDA, 1.0)
         after = delta + np.where(path.ended[t], 0.0, decay * after)
         advantages[t] = np.where(path.alive[t], after, 0.0)
-    return advantages + np.asarray(path.values)
+    return advantages + values
 
 
 def mixed_rewards(agent, path, idle):
     """2 r_env + r_imitation / 2, with the given idle steps."""
-    imitation = REWARDS(agent.discriminator, path.observations, path.alive, idle)
+    imitation = REWARDS(agent.discriminator, path.extras.observations, path.alive, idle)
     return 2.0 * np.asarray(path.rewards) + 0.5 * np.asarray(imitation)
 
 
@@ -212,13 +230,13 @@ def test_the_mixed_reward_by_hand():
     assert np.sum(path.alive) == 17
     assert metrics["imitation_reward"] == pytest.approx(26 / 17)
     np.testing.assert_allclose(rewards, 2.0 * path.rewards + 0.5 * IDLE, rtol=1e-6)
-    assert_identical(fake.updated[1:], (theirs, path.observations, path.alive, IDLE))
-    assert_identical(fake.rewarded, (path.observations, path.alive, IDLE))
+    assert_identical(fake.updated[1:], (theirs, path.extras.observations, path.alive, IDLE))
+    assert_identical(fake.rewarded, (path.extras.observations, path.alive, IDLE))
 
 
 def test_the_returns_of_an_update_are_those_of_the_mixed_reward():
     path = trajectory(FATES)
-    agent, _ = UPDATE(AGENT, path, random_carry(0), expert())
+    agent, _ = UPDATE(AGENT, path, expert())
     living = np.asarray(path.alive)
     returns = numpy_returns(mixed_rewards(agent, path, IDLE), path)[living]
     assert agent.scale.mean == pytest.approx(returns.mean(), rel=1e-4)
@@ -232,14 +250,14 @@ def test_a_new_policy_starts_where_the_old_one_acted():
     idle = jnp.where(path.terminated, path.time_left, 0)
     for seed in range(4):  # four ways to draw the minibatches
         agent = AGENT._replace(key=jax.random.PRNGKey(seed))
-        agent, metrics = UPDATE(agent, path, random_carry(0), expert())
+        agent, metrics = UPDATE(agent, path, expert())
         assert metrics["approx_kl"] < 1e-6
         assert metrics["clip_fraction"] == 0.0
-        errors = numpy_returns(mixed_rewards(agent, path, idle), path) - path.values
+        errors = numpy_returns(mixed_rewards(agent, path, idle), path) - path.extras.values
         expected = 0.5 * np.mean(np.square(errors / agent.scale.std))
         assert metrics["value_loss"] == pytest.approx(expected, rel=1e-3)
     # Another memory at the start of the rollout would be noticed.
-    _, metrics = UPDATE(AGENT, path, random_carry(5), expert())
+    _, metrics = UPDATE(AGENT, with_memory(path, random_memory(5)), expert())
     assert metrics["approx_kl"] > 1e-4
 
 
@@ -250,17 +268,20 @@ def spoil(path, where):
     """Other observations, actions and so on at some steps."""
     rng = np.random.default_rng(4)
     noise = jnp.asarray(rng.normal(0.0, 1e3, (T, N, O)), jnp.float32)
+    extras = path.extras
     return path._replace(
-        observations=jnp.where(where[..., None], noise, path.observations),
-        inputs=jnp.where(where[..., None], noise, path.inputs),
         legal=jnp.where(where[..., None], ~path.legal, path.legal),
         actions=jnp.where(where, (path.actions + 1) % A, path.actions),
-        log_probs=jnp.where(where, -50.0, path.log_probs),
+        extras=extras._replace(
+            log_probs=jnp.where(where, -50.0, extras.log_probs),
+            normalised=jnp.where(where[..., None], noise, extras.normalised),
+            observations=jnp.where(where[..., None], noise, extras.observations),
+        ),
     )
 
 
 def test_dead_steps_change_no_bit_of_the_agent():
-    path, others = trajectory(FATES), (random_carry(0), expert())
+    path, others = trajectory(FATES), (expert(),)
     reference = UPDATE(AGENT, path, *others)
     assert_identical(UPDATE(AGENT, spoil(path, ~path.alive), *others), reference)
     # A single living step would be noticed by every part of it.
@@ -271,7 +292,7 @@ def test_dead_steps_change_no_bit_of_the_agent():
 
 
 def test_the_teams_reward_after_death_counts_within_the_episode():
-    path, others = trajectory(FATES), (random_carry(0), expert())
+    path, others = trajectory(FATES), (expert(),)
     reference, _ = UPDATE(AGENT, path, *others)
     for step, env, counts in ((3, 1, True), (5, 2, True), (1, 3, False)):
         rewards = path.rewards.at[step, env].add(10.0)
@@ -301,23 +322,25 @@ def iterate(agent, key, right, bonus, single):
     which = jax.random.randint(context_key, (STEPS, ENVS), 0, CONTEXTS)
     yes = jnp.ones((STEPS, ENVS), bool)
     first, last = (jnp.arange(STEPS)[:, None] == t for t in (0, STEPS - 1))
-    carry = LEARNING.initial_carry(ENVS)
-    seen = (contexts(which), jnp.ones((STEPS, ENVS, A), bool), yes, yes & (single | first))
-    actions, log_probs, values = play(LEARNING.act, agent, carry, *seen, act_key)
+    memory = LEARNING.memory(ENVS)
+    legal = jnp.ones((STEPS, ENVS, A), bool)
+    view = View(contexts(which), legal, yes, yes & (single | first))
+    actions, extras = play(LEARNING.act, agent, memory, view, act_key)
     path = Trajectory(
-        normalise(seen[0]),
-        *seen[1:],
+        legal=legal,
+        alive=yes,
+        starts=view.starts,
         actions=actions,
-        log_probs=log_probs,
-        values=values,
-        next_values=jnp.concatenate([values[1:], jnp.zeros((1, ENVS))]),
+        extras=extras,
+        bootstrap=jnp.zeros((STEPS, ENVS)),
+        memory=memory,
         next_alive=yes,
         rewards=bonus[which] + (actions == right[which]),
         terminated=yes & (single | last),
         ended=yes & (single | last),
         time_left=jnp.zeros((STEPS, ENVS), int),
     )
-    return LEARNING.update(agent, path, carry, None)[0]
+    return LEARNING.learn(agent, path, None)[0]
 
 
 def learn(right, bonus, single, updates):
@@ -325,10 +348,10 @@ def learn(right, bonus, single, updates):
     agent = AGENT._replace(discriminator=None)
     for key in jax.random.split(jax.random.PRNGKey(6), updates):
         agent = iterate(agent, key, jnp.asarray(right), jnp.asarray(bonus), single)
-    hidden = LEARNING.initial_carry(CONTEXTS)
-    seen = (contexts(jnp.arange(CONTEXTS)), jnp.ones(CONTEXTS, bool))
-    _, logits = POLICY(agent, hidden.actor, *seen)
-    _, values = VALUE(agent, hidden.critic, *seen)
+    memory, yes = LEARNING.memory(CONTEXTS), jnp.ones(CONTEXTS, bool)
+    view = View(contexts(jnp.arange(CONTEXTS)), jnp.ones((CONTEXTS, A), bool), yes, yes)
+    _, logits = POLICY(agent, memory.actor, view)
+    _, values = VALUE(agent, memory.critic, view)
     chances = jax.nn.softmax(logits)[jnp.arange(CONTEXTS), jnp.asarray(right)]
     return np.asarray(chances), np.asarray(values)
 

@@ -9,12 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from dm2.agent import sequences
+from dm2.agent import packing
+from dm2.agent.learner import actor_arguments, critic_arguments
 from dm2.agent.networks import RecurrentNet
-from dm2.agent.ppo import policy_loss, value_loss
-from dm2.agent.sequences import Blocked, Blocks, block_steps, line_up
-from dm2.agent.state import actor_part, critic_part
-from test_learner import AGENT, FATES, N, T, compiled, learner, per_step, random_carry, trajectory
+from dm2.agent.packing import computed_share, pack, packed_fit, plain_fit
+from test_learner import AGENT, FATES, N, T, compiled, learner, per_step, trajectory
 
 S, O, H, D = 2, 5, 8, 3  # noqa: E741
 NET = RecurrentNet(H, D, 1.0)
@@ -31,11 +30,11 @@ STARTS = "100100 100000 101000 100000 000000"
 
 def lines(alive, starts, *minibatches):
     """Of every minibatch its sequences: (step, environment) by (step, environment)."""
-    lanes = line_up(alive, starts, jnp.asarray(minibatches))
-    rows, length = np.asarray(lanes.rows), np.asarray(lanes.length)
+    packed = pack(alive, starts, jnp.asarray(minibatches))
+    rows, length = np.asarray(packed.rows), np.asarray(packed.length)
     count = alive.shape[1]
     return [
-        [[divmod(int(row), count) for row in rows[b, :n, lane]] for lane, n in enumerate(each)]
+        [[divmod(int(row), count) for row in rows[b, :n, i]] for i, n in enumerate(each)]
         for b, each in enumerate(length.tolist())
     ]
 
@@ -100,10 +99,10 @@ def test_no_episode_is_lost_or_cut(seed):
 
 
 def test_blocks_are_of_512_rows_or_16_steps():
-    assert block_steps(32, 128) == 16
-    assert block_steps(8, 128) == 16
-    assert block_steps(8, 12) == 12
-    assert block_steps(1024, 128) == 1
+    assert packing._block_steps(32, 128) == 16
+    assert packing._block_steps(8, 128) == 16
+    assert packing._block_steps(8, 12) == 12
+    assert packing._block_steps(1024, 128) == 1
 
 
 # ---- the network in blocks
@@ -114,30 +113,30 @@ def case(seed=0):
     rng = np.random.default_rng(seed)
     observations = jnp.asarray(rng.normal(size=(T, N, O)), jnp.float32)
     starts = jnp.asarray(rng.random((T, N)) < 0.3)
-    carry = jnp.asarray(rng.normal(size=(N, H)), jnp.float32)
-    params = NET.init(jax.random.PRNGKey(seed), carry, observations, starts)
-    return params, carry, observations, starts, jnp.asarray(rng.normal(size=(T, N, D)))
+    memory = jnp.asarray(rng.normal(size=(N, H)), jnp.float32)
+    params = NET.init(jax.random.PRNGKey(seed), memory, observations, starts)
+    return params, memory, observations, starts, jnp.asarray(rng.normal(size=(T, N, D)))
 
 
-def ours(params, carry, observations, starts, weights, count):
+def ours(params, memory, observations, starts, weights, count):
     """Outputs and the gradient of a loss, by blocks of `S` steps."""
-    net = Blocked(NET.apply, observations.reshape(T * N, O))
+    net = packing._Blocked(NET.apply, observations.reshape(T * N, O))
     rows = jnp.arange(T * N).reshape(-1, S, N)
-    blocks = Blocks(rows, starts.reshape(rows.shape))
-    room = jax.tree.map(lambda x: jnp.full_like(x, 7), net.room(params, carry, blocks))
-    outputs, remembered = net.forth(params, carry, blocks, count, room)
+    blocks = packing._Blocks(rows, starts.reshape(rows.shape))
+    buffer = jax.tree.map(lambda x: jnp.full_like(x, 7), net.buffer(params, memory, blocks))
+    outputs, residuals = net.forward(params, memory, blocks, count, buffer)
     d_outputs = weights.reshape(outputs.shape) * jnp.cos(outputs)
-    gradient = net.back(params, carry, remembered, d_outputs, count)
+    gradient = net.backward(params, memory, residuals, d_outputs, count)
     return outputs.reshape(T, N, D), gradient
 
 
 @pytest.mark.parametrize("count", range(T // S + 1))
 def test_blocks_are_the_network_up_to_there(count):
-    params, carry, observations, starts, weights = case()
+    params, memory, observations, starts, weights = case()
     known = count * S
     # Blocks that are not reached may hold anything.
     observations = observations.at[known:].set(jnp.nan)
-    args = (params, carry, observations, starts, weights)
+    args = (params, memory, observations, starts, weights)
     outputs, gradient = jax.jit(ours)(*args, count)
     assert np.all(outputs[known:] == 7)  # as it was
     if not count:
@@ -145,7 +144,7 @@ def test_blocks_are_the_network_up_to_there(count):
         return
 
     def plain(params):
-        outputs = NET.apply(params, carry, observations[:known], starts[:known])[1]
+        outputs = NET.apply(params, memory, observations[:known], starts[:known])[1]
         return jnp.sum(weights[:known] * jnp.sin(outputs)), outputs
 
     expected, values = jax.grad(plain, has_aux=True)(params)
@@ -168,78 +167,104 @@ BATTLES = {
 }
 
 
-def plain_epochs(rules, net, loss, params, opt, seen, told, key):
-    """PPO's epochs over whole rollouts, a minibatch after the other: the parameters, and means
-    over the last epoch of the loss and of the gradient's norm."""
-    ppo = rules.config.ppo
-    for epoch_key in jax.random.split(key, ppo.epochs):
-        reported = []
-        for envs in jax.random.permutation(epoch_key, N).reshape(ppo.minibatches, -1):
-            inputs, starts, alive = (x[:, envs] for x in (seen.inputs, seen.starts, seen.alive))
-            facts = jax.tree.map(lambda x: x[:, envs], told)  # noqa: B023
-
-            def total(params):
-                carry = seen.carry[envs]  # noqa: B023
-                outputs = net.apply(params, carry, inputs, starts)[1]  # noqa: B023
-                return loss(outputs, facts, alive)  # noqa: B023
-
-            value, grads = jax.value_and_grad(total)(params)
-            reported.append((value, optax.tree.norm(grads)))
-            updates, opt = rules.optimiser.update(grads, opt, params)
-            params = optax.apply_updates(params, updates)
-    return params, *np.mean(reported, axis=0)
+@functools.cache
+def arguments_of(part, battles):
+    """One agent's rules, and the arguments of `improve_actor` or `improve_critic`."""
+    rules = learner("ippo", epochs=3, minibatches=2, learning_rate=1e-2, entropy=0.1)
+    agent, path = AGENT._replace(discriminator=None), trajectory(BATTLES if battles else FATES)
+    agent, prepared, _ = rules.prepare(agent, path, None)
+    arguments = actor_arguments if part == "actor" else critic_arguments
+    return rules, arguments(agent, path, prepared)
 
 
 @functools.cache
-def plain_update(battles):
-    """Of the policy and of the value function: what improves it, on what, and what plain PPO makes
-    of that."""
-    rules = learner("ippo", epochs=3, minibatches=2, learning_rate=1e-2, entropy=0.1)
-    agent, path = AGENT._replace(discriminator=None), trajectory(BATTLES if battles else FATES)
-    # As `prepare` splits the agent's stream of learning.
-    key = jax.random.split(jax.random.fold_in(agent.key, 0), 3)[2]
-    agent, lesson, _ = rules.prepare(agent, path, None)
-    ppo = rules.config.ppo
-
-    def of_policy(logits, acts, alive):
-        return policy_loss(logits, *acts, alive, ppo.clip, ppo.entropy)[0]
-
-    def of_value(outputs, targets, alive):
-        return value_loss(outputs[..., 0], targets, alive)
-
-    actor = actor_part(agent, path, random_carry(0), lesson)
-    critic = critic_part(agent, path, random_carry(0), lesson)
-    return (
-        (rules.improve_actor, actor, plain_epochs(rules, rules.actor, of_policy, *actor, key)),
-        (rules.improve_critic, critic, plain_epochs(rules, rules.critic, of_value, *critic, key)),
-    )
+def plain_update(part, battles):
+    """What the update would be without packing."""
+    rules, arguments = arguments_of(part, battles)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dm2.agent.learner.packed_fit", plain_fit)
+        return compiled(getattr(rules, f"improve_{part}"))(*arguments)
 
 
 @pytest.mark.parametrize("battles", [False, True])
 @pytest.mark.parametrize("rows", [4, 8, 512])  # blocks of 2, 4 (one step short) and 6 steps
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])  # the latter knows how many blocks there are
-def test_an_update_is_the_plain_one(monkeypatch, battles, rows, backend):
-    both = plain_update(battles)
-    monkeypatch.setattr(sequences, "_ROWS", rows)
+@pytest.mark.parametrize("part", ["actor", "critic"])
+def test_an_update_is_the_plain_one(monkeypatch, battles, rows, backend, part):
+    rules, arguments = arguments_of(part, battles)
+    expected = plain_update(part, battles)
+    before = arguments[0]
+    assert max(float(np.abs(a - b).max()) for a, b in pairs(before, expected[0])) > 1e-2
+    monkeypatch.setattr(packing, "_BLOCK_ROWS", rows)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
-    for improve, args, (params, loss, norm) in both:
-        # A function of its own, or JAX takes the program made for other blocks.
-        after, _, metrics = compiled(lambda *args: improve(*args))(*args)  # noqa: B023
-        jax.tree.map(close, after, params)
-        if "policy_loss" in metrics:
-            close((metrics["policy_loss"], metrics["actor_grad_norm"]), (loss, norm))
-        else:
-            close(metrics["value_loss"], loss)
+    # A function of its own, or JAX takes the program made for other blocks.
+    improve = getattr(rules, f"improve_{part}")
+    got = compiled(lambda *arguments: improve(*arguments))(*arguments)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, expected)
+
+
+def pairs(a, b):
+    return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+
+
+def test_the_plain_one_by_hand():
+    """A network that adds up observations scaled by its one parameter, from its memory on; two
+    environments, a minibatch each; gradient descent with step 1 on half the mean square of the
+    error. `plain_fit` is what everything else here is compared with."""
+
+    def network(params, memory, observations, starts):
+        def step(memory, now):
+            observation, start = now
+            memory = jnp.where(start[:, None], 0.0, memory) + params * observation
+            return memory, memory
+
+        return jax.lax.scan(step, memory, (observations, starts))
+
+    def loss(outputs, targets, alive):
+        error = jnp.where(alive, outputs[..., 0] - targets, 0.0)
+        value = 0.5 * jnp.sum(error**2) / jnp.sum(alive)
+        return value, {"loss": value}
+
+    sequences = packing.Sequences(
+        memory=jnp.array([[10.0], [0.0]]),
+        observations=jnp.array([[[1.0], [1.0]], [[2.0], [3.0]]]),
+        starts=jnp.array([[False, True], [False, False]]),
+        alive=jnp.array([[True, True], [True, False]]),
+    )
+    targets = jnp.array([[12.0, 1.0], [12.0, 99.0]])
+    order = pack(sequences.alive, sequences.starts, jnp.array([[0], [1]]))
+    results = plain_fit(
+        network, loss, optax.sgd(0.125), jnp.array(1.0), optax.sgd(0.125).init(1.0),
+        sequences, targets, order,
+    )  # fmt: skip
+    # Environment 0 from memory 10 with parameter 1: outputs 11, 13; errors -1, 1; loss
+    # (1 + 1) / 4 = 0.5; gradient (-1 * 1 + 1 * 3) / 2 = 1; the parameter is 0.875 then.
+    # Environment 1 lives at its first step alone: output 0.875, error -0.125, loss 0.0078125,
+    # gradient -0.125 * 1; the parameter is 0.890625 then.
+    assert results[0] == 0.890625
+    assert results[2]["loss"].tolist() == [0.5, 0.0078125]
+    assert results[2]["gradient_norm"].tolist() == [1.0, 0.125]
+    packed = packed_fit(
+        network, loss, optax.sgd(0.125), jnp.array(1.0), optax.sgd(0.125).init(1.0),
+        sequences, targets, order,
+    )  # fmt: skip
+    assert packed[0] == 0.890625
+
+
+def test_the_share_of_steps_that_are_computed():
+    # Blocks of 16 of 40 steps. The longest sequences have 17 and 16 steps: two blocks and one.
+    length = jnp.array([[17, 3], [16, 2]])
+    packed = packing.Packing(jnp.zeros((2, 40, 2), int), length, jnp.zeros((2, 2), int))
+    assert computed_share(packed, 40) == (32 + 16) / 2 / 40
 
 
 def test_in_these_rollouts_episodes_change_places():
     rules = learner("ippo", epochs=3, minibatches=2)
     agent = AGENT._replace(discriminator=None)
     for fates in (FATES, BATTLES):
-        lanes = rules.prepare(agent, trajectory(fates), None)[1].lanes
-        real = np.arange(T)[:, None] < np.asarray(lanes.length)[:, None]
-        moved = np.asarray(lanes.rows) % N != np.asarray(lanes.envs)[:, None]
+        packed = rules.prepare(agent, trajectory(fates), None)[1].packing
+        real = np.arange(T)[:, None] < np.asarray(packed.length)[:, None]
+        moved = np.asarray(packed.rows) % N != np.asarray(packed.environments)[:, None]
         assert np.any(moved & real)
 
 
@@ -248,6 +273,6 @@ def test_nothing_is_learnt_from_a_rollout_without_life():
     agent = AGENT._replace(discriminator=None)
     dead = {name: jnp.zeros((T, N), bool) for name in ("alive", "next_alive")}
     path = trajectory(FATES)._replace(**dead)
-    after, metrics = jax.jit(rules.update)(agent, path, random_carry(0), None)
+    after, metrics = jax.jit(rules.learn)(agent, path, None)
     jax.tree.map(np.testing.assert_array_equal, after.actor, agent.actor)
     assert all(np.isfinite(value) for value in jax.tree.leaves(metrics))

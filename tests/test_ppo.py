@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rlax
 
-from dm2.agent.learner import _standardise
+from dm2.agent.learner import standardise
 from dm2.agent.networks import mask_logits
 from dm2.agent.ppo import entropy_of, log_prob_of, policy_loss, value_loss
 
@@ -23,7 +23,7 @@ LOGITS = jnp.asarray(np.log(np.stack([NEW, 1.0 - NEW], axis=1)), jnp.float32)
 LEGAL = jnp.ones((5, 2), bool)
 ACTIONS = jnp.zeros(5, jnp.int32)
 LOG_OLD = jnp.asarray(np.log(OLD), jnp.float32)
-STANDARDISE = jax.jit(_standardise)
+STANDARDISE = jax.jit(standardise)
 LOSS = jax.jit(jax.value_and_grad(policy_loss, has_aux=True), static_argnums=(6, 7))
 
 

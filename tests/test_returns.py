@@ -13,19 +13,16 @@ import rlax
 
 from dm2.agent.returns import masked_gae, masked_mean
 
-GAE = functools.partial(jax.jit, static_argnums=(7, 8))(masked_gae)
-
-
-def column(x, dtype):
-    """One environment's steps, `[T]` to `[T, 1]`."""
-    return jnp.asarray(x, dtype)[:, None]
+GAE = functools.partial(jax.jit, static_argnames=("discount", "gae_lambda"))(masked_gae)
 
 
 def gae(rewards, values, next_values, alive, next_alive, terminated, ended, gamma=0.5, lam=0.5):
-    """`masked_gae` of one environment."""
-    floats = [column(x, jnp.float32) for x in (rewards, values, next_values)]
-    bools = [column(x, bool) for x in (alive, next_alive, terminated, ended)]
-    return np.asarray(GAE(*floats, *bools, gamma, lam))[:, 0]
+    """`masked_gae` of lists."""
+    floats = {"rewards": rewards, "values": values, "next_values": next_values}
+    flags = {"alive": alive, "next_alive": next_alive, "terminated": terminated, "ended": ended}
+    columns = {k: jnp.asarray(x, jnp.float32) for k, x in floats.items()}
+    columns |= {k: jnp.asarray(x, bool) for k, x in flags.items()}
+    return np.asarray(GAE(**columns, discount=gamma, gae_lambda=lam))
 
 
 NO, YES = [0, 0, 0, 0], [1, 1, 1, 1]
@@ -133,17 +130,16 @@ def test_agrees_with_rlax(seed):
     assert truncated.any()
     following = np.concatenate([values[1:], rng.normal(size=(1, envs))])
     next_values = np.where(truncated, cut, following)
-    floats = [jnp.asarray(x, jnp.float32) for x in (rewards, values, next_values)]
-    living = jnp.ones((steps, envs), bool)
-    bools = [living, living, jnp.asarray(terminated), jnp.asarray(terminated | truncated)]
-    got = GAE(*floats, *bools, gamma, lam)
+    yes, ended = np.ones((steps, envs), bool), terminated | truncated
+    columns = (rewards, values, next_values, yes, yes, terminated, ended)
+    got = [gae(*(x[:, n] for x in columns), gamma, lam) for n in range(envs)]
     theirs = jax.vmap(rlax.truncated_generalized_advantage_estimation, 1, 1)(
         jnp.asarray(rewards + gamma * np.where(truncated, cut - following, 0.0), jnp.float32),
         jnp.asarray(gamma * (1.0 - terminated), jnp.float32),
         jnp.asarray(lam * (1.0 - truncated), jnp.float32),
         jnp.asarray(np.concatenate([values, following[-1:]]), jnp.float32),
     )
-    np.testing.assert_allclose(got, theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.stack(got, 1), theirs, rtol=1e-5, atol=1e-5)
 
 
 STEPS = 5

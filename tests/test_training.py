@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from conftest import SMALL
-from dm2 import PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
-from dm2.runs import RunDirectory
-from dm2.seeds import train_seeds
-from dm2.trainer import Trainer, load_experts
-from dm2.training import resume
+from dm2 import DM2, IPPO, PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
+from dm2.demos.experts import load_experts
+from dm2.run.directory import RunDirectory
+from dm2.run.loop import resume
+from dm2.run.programs import Programs
+from dm2.run.sweep import train_seeds
 
 ENV = "smax/3m?limit=12"
 TINY = PPO(hidden=8, epochs=1, minibatches=2)
@@ -29,8 +30,8 @@ TINY = PPO(hidden=8, epochs=1, minibatches=2)
 
 def dm2_config(demos, steps=1280, **changes):
     imitation = Imitation(hidden=8, updates=2, batch=16)
-    settings = {"ppo": TINY, "imitation": imitation, **SMALL, **changes}
-    return Config("dm2", ENV, steps=steps, demos=str(demos), **settings)
+    settings = {**SMALL, **changes}
+    return Config(DM2(TINY, imitation), ENV, steps=steps, demos=str(demos), **settings)
 
 
 def metrics_of(run):
@@ -72,12 +73,12 @@ def test_training_twice_gives_the_same_bits(small_demos, tmp_path):
     assert arrays_of(one, 256) != arrays_of(other, 256)
 
 
-def test_a_trainer_takes_its_programs_along():
+def test_programs_go_with_their_owner():
     # Else a long sweep in one process runs out of memory maps and crashes.
-    trainer = Trainer(Config("ippo", ENV, ppo=TINY, **SMALL))
-    trainer.init(jax.numpy.uint32(0))
-    gone = weakref.ref(trainer)
-    del trainer
+    programs = Programs(Config(IPPO(TINY), ENV, **SMALL).program)
+    programs.init(jax.numpy.uint32(0))
+    gone = weakref.ref(programs)
+    del programs
     gc.collect()
     assert gone() is None
 
@@ -85,22 +86,22 @@ def test_a_trainer_takes_its_programs_along():
 def test_iterating_compiles_once(small_demos):
     # What comes back from the second device is bound to a place; that must not make new programs.
     config = dm2_config(small_demos)
-    trainer = Trainer(config)
+    programs = Programs(config.program)
     seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
-    state = jax.tree.map(np.asarray, trainer.init(seed))  # as a checkpoint gives it
+    state = jax.tree.map(np.asarray, programs.init(seed))  # as a checkpoint gives it
     for _ in range(3):
-        state, _ = trainer.iterate(state, seed, experts)
-        trainer.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
-    team = trainer.team
-    programs = (trainer._collect, trainer.evaluate, team._prepare)
-    programs += (team._improve_actor, team._improve_critic)
-    assert [program._cache_size() for program in programs] == [1] * 5
+        state, _ = programs.iterate(state, seed, experts)
+        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+    method = programs.method
+    compiled = (programs.collect, programs.evaluate, method.prepare)
+    compiled += (method.improve_actor, method.improve_critic)
+    assert [program._cache_size() for program in compiled] == [1] * 5
 
 
 def test_compiled_ahead_is_what_a_run_needs(small_demos):
-    trainer = Trainer(dm2_config(small_demos))
+    programs = Programs(dm2_config(small_demos).program)
     seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
-    trainer.compile(experts, 4)
+    programs.compile(experts, 4)
     made = []
 
     def refuse(event: str, _: float, **about: object) -> None:
@@ -112,10 +113,10 @@ def test_compiled_ahead_is_what_a_run_needs(small_demos):
         jax.numpy.zeros(17).sum()  # the listener hears
         assert made
         made.clear()
-        state = trainer.init(seed)
-        state, _ = trainer.iterate(state, seed, experts)
-        trainer.iterate(state, seed, experts)
-        trainer.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+        state = programs.init(seed)
+        state, _ = programs.iterate(state, seed, experts)
+        programs.iterate(state, seed, experts)
+        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
     finally:
         jax.monitoring.unregister_event_duration_listener(refuse)
     assert made == []
@@ -310,9 +311,10 @@ def test_demonstrations_of_another_task_are_refused_before_anything_is_written(
 def test_a_full_disk_while_checkpointing_keeps_the_earlier_checkpoints(
     small_demos, tmp_path, monkeypatch
 ):
-    from dm2 import checkpoint
+    from dm2 import files
+    from dm2.run import checkpoint
 
-    written = checkpoint._write_synced
+    written = files.write_synced
     calls = []
 
     def fill_up(path, data):
@@ -321,7 +323,7 @@ def test_a_full_disk_while_checkpointing_keeps_the_earlier_checkpoints(
             raise OSError(28, "No space left on device")
         written(path, data)
 
-    monkeypatch.setattr(checkpoint, "_write_synced", fill_up)
+    monkeypatch.setattr(files, "write_synced", fill_up)
     with pytest.raises(checkpoint.CheckpointError, match="No space left"):
         train(dm2_config(small_demos), tmp_path / "run", quiet=True)
     monkeypatch.undo()
@@ -331,9 +333,7 @@ def test_a_full_disk_while_checkpointing_keeps_the_earlier_checkpoints(
 
 
 def test_no_array_of_the_state_is_left_out_of_a_checkpoint(small_run):
-    from dm2.trainer import Trainer
-
-    like = Trainer(small_run.config).abstract_state()
+    like = Programs(small_run.config.program).shapes()
     manifest = json.loads((small_run.checkpoint_path(512) / "manifest.json").read_text())
     assert len(jax.tree.leaves(like)) == len(manifest["leaves"])
 

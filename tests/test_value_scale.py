@@ -68,7 +68,7 @@ def test_rescaling_leaves_restored_predictions_unchanged():
     rng = np.random.default_rng(1)
     network = RecurrentNet(4, 1, 1.0)
     observations = jnp.asarray(rng.normal(size=(3, 2, 5)), jnp.float32)
-    inputs = (network.initial_carry(2), observations, jnp.zeros((3, 2), bool))
+    inputs = (network.initial_memory(2), observations, jnp.zeros((3, 2), bool))
     shapes = jax.eval_shape(network.init, jax.random.PRNGKey(0), *inputs)
     critic = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
     apply = jax.jit(network.apply)

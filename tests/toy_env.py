@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from dm2.agent.state import AgentState
-from dm2.envs import EnvSpec, Observation, Step
-from dm2.team import Team
+from dm2.agent.learner import AgentState
+from dm2.envs import EnvSpec, Step, TeamView
+from dm2.methods.independent import Independent
 
 LIMIT = 6
 LENGTH = (2, 3, LIMIT)
@@ -65,16 +65,16 @@ class ToyEnv:
             won=over & jnp.array(WON)[fate],
         )
 
-    def observe(self, state: ToyState) -> Observation:
+    def observe(self, state: ToyState) -> TeamView:
         """Who, when, which episode, what was done last; the state: the last three."""
         agents, alive = jnp.arange(3), _alive(state)
         shared = jnp.stack([state.time, state.name / NAMES, state.code / CODES], axis=1)
         who = jnp.broadcast_to(agents[:, None, None], (*alive.shape, 1))
-        local = jnp.concatenate([who, jnp.tile(shared, (3, 1, 1))], axis=2)
+        observations = jnp.concatenate([who, jnp.tile(shared, (3, 1, 1))], axis=2)
         # A living agent has two legal actions, a dead one only the first.
         forbidden = (agents[:, None] + state.time)[..., None] % 3 == agents
         legal = jnp.where(alive[..., None], ~forbidden, agents == 0)
-        return Observation(local.astype(jnp.float32), legal, alive, shared.astype(jnp.float32))
+        return TeamView(observations.astype(jnp.float32), legal, alive, shared.astype(jnp.float32))
 
 
 def _alive(state: ToyState) -> Bool[Array, "K N"]:
@@ -86,7 +86,7 @@ def quick_jit(function: Callable) -> Callable:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def random_agents(team: Team, seed: int) -> AgentState:
+def random_agents(team: Independent, seed: int) -> AgentState:
     """Agents in the middle of training, every number random. Real ones take long to compile."""
     rng = np.random.default_rng(seed)
 

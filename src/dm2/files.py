@@ -15,7 +15,7 @@ TEMPORARY = ".tmp-"
 def write_atomically(path: Path, data: bytes) -> None:
     """Replaces the file `path` by one that holds `data`, wholly or not at all. Raises OSError."""
     with replacing(path) as temporary:
-        write_synced(temporary, data)
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager

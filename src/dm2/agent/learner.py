@@ -21,7 +21,19 @@ from dm2.agent.settings import PPO, Imitation
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 
-__all__ = ["AgentState", "Extras", "Learner", "Memory", "PolicyTargets", "Prepared"]
+__all__ = [
+    "AgentState",
+    "Extras",
+    "Learner",
+    "Memory",
+    "PolicyTargets",
+    "Prepared",
+    "actor_arguments",
+    "critic_arguments",
+    "improved",
+    "next_values",
+    "standardise",
+]
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -321,8 +333,6 @@ class Learner:
         self, rewards: Float[Array, "T N"], trajectory: Trajectory
     ) -> Float[Array, "T N"]:
         """Advantages of every step of every environment; see `masked_gae`."""
-        values, bootstrap = trajectory.extras.values, trajectory.bootstrap
-        following = jnp.concatenate([values[1:], bootstrap[-1:]])
 
         def of_one_environment(columns: dict[str, Array]) -> Array:
             ppo = self.ppo
@@ -330,8 +340,8 @@ class Learner:
 
         columns = {
             "rewards": rewards,
-            "values": values,
-            "next_values": jnp.where(trajectory.ended, bootstrap, following),
+            "values": trajectory.extras.values,
+            "next_values": next_values(trajectory),
             "alive": trajectory.alive,
             "next_alive": trajectory.next_alive,
             "terminated": trajectory.terminated,
@@ -348,6 +358,15 @@ class Learner:
     def _last_epoch(self, metrics: dict[str, Float[Array, " B"]]) -> Metrics:
         """Means over the minibatches of the last epoch."""
         return jax.tree.map(lambda x: jnp.mean(x[-self.ppo.minibatches :]), metrics)
+
+
+def next_values(trajectory: Trajectory) -> Float[Array, "T N"]:
+    """The value of the observation that each step of one agent led to, before any reset: the next
+    step's, or where the episode or the rollout ends what `Learner.bootstrap` made of it. Where the
+    episode terminated it means nothing."""
+    values, bootstrap = trajectory.extras.values, trajectory.bootstrap
+    following = jnp.concatenate([values[1:], bootstrap[-1:]])
+    return jnp.where(trajectory.ended, bootstrap, following)
 
 
 # These only regroup arrays, so they serve one agent and a team alike. `Any` stands for an array, or

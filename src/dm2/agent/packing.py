@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dm2.agent.types import Params
 
-__all__ = ["Packing", "Sequences", "pack", "packed_fit", "plain_fit"]
+__all__ = ["Packing", "Sequences", "computed_share", "pack", "packed_fit", "plain_fit"]
 
 _BLOCK_ROWS, _BLOCK_STEPS = 512, 16
 """The most rows (steps times sequences) of a block, enough for fast products and few enough for
@@ -141,6 +141,19 @@ def _deal(
     better = (jnp.max(filled, axis=1) < jnp.max(total[-1], axis=1))[:, None]
     pick: Any = functools.partial(jnp.where, better)  # its stub names tuples, too
     return pick(sequence, own), pick(offset, behind), pick(filled, total[-1])
+
+
+def computed_share(packing: Packing, steps: int) -> Float[Array, ""]:
+    """The part of a rollout's steps that `packed_fit` computes, from 0 to 1: those in blocks in
+    which some sequence has a step left.
+
+    Args:
+        packing: one agent's minibatches.
+        steps: environment steps of the rollout.
+    """
+    length = _block_steps(packing.environments.shape[1], steps)
+    longest = jnp.max(packing.length, axis=-1)
+    return jnp.mean(jnp.minimum(-(-longest // length) * length, steps)) / steps
 
 
 # ---- fitting

@@ -11,8 +11,11 @@ from dm2.methods.ippo import IPPO
 __all__ = ["DM2", "IPPO", "METHODS", "Settings", "settings_class"]
 
 METHODS: dict[str, type[Settings]] = {
-    "ippo": IPPO,
-    "dm2": DM2,
+    settings.name: settings
+    for settings in (
+        IPPO,
+        DM2,
+    )
 }
 """Every method's settings by the name that the command line and the files of a run use."""
 

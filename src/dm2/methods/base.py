@@ -9,7 +9,7 @@ Arrays of a team lead with the agents' axis: `K` agents, `N` environments.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int, UInt32
 
@@ -22,6 +22,7 @@ from dm2.errors import InputError
 __all__ = ["Method", "Settings"]
 
 
+@runtime_checkable
 class Method(Protocol):
     """A team's way of acting and learning. It holds settings and compiled programs; all that
     changes is in its state and its memory, pytrees that only the method itself looks into."""
@@ -29,7 +30,7 @@ class Method(Protocol):
     num_agents: int
     centralised: bool
     """Whether learning uses the environment's global state. To such a method alone the code that
-    collects a rollout hands it, as the keyword argument `state`, `[N, S]`, of `act` and
+    collects a rollout hands it, as the keyword argument `global_state`, `[N, S]`, of `act` and
     `bootstrap`. Nobody hands it over when a team is evaluated, recorded or filmed."""
 
     def init(self, key: UInt32[Array, "2"]) -> Any:
@@ -102,7 +103,7 @@ class Settings:
         return 0.0
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any]) -> "Settings":
         """Inverse of `dataclasses.asdict`. Raises InputError for a setting that is unknown or
         has an unusable value."""
         made = {}

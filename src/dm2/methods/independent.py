@@ -52,9 +52,9 @@ class Independent:
         self.mapping = mapping or ("loop" if on_cpu else "vmap")
         # Policies learn where the rollout lies, value functions on the last of these.
         self._devices = jax.local_devices()[: 2 if on_cpu else 1]
-        self._prepare = self._compiled(learner.prepare)
-        self._improve_actor = self._compiled(learner.improve_actor)
-        self._improve_critic = self._compiled(learner.improve_critic)
+        self.prepare = self._compiled(learner.prepare)
+        self.improve_actor = self._compiled(learner.improve_actor)
+        self.improve_critic = self._compiled(learner.improve_critic)
 
     def _one_by_one(self, function: Callable) -> Callable:
         if self.mapping == "vmap":
@@ -102,10 +102,10 @@ class Independent:
         """Every agent learns; see `Learner.learn`. Several compiled programs are started from
         Python and not waited for."""
         home, away = self._devices[0], self._devices[-1]
-        state, prepared, metrics = self._prepare(state, trajectory, experts)
+        state, prepared, metrics = self.prepare(state, trajectory, experts)
         arguments = critic_arguments(state, trajectory, prepared)
-        critic = self._improve_critic(*jax.device_put(arguments, away))
-        actor = self._improve_actor(*actor_arguments(state, trajectory, prepared))
+        critic = self.improve_critic(*jax.device_put(arguments, away))
+        actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
         return improved(state, metrics, actor, jax.device_put(critic, home))
 
     def programs(
@@ -113,11 +113,11 @@ class Independent:
     ) -> list[Program]:
         """The three programs of `learn`."""
         home, away = self._devices[0], self._devices[-1]
-        prepare = Program(self._prepare, (state, trajectory, experts))
+        prepare = Program(self.prepare, (state, trajectory, experts))
         state, prepared, _ = prepare.results(home)
         arguments = critic_arguments(state, trajectory, prepared)
         return [
             prepare,
-            Program(self._improve_critic, on_device(arguments, away)),
-            Program(self._improve_actor, actor_arguments(state, trajectory, prepared)),
+            Program(self.improve_critic, on_device(arguments, away)),
+            Program(self.improve_actor, actor_arguments(state, trajectory, prepared)),
         ]

@@ -61,7 +61,7 @@ def collect(
 
     def central(view: TeamView) -> dict[str, Array]:
         """The global state, for a method that declares that its learning is centralised."""
-        return {"state": view.state} if method.centralised else {}
+        return {"global_state": view.state} if method.centralised else {}
 
     def bootstrap(memory: Any, env_state: Any) -> Any:
         view = env.observe(env_state)
@@ -131,7 +131,7 @@ def _blank_extras(
 
     def one_step() -> Any:
         view = env.observe(state.episodes.env)
-        central = {"state": view.state} if method.centralised else {}
+        central = {"global_state": view.state} if method.centralised else {}
         keys = method.action_keys(team, 1)[0]
         own = view_of(view, state.episodes.starts)
         return method.act(team, state.memory, keys, own, greedy=False, **central)[2]

@@ -13,15 +13,8 @@ from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
-from dm2.rollout import (
-    EpisodeTotals,
-    Outcome,
-    Recording,
-    RolloutState,
-    begin,
-    collect,
-    play,
-)
+from dm2 import rollout as rollouts
+from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
 
@@ -58,7 +51,7 @@ class Programs:
         # hundreds of memory maps, of which Linux gives a process 65530.
         jit = functools.partial(jax.jit, compiler_options=compiler_options("play"))
         self._init_program = jax.jit(self._init, compiler_options=compiler_options("once"))
-        self._collect_program = jit(self._collect, donate_argnums=1)
+        self.collect = jit(self._collect, donate_argnums=1)
         self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
         self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
 
@@ -79,7 +72,7 @@ class Programs:
         """
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
-        rollout, iteration, trajectory, totals = self._collect_program(
+        rollout, iteration, trajectory, totals = self.collect(
             agents, rollout, iteration, seed
         )
         agents, metrics = self.method.learn(agents, trajectory, experts)
@@ -97,7 +90,7 @@ class Programs:
         start = Program(self._init_program, (seed,))
         yield start
         agents, rollout, iteration = start.results(self._device)
-        played = Program(self._collect_program, (agents, rollout, iteration, seed))
+        played = Program(self.collect, (agents, rollout, iteration, seed))
         yield played
         trajectory = played.results(self._device)[2]
         bound = None if experts is None else on_device(experts, self._device)
@@ -115,7 +108,7 @@ class Programs:
         key = jax.random.PRNGKey(seed)
         agents = self.method.init(jax.random.fold_in(key, 0))
         num_envs = self.settings.num_envs
-        rollout = begin(self.env, self.method, jax.random.fold_in(key, 1), num_envs)
+        rollout = rollouts.begin(self.env, self.method, jax.random.fold_in(key, 1), num_envs)
         return TrainState(agents, rollout, jnp.zeros((), jnp.int32))
 
     def _collect(
@@ -129,7 +122,7 @@ class Programs:
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
         key = jax.random.fold_in(key, iteration)
         steps = self.settings.rollout_steps
-        rollout, trajectory, totals = collect(self.env, self.method, agents, rollout, key, steps)
+        rollout, trajectory, totals = rollouts.collect(self.env, self.method, agents, rollout, key, steps)
         return rollout, iteration + 1, trajectory, totals
 
     def _evaluate(
@@ -143,7 +136,7 @@ class Programs:
         """Whole test episodes, on a random stream of their own."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
-        return play(self.env, self.method, agents, key, episodes, greedy=greedy)[0]
+        return rollouts.play(self.env, self.method, agents, key, episodes, greedy=greedy)[0]
 
     def _record(
         self,
@@ -155,7 +148,7 @@ class Programs:
     ) -> tuple[Outcome, Recording | None]:
         """Whole episodes and everything that was perceived and done in them."""
         keep = {"record": True, "record_env": record_env}
-        return play(self.env, self.method, agents, key, episodes, greedy=greedy, **keep)
+        return rollouts.play(self.env, self.method, agents, key, episodes, greedy=greedy, **keep)
 
 
 @functools.lru_cache(maxsize=8)

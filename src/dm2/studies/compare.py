@@ -15,10 +15,12 @@ from rich.table import Table
 from dm2.errors import InputError
 from dm2.studies import statistics
 
-__all__ = ["Groups", "Run", "compare", "find_runs", "group_runs", "table"]
+__all__ = ["BASELINE", "Groups", "Run", "compare", "find_runs", "group_runs", "table"]
 
 THRESHOLDS = {"steps_to_50": 0.5, "steps_to_80": 0.8}
 RATIO = "ratio_steps_to_80"
+BASELINE = "ippo"
+"""The method that the others are compared with."""
 WARNINGS = "warnings"
 
 # Beginnings of the settings that do not make another method. The demonstrations' path is among
@@ -61,10 +63,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Dotted settings that make up a group, leaving out seed, length and bookkeeping."""
         flat = dict(_flatten(self.config))
-        if self.config["method"] == "ippo":  # it ignores them
-            flat = {k: v for k, v in flat.items() if not k.startswith("imitation.")}
-        elif self.demo_source is not None:
+        if self.demo_source is not None:
             flat["demonstrations"] = self.demo_source
+        elif self.config.get("demos") is None:
+            # Runs of earlier versions hold settings of imitation that their method ignored.
+            flat = {k: v for k, v in flat.items() if not k.startswith("imitation.")}
         return {k: _plain(v) for k, v in flat.items() if not k.startswith(_NOT_SETTINGS)}
 
 
@@ -230,7 +233,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[Groups, list[str]]:
     """
     groups: Groups = {}
     warnings: list[str] = []
-    runs = sorted(runs, key=lambda run: (run.config["method"] != "ippo", run.config["method"]))
+    runs = sorted(runs, key=lambda run: (run.config["method"] != BASELINE, run.config["method"]))
     for env in sorted({run.config["env"] for run in runs}):
         inside = [run for run in runs if run.config["env"] == env]
         collected: dict[str, list[Run]] = {}
@@ -301,10 +304,10 @@ def _ratio(runs: list[Run], baseline: list[Run], name: str) -> dict[str, Any]:
 
 
 def _baseline(groups: dict[str, list[Run]], env: str, warnings: list[str]) -> str | None:
-    """The group labelled `ippo`, else the only one of that method."""
-    if "ippo" in groups:
-        return "ippo"
-    candidates = [k for k, runs in groups.items() if runs[0].config["method"] == "ippo"]
+    """The group labelled as the baseline method, else the only one of that method."""
+    if BASELINE in groups:
+        return BASELINE
+    candidates = [k for k, runs in groups.items() if runs[0].config["method"] == BASELINE]
     if len(candidates) > 1:
         names = ", ".join(candidates)
         warnings.append(f"{env}: no ratio, since several groups could be its baseline: {names}")

@@ -1,6 +1,7 @@
 """Learning curves of several methods, one column of panels per environment."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from dm2.errors import InputError
 from dm2.files import replacing
 from dm2.studies import statistics
-from dm2.studies.compare import Groups, Run, find_runs, group_runs
+from dm2.studies.compare import BASELINE, Groups, Run, find_runs, group_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +20,8 @@ __all__ = ["draw_learning_curves", "learning_curves"]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers (jfly.uni-koeln.de/color).
 # Yellow is left out: it is too light for lines on white.
-_COLOURS = {
-    "ippo": ("#0072B2", "#56B4E9", "#5B6770"),
-    "dm2": ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000"),
-}
+_BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
+_OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _FORMATS = (".png", ".pdf", ".svg")
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
@@ -47,12 +46,9 @@ def _colours(groups: Groups) -> dict[str, str]:
         for label, runs in inside.items()
     }
     colours: dict[str, str] = {}
-    used = dict.fromkeys(_COLOURS, 0)
-    for label in sorted(methods, key=lambda label: (methods[label] != "ippo", label)):
-        method = "ippo" if methods[label] == "ippo" else "dm2"
-        palette = _COLOURS[method]
-        colours[label] = palette[used[method] % len(palette)]
-        used[method] += 1
+    baselines, others = cycle(_BASELINE_COLOURS), cycle(_OTHER_COLOURS)
+    for label in sorted(methods, key=lambda label: (methods[label] != BASELINE, label)):
+        colours[label] = next(baselines if methods[label] == BASELINE else others)
     return colours
 
 
@@ -82,7 +78,7 @@ def _draw_demonstrators(axes: "Axes", inside: dict[str, list[Run]], colours: dic
     users: dict[float, set[str]] = {}
     for label, runs in inside.items():
         for run in runs:
-            if run.demo_win_rate is not None and run.config["method"] != "ippo":
+            if run.demo_win_rate is not None:
                 users.setdefault(run.demo_win_rate, set()).add(label)
     for rate, labels in users.items():
         colour = colours[next(iter(labels))] if len(labels) == 1 else _INK

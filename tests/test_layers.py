@@ -1,0 +1,122 @@
+"""The house: which module may import which, and what decentralised learning can reach."""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dm2
+from dm2.methods import METHODS
+
+PACKAGE = Path(dm2.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = (
+    "errors files version",
+    "compilation",
+    "agent",
+    "envs",
+    "demos",
+    "methods.base",
+    "methods.independent methods.centralised",
+    "methods",
+    "rollout",
+    "config",
+    "run",
+    "studies theory",
+    "bench",
+    "cli",
+    "__init__ __main__",
+)
+"""From the ground up. A module imports from its own part and from layers below."""
+
+def part_of(name: str) -> str:
+    """The part of the house that a dotted module name belongs to."""
+    parts = [part for layer in LAYERS for part in layer.split()]
+    inside = name.removeprefix("dm2").removeprefix(".") or "__init__"
+    fitting = [part for part in parts if f"{inside}.".startswith(f"{part}.")]
+    assert fitting, f"{name} is on no layer: say where it belongs"
+    return max(fitting, key=len)
+
+
+def level(part: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if part in layer.split())
+
+
+def module_name(path: Path) -> str:
+    parts = ("dm2", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, wherever in it, relative ones made absolute."""
+    package = module_name(path).split(".")
+    package = package if path.name == "__init__.py" else package[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, node.module] if node.module else base
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def module_of(name: str) -> str | None:
+    """The module of this package that an imported name stands for or lies in."""
+    while name not in MODULES and "." in name:
+        name = name.rpartition(".")[0]
+    return name if name in MODULES else None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downwards(name):
+    own = part_of(name)
+    for imported in imports(MODULES[name]):
+        module = module_of(imported)
+        if module is None:
+            continue
+        other = part_of(module)
+        assert own == other or level(other) < level(own), f"{name} imports {imported}"
+
+
+def test_every_module_of_one_agent_is_self_contained():
+    """Neither agents nor their map can import anything by a name made up at run time."""
+    for name in MODULES:
+        if part_of(name) in ("agent", "methods.independent"):
+            path = MODULES[name]
+            assert not any(x.startswith(("importlib", "sys.")) for x in imports(path)), path
+            called = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+            assert not called & {"__import__", "eval", "exec"}, path
+
+
+def reachable(*roots: str) -> set[str]:
+    """Modules of the package that these import, directly or not."""
+    found: set[str] = set()
+    todo = list(roots)
+    while todo:
+        module = module_of(todo.pop())
+        if module is not None and module != "dm2" and module not in found:
+            found.add(module)
+            todo += imports(MODULES[module])
+    return found
+
+
+def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_agents():
+    found = reachable("dm2.methods.independent")
+    parts = {part_of(module) for module in found}
+    assert {"dm2.agent.learner", "dm2.agent.discriminator", "dm2.compilation"} <= found
+    # Not a list of what is forbidden, which a new module would escape, but of all that is there.
+    assert parts == {"methods.independent", "agent", "compilation", "errors"}
+
+
+@pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
+def test_only_a_centralised_method_can_be_handed_the_global_state(settings):
+    method = settings().build(dm2.make("smax/3m").spec)
+    for function in (method.act, method.bootstrap):
+        takes = "global_state" in inspect.signature(function).parameters
+        assert takes == method.centralised
