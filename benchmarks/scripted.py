@@ -1,9 +1,9 @@
 """Scripted teams under both rule sets: `python benchmarks/scripted.py [SCENARIO …]`; and their
 battles as demonstrations: `python benchmarks/scripted.py record kite smac/3s_vs_3z FILE`.
 
-Per scenario and script: how many of 256 battles are won, their mean length in steps and mean
-return, under `smax/` and under `smac/`. The scripts need nothing learnt, so the table says what
-the rules reward:
+The table says, per scenario and script, how many of 256 battles are won, their mean length in steps
+and their mean return, under `smax/` and under `smac/`. The scripts learn nothing, so that the table
+shows what the rules reward:
 
 - closest: attack the closest enemy, walk to it if it is out of range;
 - focus: everybody attacks the same enemy, the one closest to the team's centre;
@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from dm2.demos import Demonstrations
 from dm2.envs import make
-from dm2.envs.battle.scenarios import SMAC_SCENARIOS
+from dm2.envs.smac.scenarios import SCENARIOS
 
 BATTLES, SAFE = 256, 4.0
 SCRIPTS = ("closest", "focus", "kite")
@@ -31,7 +31,6 @@ def script(name: str, env: Any, state: Any, legal: Array) -> Array:
     smac = env.spec.name.startswith("smac/")
     stop, north, south, east, west, attack = (1, 2, 3, 4, 5, 6) if smac else (4, 0, 2, 1, 3, 5)
     frame, allies = env.frame(state), env.num_allies
-    units = state.troops if smac else state.units
     position, alive = frame.position, frame.alive
     offset = position[None, allies:] - position[:allies, None]  # [K, M, 2, N]
     distance = jnp.where(alive[None, allies:], jnp.linalg.norm(offset, axis=2), jnp.inf)
@@ -58,15 +57,15 @@ def script(name: str, env: Any, state: Any, legal: Array) -> Array:
 
     actions = jnp.where(can, attack + target, walk(aim))
     if name == "kite":
-        flee = (units.cooldown[:allies] > 0) & (jnp.min(distance, axis=1) < SAFE)
+        flee = (state.units.cooldown[:allies] > 0) & (jnp.min(distance, axis=1) < SAFE)
         actions = jnp.where(flee, walk(-aim), actions)
     return jnp.where(alive[:allies], actions, jnp.argmax(legal, axis=2))
 
 
 class Battles(NamedTuple):
-    """`BATTLES` battles of a scripted team; rows past a battle's length are padding."""
+    """What happened in `BATTLES` battles of a script; rows past a battle's length are padding."""
 
-    local: Array
+    observations: Array
     """`[T, K, N, O]`."""
     legal: Array
     alive: Array
@@ -77,21 +76,22 @@ class Battles(NamedTuple):
 
 
 def play(name: str, env: Any, seed: int = 0) -> Battles:
-    """Fights `BATTLES` battles."""
+    """Play `BATTLES` battles of the script `name`."""
     reset_key, key = jax.random.split(jax.random.PRNGKey(seed))
     state, limit = env.reset(reset_key, BATTLES), env.spec.episode_limit
     zeros, no = jnp.zeros(BATTLES), jnp.zeros(BATTLES, bool)
 
     def step(carry: Any, time: Array) -> tuple[Any, tuple[Array, ...]]:
         state, won, over, length, returns = carry
-        seen = env.observe(state)
-        actions = script(name, env, state, seen.legal)
+        view = env.observe(state)
+        actions = script(name, env, state, view.legal)
         state, outcome = env.step(jax.random.fold_in(key, time), state, actions)
         returns += jnp.where(over, 0.0, outcome.reward)
         won |= outcome.won & ~over
         length += ~over
         over |= outcome.terminated | outcome.truncated
-        return (state, won, over, length, returns), (seen.local, seen.legal, seen.alive, actions)
+        row = (view.observations, view.legal, view.alive, actions)
+        return (state, won, over, length, returns), row
 
     run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(limit)))
     (_, won, _, length, returns), rows = run((state, no, no, zeros.astype(jnp.int32), zeros))
@@ -101,7 +101,7 @@ def play(name: str, env: Any, seed: int = 0) -> Battles:
 def demonstrations(name: str, env: Any) -> Demonstrations:
     """A scripted team's battles as demonstrations."""
     battles, spec = jax.device_get(play(name, env)), env.spec
-    local, legal, alive, actions = (np.moveaxis(part, 2, 0) for part in battles[:4])
+    observations, legal, alive, actions = (np.moveaxis(part, 2, 0) for part in battles[:4])
     provenance = {
         "environment": spec.name,
         "environment_version": spec.version,
@@ -112,15 +112,15 @@ def demonstrations(name: str, env: Any) -> Demonstrations:
     }
     outcome = {"returns": battles.returns, "won": battles.won}
     return Demonstrations.from_episodes(
-        local, alive, battles.length, provenance, actions=actions, legal=legal, **outcome
+        observations, alive, battles.length, provenance, actions=actions, legal=legal, **outcome
     )
 
 
 def table(scenarios: list[str]) -> None:
-    """Prints the table."""
+    """Print the table."""
     print("| scenario | script | smax: won | steps | return | smac: won | steps | return |")
     print("|---|---|---|---|---|---|---|---|")
-    for scenario in scenarios or SMAC_SCENARIOS:
+    for scenario in scenarios or SCENARIOS:
         for name in SCRIPTS:
             cells = []
             for rules in ("smax", "smac"):

@@ -1,4 +1,4 @@
-"""Battles behind the environment contract: by hand, and against JaxMARL's own."""
+"""SMAX's battles and the environment contract: by hand, and against JaxMARL's own."""
 
 import functools
 from typing import Any, NamedTuple
@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.envs import Environment, Observation, Renderable, Step, list_environments, make
-from dm2.envs.battle.engine import Rules, Traits, Units, fight, separate
-from dm2.envs.battle.scenarios import SMAX_UNITS
+from dm2.envs import Environment, Renderable, Step, TeamView, list_environments, make
+from dm2.envs.geometry import separate
+from dm2.envs.smax.combat import Rules, fight
+from dm2.envs.smax.parity import Reference, differences, random_states
+from dm2.envs.smax.scenarios import SCENARIOS, UNIT_TYPES, surround_or_reflect
+from dm2.envs.smax.units import Traits, Units
 from dm2.errors import InputError
-from dm2.studies.parity import Reference, differences, random_states
 from toy_env import ToyEnv, quick_jit
 
 SAFE = "smax/3s_vs_4z"
@@ -150,32 +152,34 @@ def test_wrong_names_and_options_are_explained(name, message):
 # ---- the contract, for any environment
 
 
-def check_shapes(env: Environment, seen: Observation, step: Step | None = None) -> None:
+def check_shapes(env: Environment, view: TeamView, step: Step | None = None) -> None:
     s = env.spec
     expected = {
-        "local": ((s.num_agents, B, s.observation_size), jnp.float32),
+        "observations": ((s.num_agents, B, s.observation_size), jnp.float32),
         "legal": ((s.num_agents, B, s.num_actions), bool),
         "alive": ((s.num_agents, B), bool),
         "state": ((B, s.state_size), jnp.float32),
     }
     for name, (shape, dtype) in expected.items():
-        found = getattr(seen, name)
+        found = getattr(view, name)
         assert (found.shape, found.dtype) == (shape, dtype), name
     if step is not None:
         assert [x.shape for x in step] == [(B,)] * 4
         assert [x.dtype for x in step] == [jnp.float32, bool, bool, bool]
 
 
-def check_step(step: Step, seen: Observation, steps: int, limit: int) -> None:
-    """What holds for every step of every environment."""
-    assert seen.legal.any(axis=-1).all()  # the dead included
-    assert np.isfinite(seen.local).all()
-    assert np.isfinite(seen.state).all()
+def check_step(step: Step, view: TeamView, steps: int, limit: int) -> None:
+    """What is true of the outcome of every step of every environment: `steps` counts it in."""
+    assert view.legal.any(axis=-1).all()  # the dead included
+    assert np.isfinite(view.observations).all()
+    assert np.isfinite(view.state).all()
     assert np.isfinite(step.reward).all()
     assert not (step.terminated & step.truncated).any()
     assert not (step.won & ~step.terminated).any()
     if steps < limit:
         assert not step.truncated.any()
+    else:
+        assert (step.terminated | step.truncated).all()
 
 
 def random_legal(legal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -188,18 +192,18 @@ def test_contract(name, steps):
     env, reset, step, observe = battles(name)
     rng = np.random.default_rng(0)
     state = reset(key(0))
-    seen = observe(state)
-    check_shapes(env, seen)
+    view = observe(state)
+    check_shapes(env, view)
     assert all(leaf.shape[-1] == B for leaf in jax.tree.leaves(state))
     assert same_bits(reset(key(0)), state)
     assert not same_bits(reset(key(1)), state)
-    assert seen.alive.all()
+    assert view.alive.all()
     for t in range(1, steps + 1):
-        actions = random_legal(np.asarray(seen.legal), rng)
+        actions = random_legal(np.asarray(view.legal), rng)
         following, result = step(key(t), state, actions)
-        seen = observe(following)
-        check_shapes(env, seen, result)
-        check_step(*jax.tree.map(np.asarray, (result, seen)), t, env.spec.episode_limit)
+        view = observe(following)
+        check_shapes(env, view, result)
+        check_step(*jax.tree.map(np.asarray, (result, view)), t, env.spec.episode_limit)
         assert jax.tree.structure(following) == jax.tree.structure(state)
         if t % 10 == 1:
             assert same_bits(step(key(t), state, actions), (following, result))
@@ -214,9 +218,12 @@ def test_battles_side_by_side_do_not_touch():
     for b in range(B):
         rows = [jax.tree.map(lambda x, b=b: x[..., b], tree) for tree in (before, after)]
         assert same_bits(*rows) == (b != 2)
-    seen = [observe(pair[0]) for pair in (before, after)]
+    views = [observe(pair[0]) for pair in (before, after)]
     for b in range(B):
-        rows = [jax.tree.map(lambda x, b=b: x[:, b], s._replace(state=s.state[None])) for s in seen]
+        rows = [
+            jax.tree.map(lambda x, b=b: x[:, b], view._replace(state=view.state[None]))
+            for view in views
+        ]
         assert same_bits(*rows) == (b != 2)
 
 
@@ -246,10 +253,10 @@ def test_a_dead_agents_action_is_ignored():
     moved_state, moved = step(key(1), dead, moving)
     assert same_bits(idle_state.units, moved_state.units)
     assert same_bits(idle, moved)
-    seen = observe(idle_state)
-    assert not seen.alive[1].any()
-    assert (seen.local[1] == 0).all()
-    assert (seen.legal[1] == (jnp.arange(env.spec.num_actions) == STOP)).all()
+    view = observe(idle_state)
+    assert not view.alive[1].any()
+    assert (view.observations[1] == 0).all()
+    assert (view.legal[1] == (jnp.arange(env.spec.num_actions) == STOP)).all()
 
 
 # ---- time limits
@@ -293,7 +300,7 @@ def with_dead(state: Any, units: slice) -> Any:
     return edit(state, health=state.units.health.at[units].set(0.0))
 
 
-def test_won_only_if_every_enemy_is_dead_and_an_ally_lives():
+def test_won_only_if_every_enemy_is_dead_and_an_ally_is_alive():
     env, reset, step, _ = battles(SAFE)
     state = reset(key(0))
     cases = [  # dead, won, terminated
@@ -322,7 +329,7 @@ def test_moves():
     state = placed(reset(key(0)), apart)
     for action, (east, north) in enumerate([(0, 1), (1, 0), (0, -1), (-1, 0), (0, 0)]):
         following, _ = step(key(1), state, all_do(env, action))
-        stride = 8 * 4.13 / 16  # eight sixteenths of a second at the stalker's speed
+        stride = 8 * 4.13 / 16  # eight ticks of 1/16 s at the stalker's speed
         moved = (following.units.x - state.units.x)[:3], (following.units.y - state.units.y)[:3]
         np.testing.assert_allclose(moved[0], east * stride, atol=1e-5)
         np.testing.assert_allclose(moved[1], north * stride, atol=1e-5)
@@ -346,17 +353,17 @@ def test_walking_into_a_wall(name, survives):
     assert ((state.units.health[0] == 160.0) == survives).all()
 
 
-def engine_units(places: list, health: list) -> tuple[Traits, Units]:
-    """Marines, one battle."""
+def marines(places: list, health: list) -> tuple[Traits, Units]:
+    """One battle of marines."""
     x, y = (jnp.array(v, jnp.float32)[:, None] for v in zip(*places, strict=True))
-    traits = Traits.of(SMAX_UNITS, np.zeros(len(places), np.int32))
+    traits = Traits.of(UNIT_TYPES, np.zeros(len(places), np.int32))
     return traits, Units(x, y, jnp.array(health, jnp.float32)[:, None], jnp.zeros_like(x))
 
 
 def test_overlapping_units_are_pushed_apart_by_half_each():
-    # Marines of radius 0.375 half a unit apart: 0.25 too close. A dead one in between is in
-    # nobody's way, and one far away stays.
-    traits, units = engine_units([[1, 1], [1.5, 1], [1.25, 1], [9, 9]], [45, 45, 0, 45])
+    # Marines of radius 0.375 half a unit apart: 0.25 too close. A dead one in between pushes
+    # nobody, and one far away stays.
+    traits, units = marines([[1, 1], [1.5, 1], [1.25, 1], [9, 9]], [45, 45, 0, 45])
     x, y = separate(units.x, units.y, traits.radius, units.alive)
     np.testing.assert_allclose(x[:, 0], [0.875, 1.625, 1.25, 9], atol=1e-5)
     np.testing.assert_allclose(y[:, 0], [1, 1, 1, 9], atol=1e-6)
@@ -364,15 +371,15 @@ def test_overlapping_units_are_pushed_apart_by_half_each():
 
 def test_attacks_are_simultaneous_and_take_time():
     """Two marines at one: 9 points a hit, ready again after 0.61 s plus the deviation."""
-    traits, units = engine_units([[1, 1], [1, 3], [4, 1]], [45, 45, 18])
+    traits, units = marines([[1, 1], [1, 3], [4, 1]], [45, 45, 18])
     attack = jnp.array([[ATTACK], [ATTACK], [ATTACK + 1]], jnp.int32)  # the enemy: at unit 0
     deviations = jnp.full((1, 3, 1), 0.01)
     after = fight(Rules(ticks=1), traits, units, attack, deviations, 2)
     assert after.health[:, 0].tolist() == [36, 45, 0]
     np.testing.assert_allclose(after.cooldown[:, 0], [0.62] * 3, atol=1e-6)
-    # At 0.61 s a weapon fires once in the eight sixteenths, so the second hit needs a second step.
+    # At 0.61 s a weapon fires once in eight ticks, so that the second hit needs a second step.
     deviations = jnp.zeros((8, 3, 1))
-    traits, units = engine_units([[1, 1], [20, 20], [4, 1]], [45, 45, 45])
+    traits, units = marines([[1, 1], [20, 20], [4, 1]], [45, 45, 45])
     after = fight(Rules(), traits, units, attack, deviations, 2)
     assert after.health[:, 0].tolist() == [36, 45, 36]
     cooling = 0.61 - 7 / 16
@@ -380,14 +387,14 @@ def test_attacks_are_simultaneous_and_take_time():
 
 
 def test_exactly_at_its_range_a_weapon_does_not_reach():
-    traits, units = engine_units([[1, 1], [6, 1]], [45, 45])  # marines reach less than 5
+    traits, units = marines([[1, 1], [6, 1]], [45, 45])  # marines reach less than 5
     attack = jnp.full((2, 1), ATTACK, jnp.int32)
     after = fight(Rules(ticks=1), traits, units, attack, jnp.zeros((1, 2, 1)), 1)
     assert after.health[:, 0].tolist() == [45, 45]
     assert after.cooldown[:, 0].tolist() == [-1 / 16] * 2
 
 
-def test_cooldowns_vary_by_minus_one_to_two_world_steps():
+def test_cooldowns_vary_by_minus_one_to_two_ticks():
     noise = make("smax/3m").noise(key(0), 2000)
     assert noise.deviations.shape == (8, 6, 2000)
     low, high, mean = (float(f(noise.deviations)) for f in (jnp.min, jnp.max, jnp.mean))
@@ -413,8 +420,8 @@ def test_the_random_states_are_of_every_kind():
     env = make("smax/3s_vs_4z")
     state = random_states(env, np.random.default_rng(0), 500)
     units, allies = jax.tree.map(np.asarray, state.units), env.num_allies
-    orders = np.random.default_rng(1).integers(0, env.spec.num_actions, (allies, 500))
-    after, step = jax.jit(env.step)(key(0), state, jnp.asarray(orders, jnp.int32))
+    actions = np.random.default_rng(1).integers(0, env.spec.num_actions, (allies, 500))
+    after, step = jax.jit(env.step)(key(0), state, jnp.asarray(actions, jnp.int32))
     hurt = np.asarray(after.units.health) < units.health
     killed = hurt & (np.asarray(after.units.health) == 0)
     assert hurt[:allies].any() and hurt[allies:].any()
@@ -437,12 +444,12 @@ def test_whole_battles_are_as_jaxmarls():
     # By preference: attacking the last, …, the first enemy, walking east, stopping.
     rank = jnp.array([0, 2, 0, 0, 1, 3, 4, 5])
 
-    def orders(legal: jax.Array) -> jax.Array:
+    def preferred(legal: jax.Array) -> jax.Array:
         return jnp.argmax(jnp.where(legal, rank, -1), axis=-1)
 
     def our_step(carry, step_key):
         state, over, total, length = carry
-        state, result = env.step(step_key, state, orders(env.observe(state).legal))
+        state, result = env.step(step_key, state, preferred(env.observe(state).legal))
         total += jnp.where(over, 0.0, result.reward)
         length += ~over
         return (state, over | result.terminated, total, length), None
@@ -453,7 +460,7 @@ def test_whole_battles_are_as_jaxmarls():
 
         def their_step(carry, step_key):
             state, over, total, length = carry
-            state, reward = theirs.step(step_key, state, orders(theirs.observe(state).legal))
+            state, reward = theirs.step(step_key, state, preferred(theirs.observe(state).legal))
             total += jnp.where(over, 0.0, reward)
             length += ~over
             alive = state.state.unit_alive
@@ -482,7 +489,7 @@ def test_drawn_units_and_places_are_those_of_smacv2():
     assert np.bincount(kinds[0], minlength=6).min() > 500  # 667 each, 24 standard deviation
     reference = Reference("smacv2_5_units", False)
     places = jax.vmap(reference.env.position_generator.generate)(jax.random.split(key(1), 4000))
-    x, y = env._surround_or_reflect(key(2), 4000)
+    x, y = surround_or_reflect(key(2), SCENARIOS["smacv2_5_units"], env.map_size, 4000)
     for unit in (0, 3, 7):
         mine = np.stack([x[unit], y[unit]])
         other = np.asarray(places[:, unit]).T

@@ -6,7 +6,7 @@ import pytest
 
 from dm2.bench import _best_seconds
 from dm2.cli import main
-from dm2.studies import parity
+from dm2.envs.smax import parity
 from test_cli import refused, run_json
 
 KEYS = {

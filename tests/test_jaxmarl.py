@@ -9,7 +9,7 @@ import pytest
 
 import dm2
 from dm2.envs import Environment, make
-from dm2.envs.jaxmarl import JaxMarl, quiet_import
+from dm2.envs.adapters.jaxmarl import JaxMarl, quiet_import
 from dm2.errors import InputError
 
 with quiet_import():
@@ -28,10 +28,11 @@ def test_an_episode_is_jaxmarls():
     count, state = 3, env.reset(KEY, 3)
     their_states = []
     for n, key in enumerate(jax.random.split(KEY, count)):
-        seen, their_state = theirs.reset(key)
+        observations, their_state = theirs.reset(key)
         their_states.append(their_state)
         for k, agent in enumerate(theirs.agents):
-            np.testing.assert_allclose(env.observe(state).local[k, n], seen[agent], atol=1e-6)
+            ours = env.observe(state).observations[k, n]
+            np.testing.assert_allclose(ours, observations[agent], atol=1e-6)
     step = jax.jit(env.step)
     for t in range(25):
         key = jax.random.fold_in(KEY, t)
@@ -39,48 +40,53 @@ def test_an_episode_is_jaxmarls():
         state, outcome = step(key, state, actions)
         for n, step_key in enumerate(jax.random.split(key, count)):
             chosen = dict(zip(theirs.agents, actions[:, n], strict=True))
-            seen, their_states[n], rewards, _, _ = theirs.step_env(
+            observations, their_states[n], rewards, _, _ = theirs.step_env(
                 step_key, their_states[n], chosen
             )
             for k, agent in enumerate(theirs.agents):
-                np.testing.assert_allclose(env.observe(state).local[k, n], seen[agent], atol=1e-5)
+                ours = env.observe(state).observations[k, n]
+                np.testing.assert_allclose(ours, observations[agent], atol=1e-5)
             mean = np.mean([rewards[agent] for agent in theirs.agents])
             np.testing.assert_allclose(outcome.reward[n], mean, rtol=1e-5)
         # Nothing but the limit ends it, and everybody is alive then.
         assert np.all(outcome.truncated == (t == 24))
         assert not np.any(outcome.terminated)
         assert np.all(env.observe(state).alive)
-    seen = env.observe(state)
-    np.testing.assert_array_equal(seen.state[1], np.asarray(seen.local[:, 1]).ravel())
+    view = env.observe(state)
+    np.testing.assert_array_equal(view.state[1], np.asarray(view.observations[:, 1]).ravel())
 
 
 def test_unlike_agents_are_padded():
-    """A speaker of 3 words that sees 3 numbers, a listener of 5 moves that sees 11."""
+    """A speaker of 3 words that observes 3 numbers, a listener of 5 moves that observes 11."""
     env = JaxMarl("MPE_simple_speaker_listener_v4", limit=7)
     assert (env.spec.observation_size, env.spec.num_actions) == (11, 5)
     assert env.spec.name == "jaxmarl/MPE_simple_speaker_listener_v4?limit=7"
-    seen = env.observe(env.reset(KEY, 2))
-    speaker = int(np.argmin(np.asarray(seen.legal).sum(axis=(1, 2))))
-    assert np.asarray(seen.legal[speaker, 0]).tolist() == [True, True, True, False, False]
-    assert np.all(seen.legal[1 - speaker])
-    assert not np.any(seen.local[speaker, :, 3:])
-    assert np.any(seen.local[1 - speaker, :, 3:])
+    view = env.observe(env.reset(KEY, 2))
+    speaker = int(np.argmin(np.asarray(view.legal).sum(axis=(1, 2))))
+    assert np.asarray(view.legal[speaker, 0]).tolist() == [True, True, True, False, False]
+    assert np.all(view.legal[1 - speaker])
+    assert not np.any(view.observations[speaker, :, 3:])
+    assert np.any(view.observations[1 - speaker, :, 3:])
 
 
 def test_its_legal_actions_deaths_and_ends_are_taken_over():
-    """SMAX itself: nobody attacks out of range, units die, and a lost battle terminates."""
+    """SMAX itself: only enemies in range can be attacked, units die, a lost battle terminates."""
     env = JaxMarl("HeuristicEnemySMAX")
     battles, state = 8, env.reset(KEY, 8)
     assert not np.any(env.observe(state).legal[..., 5:])
-    alive, ended = np.ones((5, battles), bool), np.zeros(battles, bool)
+    alive = np.ones((env.spec.num_agents, battles), bool)
+    ended, attackable = np.zeros(battles, bool), False
     step = jax.jit(env.step)
+    east = jnp.full((env.spec.num_agents, battles), 1)  # into the enemy
     for t in range(60):
-        stop = jnp.full((env.spec.num_agents, battles), 1)  # to the east, into the enemy
-        state, outcome = step(jax.random.fold_in(KEY, t), state, stop)
-        seen = np.asarray(env.observe(state).alive)
-        assert not np.any(seen & ~alive[: len(seen)])
-        alive, ended = seen, ended | np.asarray(outcome.terminated)
+        state, outcome = step(jax.random.fold_in(KEY, t), state, east)
+        view = env.observe(state)
+        still_alive = np.asarray(view.alive)
+        assert not np.any(still_alive & ~alive)
+        alive, ended = still_alive, ended | np.asarray(outcome.terminated)
+        attackable |= bool(np.any(view.legal[..., 5:]))
         assert not np.any(outcome.truncated)
+    assert attackable
     assert not np.all(alive)
     assert np.any(ended)
 

@@ -1,4 +1,4 @@
-"""SMAC's rules: sizes as published, combat by hand, layout against a plain loop over units."""
+"""SMAC's battles: sizes as published, combat by hand, layout against a plain loop over units."""
 
 import math
 
@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from dm2.envs import make
-from dm2.envs.battle.smac import Smac, SmacState
+from dm2.envs.smac import Smac, SmacState
 from dm2.errors import InputError
 
 STOP, NORTH, SOUTH, EAST, WEST, ATTACK = 1, 2, 3, 4, 5, 6
 KEY = jax.random.PRNGKey(0)
-# (speed, reach to a unit of radius 0) of marine, stalker, zealot per loop and in map units
+# (speed, reach to a unit of radius 0) of marine, stalker, zealot per tick and in map units
 MARINE, STALKER, ZEALOT = (0.1406, 5.375), (0.1846, 6.625), (0.1406, 0.6)
 
 
 def battle(scenario: str, **changes) -> tuple[Smac, SmacState]:
-    """A fresh battle, its troops changed: each of `changes` is one value per unit."""
+    """A fresh battle, its units changed: each of `changes` is one value per unit."""
     env = Smac(scenario)
     state = env.reset(KEY, 1)
-    troops = state.troops
+    units = state.units
     for name, values in changes.items():
-        like = getattr(troops, name)
-        troops = troops._replace(**{name: jnp.asarray(values, like.dtype)[:, None]})
-    return env, state._replace(troops=troops)
+        like = getattr(units, name)
+        units = units._replace(**{name: jnp.asarray(values, like.dtype)[:, None]})
+    return env, state._replace(units=units)
 
 
 def act(env: Smac, state: SmacState, *actions: int, seed: int = 0):
@@ -53,8 +53,8 @@ def test_sizes_are_those_of_smac(scenario, observation, actions, state, limit):
     spec = env.spec
     sizes = (spec.observation_size, spec.num_actions, spec.state_size, spec.episode_limit)
     assert sizes == (observation, actions, state, limit)
-    seen = env.observe(env.reset(KEY, 2))
-    shapes = (seen.local.shape[2], seen.legal.shape[2], seen.state.shape[1])
+    view = env.observe(env.reset(KEY, 2))
+    shapes = (view.observations.shape[2], view.legal.shape[2], view.state.shape[1])
     assert shapes == (observation, actions, state)
 
 
@@ -74,8 +74,8 @@ def test_layout_against_a_loop_over_units(scenario):
     rng = np.random.default_rng(1)
     battles, state = 40, env.reset(KEY, 40)
     health = np.where(rng.random((count, battles)) < 0.2, 0, rng.uniform(1, 40, (count, battles)))
-    full_shield = np.asarray(state.troops.shield)
-    troops = state.troops._replace(
+    full_shield = np.asarray(state.units.shield)
+    units = state.units._replace(
         x=jnp.asarray(rng.uniform(0.5, 20, (count, battles)), jnp.float32),
         y=jnp.asarray(rng.uniform(8.5, 23.5, (count, battles)), jnp.float32),
         health=jnp.asarray(health, jnp.float32),
@@ -83,13 +83,13 @@ def test_layout_against_a_loop_over_units(scenario):
         cooldown=jnp.asarray(rng.uniform(0, 15, (count, battles)), jnp.float32),
     )
     last = rng.integers(-1, env.spec.num_actions, (allies, battles))
-    state = SmacState(troops, jnp.asarray(last, jnp.int32), state.time)
-    seen = env.observe(state)
+    state = SmacState(units, jnp.asarray(last, jnp.int32), state.time)
+    view = env.observe(state)
 
     names = "mmmmmmmmmmm" if scenario == "5m_vs_6m" else "ssszzzz"
     names = "sszzzsszzz" if scenario == "2s3z" else names
     most = {"m": (45, 0, 15), "s": (80, 80, 35), "z": (100, 50, 22)}
-    x, y, hp, shield, cooldown = (np.asarray(v) for v in troops[:5])
+    x, y, hp, shield, cooldown = (np.asarray(v) for v in units[:5])
     low, high = (8, 24) if scenario == "5m_vs_6m" else (0, 32)
 
     def condition(unit: int, n: int) -> list[float]:
@@ -127,8 +127,8 @@ def test_layout_against_a_loop_over_units(scenario):
                     else:
                         row += [0.0] * (4 + width)
                 row += condition(k, n)
-            np.testing.assert_allclose(seen.local[k, n], row, atol=1e-5)
-            assert np.asarray(seen.legal[k, n]).tolist() == legal.tolist()
+            np.testing.assert_allclose(view.observations[k, n], row, atol=1e-5)
+            assert np.asarray(view.legal[k, n]).tolist() == legal.tolist()
         for i in range(count):
             where = [(x[i, n] - 16) / 32, (y[i, n] - 16) / 32]
             first, *rest = condition(i, n)
@@ -136,16 +136,14 @@ def test_layout_against_a_loop_over_units(scenario):
             row = [first, *cool, *where, *rest]
             parts += row if hp[i, n] > 0 else [0.0] * len(row)
         parts += np.eye(env.spec.num_actions + 1)[last[:, n], :-1].ravel().tolist()
-        np.testing.assert_allclose(seen.state[n], parts, atol=1e-5)
+        np.testing.assert_allclose(view.state[n], parts, atol=1e-5)
 
 
 def test_battles_start_alike_and_apart():
     env = Smac("27m_vs_30m")
-    troops = env.reset(KEY, 2).troops
-    np.testing.assert_array_equal(
-        troops.x[:, 0], env.reset(jax.random.PRNGKey(9), 1).troops.x[:, 0]
-    )
-    places = np.stack([troops.x[:, 0], troops.y[:, 0]], axis=1)
+    units = env.reset(KEY, 2).units
+    np.testing.assert_array_equal(units.x[:, 0], env.reset(jax.random.PRNGKey(9), 1).units.x[:, 0])
+    places = np.stack([units.x[:, 0], units.y[:, 0]], axis=1)
     gaps = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(57)
     assert gaps.min() >= 1.25
     np.testing.assert_allclose(
@@ -154,23 +152,23 @@ def test_battles_start_alike_and_apart():
     )
 
 
-def test_a_move_covers_eight_loops_and_ends_at_the_edge():
+def test_a_move_covers_eight_ticks_and_ends_at_the_edge():
     env, state = battle("3s_vs_3z", x=[5, 10, 15, 30, 30, 30], y=[5, 31, 5, 20, 25, 30])
     state, _ = act(env, state, EAST, NORTH, STOP)
-    np.testing.assert_allclose(state.troops.x[:3, 0], [5 + 8 * STALKER[0], 10, 15], atol=1e-5)
-    np.testing.assert_allclose(state.troops.y[:3, 0], [5, 32 - 0.625, 5], atol=1e-5)
+    np.testing.assert_allclose(state.units.x[:3, 0], [5 + 8 * STALKER[0], 10, 15], atol=1e-5)
+    np.testing.assert_allclose(state.units.y[:3, 0], [5, 32 - 0.625, 5], atol=1e-5)
     state, _ = act(env, state, SOUTH, WEST, STOP)
-    np.testing.assert_allclose(state.troops.y[0, 0], 5 - 8 * STALKER[0], atol=1e-5)
-    np.testing.assert_allclose(state.troops.x[1, 0], 10 - 8 * STALKER[0], atol=1e-5)
+    np.testing.assert_allclose(state.units.y[0, 0], 5 - 8 * STALKER[0], atol=1e-5)
+    np.testing.assert_allclose(state.units.x[1, 0], 10 - 8 * STALKER[0], atol=1e-5)
 
 
 def test_enemies_out_of_sight_of_everybody_march_on_the_allies_start():
     env, state = battle("3s_vs_3z", x=[1, 1, 1, 25, 9, 30], y=[31, 29, 27, 16, 26, 1])
     after, _ = act(env, state, STOP, STOP, STOP)
     step = 8 * ZEALOT[0]
-    np.testing.assert_allclose(after.troops.x[3:5, 0], [25 - step, 9], atol=1e-4)
-    np.testing.assert_allclose(after.troops.y[3:5, 0], [16, 26 - step], atol=1e-4)
-    assert np.all(after.troops.target == -1)
+    np.testing.assert_allclose(after.units.x[3:5, 0], [25 - step, 9], atol=1e-4)
+    np.testing.assert_allclose(after.units.y[3:5, 0], [16, 26 - step], atol=1e-4)
+    assert np.all(after.units.target == -1)
 
 
 def test_a_stalker_shoots_shields_first_then_health_less_armour():
@@ -179,17 +177,17 @@ def test_a_stalker_shoots_shields_first_then_health_less_armour():
     env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 5, 50, 50])
     after, step = act(env, state, ATTACK, STOP, STOP)
     # 13 points: 5 on the shield, 8 - 1 on health.
-    assert after.troops.shield[3, 0] == 0
-    assert after.troops.health[3, 0] == 100 - 7
-    assert 30 - 1 - 8 + 1 <= after.troops.cooldown[0, 0] <= 30 + 2 - 8 + 1
+    assert after.units.shield[3, 0] == 0
+    assert after.units.health[3, 0] == 100 - 7
+    assert 30 - 1 - 8 + 1 <= after.units.cooldown[0, 0] <= 30 + 2 - 8 + 1
     # SMAC's reward: 12 points, 20 / (3 * 10 + 200 + 3 * 150) each.
     np.testing.assert_allclose(step.reward, [12 * 20 / 680], rtol=1e-5)
     again, _ = act(env, after, ATTACK, STOP, STOP)
-    assert again.troops.health[3, 0] == 93  # the weapon cools
-    assert again.troops.cooldown[1, 0] == 0  # and stays ready once it is
+    assert again.units.health[3, 0] == 93  # the weapon cools
+    assert again.units.cooldown[1, 0] == 0  # and stays ready once it is
     # Since the hit; the others have never been hit.
-    assert 0 < again.troops.calm[3, 0] < 16
-    assert again.troops.calm[4, 0] == 16
+    assert 0 < again.units.calm[3, 0] < 16
+    assert again.units.calm[4, 0] == 16
 
 
 def test_a_zealot_strikes_twice_and_armour_counts_twice():
@@ -198,9 +196,9 @@ def test_a_zealot_strikes_twice_and_armour_counts_twice():
     env, state = battle("3s_vs_3z", **places, shield=[10, 80, 80, 50, 50, 50])
     after, _ = act(env, state, STOP, STOP, STOP)
     # 8 on the shield; of the second blow 2 on the shield and 6 - 1 on health.
-    assert after.troops.shield[0, 0] == 0
-    assert after.troops.health[0, 0] == 80 - 5
-    assert after.troops.target[3, 0] == 0
+    assert after.units.shield[0, 0] == 0
+    assert after.units.health[0, 0] == 80 - 5
+    assert after.units.target[3, 0] == 0
 
 
 def test_a_blow_does_half_a_point_at_least():
@@ -208,28 +206,28 @@ def test_a_blow_does_half_a_point_at_least():
     places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 12, 50, 50])
     after, _ = act(env, state, ATTACK, STOP, STOP)
-    assert after.troops.health[3, 0] == 99.5
+    assert after.units.health[3, 0] == 99.5
 
 
-def test_units_make_room_for_each_other():
+def test_overlapping_units_are_pushed_apart():
     env, state = battle("3s_vs_3z", x=[9, 9.5, 1, 31, 31, 31], y=[16, 16, 1, 1, 15, 31])
     after, _ = act(env, state, STOP, STOP, STOP)
-    np.testing.assert_allclose(after.troops.x[:2, 0], [9.25 - 0.625, 9.25 + 0.625], atol=1e-4)
+    np.testing.assert_allclose(after.units.x[:2, 0], [9.25 - 0.625, 9.25 + 0.625], atol=1e-4)
 
 
 def test_bonus_damage_against_the_armoured():
     # 2s3z: a stalker shoots a stalker for 13 + 5, a zealot for 13; blows are all on the shield.
     far = [1, 31, 1, 31, 1, 31, 3, 29]
     env, state = battle("2s3z", x=[5, 5, *far], y=[8, 24, 1, 1, 3, 3, 5, 5, 30, 30])
-    troops = state.troops
-    x = troops.x.at[5].set(10.0).at[7].set(10.0)
-    y = troops.y.at[5].set(8.0).at[7].set(24.0)
+    units = state.units
+    x = units.x.at[5].set(10.0).at[7].set(10.0)
+    y = units.y.at[5].set(8.0).at[7].set(24.0)
     # The enemy's weapons cool, so that nobody else shoots.
-    cooldown = troops.cooldown.at[5:].set(100.0)
-    state = state._replace(troops=troops._replace(x=x, y=y, cooldown=cooldown))
+    cooldown = units.cooldown.at[5:].set(100.0)
+    state = state._replace(units=units._replace(x=x, y=y, cooldown=cooldown))
     after, _ = act(env, state, ATTACK, ATTACK + 2, STOP, STOP, STOP)
-    assert after.troops.shield[5, 0] == 80 - 18
-    assert after.troops.shield[7, 0] == 50 - 13
+    assert after.units.shield[5, 0] == 80 - 18
+    assert after.units.shield[7, 0] == 50 - 13
 
 
 def test_an_attack_order_walks_into_reach_first():
@@ -238,8 +236,8 @@ def test_an_attack_order_walks_into_reach_first():
     env, state = battle("5m_vs_6m", **places, cooldown=[0] * 5 + [100] * 6)
     assert env.observe(state).legal[0, 0, ATTACK]
     after, _ = act(env, state, ATTACK, STOP, STOP, STOP, STOP)
-    assert after.troops.health[5, 0] == 45 - 6
-    assert after.troops.x[0, 0] > 5
+    assert after.units.health[5, 0] == 45 - 6
+    assert after.units.x[0, 0] > 5
 
 
 def test_who_has_its_target_in_reach_stands():
@@ -247,8 +245,8 @@ def test_who_has_its_target_in_reach_stands():
     places = {"x": [5, 1, 1, 10.5, 31, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places)
     after, _ = act(env, state, ATTACK, STOP, STOP)
-    assert after.troops.shield[3, 0] < 50
-    assert after.troops.x[0, 0] == 5
+    assert after.units.shield[3, 0] < 50
+    assert after.units.x[0, 0] == 5
 
 
 def test_no_order_leads_over_an_edge():
@@ -264,8 +262,8 @@ def test_shields_regenerate_after_ten_seconds_without_a_hit():
         "3s_vs_3z", **places, shield=[10, 80, 0, 50, 50, 50], calm=[156, 500, 100, 0, 0, 0]
     )
     after, step = act(env, state, STOP, STOP, STOP)
-    # Loops 157 to 164: the last four are past 160.
-    np.testing.assert_allclose(after.troops.shield[:3, 0], [10 + 4 * 2 / 16, 80, 0])
+    # Ticks 157 to 164: the last four are past 160.
+    np.testing.assert_allclose(after.units.shield[:3, 0], [10 + 4 * 2 / 16, 80, 0])
     env, state = battle("3s_vs_3z", **places, shield=[80, 80, 80, 40, 50, 50], calm=[500] * 6)
     after, step = act(env, state, STOP, STOP, STOP)
     # The enemy's regeneration is paid too: SMAC takes the absolute value.
@@ -288,7 +286,7 @@ def enemy_target(x: list[float], y: list[float], before: int, order: int = STOP)
     """Whom the first zealot attacks after one step of allies who stand, the first under `order`."""
     env, state = battle("3s_vs_3z", x=x, y=y, target=[-1, -1, -1, before, -1, -1])
     after, _ = act(env, state, order, STOP, STOP)
-    return int(after.troops.target[3, 0])
+    return int(after.units.target[3, 0])
 
 
 def test_whom_an_enemy_attacks():
@@ -317,9 +315,9 @@ def test_the_end_of_a_battle():
     assert bool(step.terminated[0])
     assert not bool(step.truncated[0])
     np.testing.assert_allclose(step.reward, [(5 + 10 + 200) * 20 / 680], rtol=1e-5)
-    seen = env.observe(after)
-    assert np.asarray(seen.alive[:, 0]).tolist() == [True, False, False]
-    assert not np.any(seen.local[1:])
+    view = env.observe(after)
+    assert np.asarray(view.alive[:, 0]).tolist() == [True, False, False]
+    assert not np.any(view.observations[1:])
     # The limit cuts a battle that nobody has won.
     env, state = battle("3s_vs_3z")
     _, step = act(env, state._replace(time=jnp.array([149])), STOP, STOP, STOP)
@@ -331,25 +329,25 @@ def test_marines_keep_to_their_corridor():
     x, y = [5, 10, 15, 20, 25, *range(26, 32)], [8.4, 23.6, 16, 9, 22, *range(9, 15)]
     env, state = battle("5m_vs_6m", x=x, y=y, health=[45] * 5 + [0] * 6)
     after, _ = act(env, state, SOUTH, NORTH, STOP, STOP, STOP)
-    np.testing.assert_allclose(after.troops.y[:2, 0], [8.375, 23.625])
+    np.testing.assert_allclose(after.units.y[:2, 0], [8.375, 23.625])
 
 
 def test_who_dies_within_a_step_shoots_no_more():
-    # The zealot kills in the first loop; the stalker's weapon would be ready in the fourth.
+    # The zealot kills in the first tick; the stalker's weapon would be ready in the fourth.
     places = {"x": [9, 1, 1, 10.2, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     changes = {"health": [1, 80, 80, 100, 100, 100], "shield": [0, 80, 80, 50, 50, 50]}
     env, state = battle("3s_vs_3z", **places, **changes, cooldown=[3, 0, 0, 0, 0, 0])
     after, _ = act(env, state, ATTACK, STOP, STOP)
-    assert after.troops.health[0, 0] == 0
-    assert after.troops.shield[3, 0] == 50
+    assert after.units.health[0, 0] == 0
+    assert after.units.shield[3, 0] == 50
 
 
 def test_the_dead_stay_where_they_are():
     places = {"x": [5, 1, 1, 10, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, health=[80, 80, 80, 0, 100, 100])
     after, _ = act(env, state, STOP, STOP, STOP)
-    assert after.troops.x[3, 0] == 10
-    assert after.troops.x[4, 0] < 30
+    assert after.units.x[3, 0] == 10
+    assert after.units.x[4, 0] < 30
 
 
 def test_dead_allies_orders_are_ignored():
@@ -360,11 +358,11 @@ def test_dead_allies_orders_are_ignored():
 
 
 def test_a_draw_is_no_win():
-    """A marine each, both with a shot's worth of health: they shoot in the same loop."""
+    """A marine each, both with a shot's worth of health: they shoot in the same tick."""
     health = [6, 0, 0, 6, 0, 0]
     env, state = battle("3m", x=[10, 1, 1, 14, 1, 1], y=[16, 9, 23, 16, 9, 23], health=health)
     after, step = act(env, state, ATTACK, 0, 0)
-    assert not np.any(after.troops.alive)
+    assert not np.any(after.units.alive)
     assert bool(step.terminated[0])
     assert not bool(step.won[0])
 
@@ -380,7 +378,7 @@ def test_a_win_with_the_last_step_is_no_truncation():
 def test_shots_are_delayed_at_random():
     env, state = battle("3m", x=[10, 1, 1, 14, 1, 1], y=[16, 9, 23, 16, 9, 23])
     delays = [
-        float(act(env, state, ATTACK, STOP, STOP, seed=seed)[0].troops.cooldown[0, 0])
+        float(act(env, state, ATTACK, STOP, STOP, seed=seed)[0].units.cooldown[0, 0])
         for seed in range(20)
     ]
     assert len(set(delays)) == 20
@@ -391,8 +389,10 @@ def test_shots_are_delayed_at_random():
 def test_frames_show_shields_and_shots_within_reach():
     places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, shield=[40, 80, 80, 25, 50, 50])
-    frame = env.frame(act(env, state, STOP, STOP, STOP)[0])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    frame = env.frame(after)
     # The zealot walks to the stalker without reaching it.
+    assert after.units.target[3, 0] == 0
     assert frame.target[3, 0] == -1
     np.testing.assert_allclose(frame.shield[[0, 3], 0], [0.5, 0.5])
     np.testing.assert_array_equal(frame.kind[:, 0], [1, 1, 1, 2, 2, 2])

@@ -19,8 +19,8 @@ from dm2.agent.demonstrations import Expert
 from dm2.compilation import nothing_kept
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
-from dm2.envs.battle.smac import Smac
-from dm2.envs.battle.smax import Smax
+from dm2.envs.smac import Smac
+from dm2.envs.smax import Smax
 from dm2.errors import InputError
 from dm2.methods import DM2, IPPO
 from dm2.rollout import collect
@@ -65,7 +65,7 @@ def _simulator(env: Environment, repeats: int) -> float:
 
 def _theirs(scenario: str) -> Callable[[Array], Any]:
     """Random legal actions in JaxMARL's SMAX as it comes, with its own automatic resets."""
-    from dm2.studies.parity import Reference
+    from dm2.envs.smax.parity import Reference
 
     env = Reference(scenario, lethal_walls=False).env
 

@@ -1,4 +1,8 @@
-"""The environment contract: functional, batched, team-stacked arrays."""
+"""The environment contract: an environment is a set of pure functions over batches of episodes.
+
+Axes: `K` agents, `N` environments side by side, `O` observation features, `A` actions, `S` state
+features, `U` units of a battle.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -6,31 +10,28 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-AnyArray = Array | np.ndarray
+__all__ = ["EnvSpec", "Environment", "Frame", "Renderable", "Step", "TeamView", "full_name"]
 
-__all__ = ["EnvSpec", "Environment", "Frame", "TeamView", "Renderable", "Step", "full_name"]
+AnyArray = Array | np.ndarray
 
 
 class TeamView(NamedTuple):
-    """What `N` teams perceive at one instant.
-
-    `K` agents, `O` observation features, `A` actions, `S` state features.
-    """
+    """A team view is what the agents of each of `N` teams perceive at one instant."""
 
     observations: Float[Array, "K N O"]
-    """Each agent's own observation: all that a decentralised agent ever sees."""
+    """Each agent's own observation: everything that a decentralised agent perceives."""
     legal: Bool[Array, "K N A"]
     """Legal actions. Every row has at least one, also for a dead agent."""
     alive: Bool[Array, "K N"]
     """Whether the agent still acts. A dead agent's action is ignored."""
     state: Float[Array, "N S"]
-    """Global state, for centralised baselines only."""
+    """The global state, for centralised baselines only."""
 
 
 class Step(NamedTuple):
-    """The outcome of one joint action in each of `N` environments.
+    """A step is the outcome of one joint action in each of `N` environments.
 
-    An environment never resets itself: the state that comes with this is always the successor,
+    An environment never resets itself: the state that comes with a step is always the successor,
     and `rollout` does the reset.
     """
 
@@ -46,7 +47,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """The static facts about an environment."""
+    """A spec holds what never changes about an environment: its name, sizes and time limit."""
 
     name: str
     """The name that `dm2.make` takes, options included."""
@@ -62,35 +63,50 @@ class EnvSpec:
 
 @runtime_checkable
 class Environment(Protocol):
-    """A cooperative task for `spec.num_agents` agents, many copies side by side.
+    """An environment is a cooperative task for `spec.num_agents` agents, many copies side by side.
 
-    Pure functions of their arguments. A state is a pytree of arrays whose last axis is the
-    environment's, so that `jnp.where(ended, fresh, old)` resets those that ended; no environment
-    sees another's part of it.
+    Its methods are pure functions of their arguments. A state is a pytree of arrays whose last axis
+    is the environments', so that `jnp.where(ended, fresh, old)` resets those that ended; no
+    environment reads another's part of it.
     """
 
     spec: EnvSpec
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> Any:
-        """Start an episode in each of `num_envs` environments; returns their state."""
+        """Start an episode in each of `num_envs` environments.
+
+        Returns:
+            The environments' state.
+        """
         ...
 
     def step(
         self, key: UInt32[Array, "2"], state: Any, actions: Int[Array, "K N"]
     ) -> tuple[Any, Step]:
-        """Apply one joint action in every environment. Dead agents' actions are ignored."""
+        """Apply one joint action in every environment.
+
+        Args:
+            key: The source of all that is random in the step.
+            state: What `reset` or `step` returned.
+            actions: One action per agent and environment. Dead agents' actions are ignored.
+
+        Returns:
+            The state that follows and the outcome.
+        """
         ...
 
     def observe(self, state: Any) -> TeamView:
-        """What the teams perceive in this state: apart from `step`, to be computed only of states
-        that somebody acts in."""
+        """What the teams perceive in `state`.
+
+        It is separate from `step` so that it is computed only for states in which somebody acts.
+        """
         ...
 
 
 class Frame(NamedTuple):
-    """One drawable instant of battles of `U` units, allies first.
+    """A frame is one drawable instant of battles of `U` units, allies first.
 
-    Shapes of one battle; `Renderable.frame` adds a last axis, the environment's.
+    The shapes are those of one battle; `Renderable.frame` adds a last axis, the environments'.
     """
 
     position: Float[AnyArray, "*batch U 2"]
@@ -108,24 +124,34 @@ class Frame(NamedTuple):
 
 @runtime_checkable
 class Renderable(Protocol):
-    """An environment whose battles `dm2 watch` can draw."""
+    """A renderable environment has battles that `dm2 watch` can draw."""
 
     map_size: tuple[float, float]
+    """Width and height, map units."""
     num_allies: int
     unit_names: tuple[str, ...]
+    """One name per unit type."""
     unit_radii: tuple[float, ...]
+    """Radius of each unit type, map units."""
     unit_ranges: tuple[float, ...]
-    """How far each kind shoots, map units from its centre."""
+    """How far each unit type shoots, map units from its centre."""
     step_seconds: float
-    """Of the battle's own time, per environment step."""
+    """Seconds of the battle's own time per environment step."""
 
     def frame(self, state: Any) -> Frame:
-        """What to draw of this state."""
+        """What to draw of `state`."""
         ...
 
 
 def full_name(base: str, *options: tuple[str, object, object]) -> str:
-    """`base?option=value&…`, of the options `(name, value, default)` that differ from the default;
-    None stands for the default."""
+    """The name of an environment with the options that differ from their defaults.
+
+    Args:
+        base: The name without options, for example `smax/3m`.
+        *options: Triples `(name, value, default)`; a value of None stands for the default.
+
+    Returns:
+        `base?option=value&…`, or `base` where every option has its default.
+    """
     changed = [f"{name}={value}" for name, value, usual in options if value not in (None, usual)]
     return f"{base}?{'&'.join(changed)}" if changed else base

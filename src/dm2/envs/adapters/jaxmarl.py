@@ -1,7 +1,7 @@
 """JaxMARL's environments behind the environment contract: `jaxmarl/MPE_simple_spread_v3` and others
-with discrete actions. Needs `pip install dm2[jaxmarl]`.
+with discrete actions. The adapter needs `pip install dm2[jaxmarl]`.
 
-What the two contracts leave open is settled so:
+Where the two contracts differ, this holds:
 
 - Unlike agents are padded to the widest: observations with zeros, actions with illegal ones.
 - The team's reward is the mean of the agents' rewards.
@@ -22,18 +22,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, TeamView, Step, full_name
+from dm2.envs.base import EnvSpec, Step, TeamView, full_name
 from dm2.errors import InputError
 
 __all__ = ["JaxMarl", "JaxMarlState", "quiet_import"]
 
 
 class JaxMarlState(NamedTuple):
-    """`N` episodes; every leaf ends with their axis."""
+    """The state of `N` episodes; every leaf ends with their axis."""
 
     env: Any
     """JaxMARL's own state."""
-    local: Float[Array, "K O N"]
+    observations: Float[Array, "K O N"]
     legal: Bool[Array, "K A N"]
     alive: Bool[Array, "K N"]
     time: Int[Array, " N"]
@@ -41,14 +41,19 @@ class JaxMarlState(NamedTuple):
 
 
 class JaxMarl:
-    """One of JaxMARL's environments."""
+    """An environment of JaxMARL's behind the environment contract."""
 
     def __init__(self, name: str, *, limit: int | None = None) -> None:
-        """`name`: as in JaxMARL's registry; `limit`: episode limit in steps, JaxMARL's own by
-        default.
+        """Make JaxMARL's environment and read its sizes.
 
-        Raises InputError: JaxMARL is not installed, does not know the name or cannot make the
-        environment without arguments; an agent's actions are not discrete; no limit is known.
+        Args:
+            name: The name in JaxMARL's registry.
+            limit: Episode limit, environment steps; by default JaxMARL's own.
+
+        Raises:
+            InputError: JaxMARL is not installed, does not know the name or cannot make the
+                environment without arguments; an agent's actions are not discrete; no limit is
+                known.
         """
         field = f"env = 'jaxmarl/{name}'"
         try:
@@ -61,7 +66,7 @@ class JaxMarl:
             raise InputError(f"{field}: JaxMARL has no such environment; known: {', '.join(known)}")
         try:
             with quiet_import():
-                self._env: Any = jaxmarl.make(name)
+                self._env: Any = jaxmarl.make(name)  # JaxMARL's environments are untyped
         except Exception as error:  # whatever the environment's constructor raises
             raise InputError(f"{field}: JaxMARL cannot make it: {error}") from error
         self._agents: list[str] = list(self._env.agents)
@@ -70,11 +75,12 @@ class JaxMarl:
             raise InputError(f"{field}: its actions are not discrete; choose another environment")
         self._actions = [int(space.n) for space in spaces]
         own_limit = getattr(self._env, "max_steps", None)
-        if limit is None and not isinstance(own_limit, int):
+        episode_limit = limit or own_limit
+        if not isinstance(episode_limit, int):
             raise InputError(f"{field}: JaxMARL states no episode limit; add ?limit=STEPS")
-        seen, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
+        observations, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
         self._masks = self._has_masks(state)
-        sizes = [seen[agent].size for agent in self._agents]
+        sizes = [observations[agent].size for agent in self._agents]
         self.spec = EnvSpec(
             name=full_name(f"jaxmarl/{name}", ("limit", limit, own_limit)),
             version=f"jaxmarl {version('jaxmarl')}",
@@ -82,31 +88,31 @@ class JaxMarl:
             observation_size=max(sizes),
             num_actions=max(self._actions),
             state_size=max(sizes) * len(sizes),
-            episode_limit=limit or own_limit,  # pyright: ignore[reportArgumentType]
+            episode_limit=episode_limit,
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> JaxMarlState:
         """Start `num_envs` episodes."""
         reset = jax.vmap(self._env.reset, out_axes=-1)
-        seen, state = reset(jax.random.split(key, num_envs))
+        observations, state = reset(jax.random.split(key, num_envs))
         alive = jnp.ones((self.spec.num_agents, num_envs), bool)
-        return self._state(state, seen, alive, jnp.zeros(num_envs, jnp.int32))
+        return self._state(state, observations, alive, jnp.zeros(num_envs, jnp.int32))
 
     def step(
         self, key: UInt32[Array, "2"], state: JaxMarlState, actions: Int[Array, "K N"]
     ) -> tuple[JaxMarlState, Step]:
-        """One step of every episode."""
+        """One environment step of every episode."""
         keys = jax.random.split(key, actions.shape[-1])
         chosen = dict(zip(self._agents, actions, strict=True))
         step = jax.vmap(self._env.step_env, in_axes=(0, -1, -1), out_axes=-1)
-        seen, env, rewards, dones, _ = step(keys, state.env, chosen)
+        observations, env, rewards, dones, _ = step(keys, state.env, chosen)
         time, over = state.time + 1, dones["__all__"]
         late = time >= self.spec.episode_limit
         alive = state.alive & ~jnp.stack([dones[agent] for agent in self._agents])
         # At a time limit JaxMARL calls agents done that are alive.
         alive = jnp.where(late, state.alive, alive)
         reward = jnp.mean(jnp.stack([rewards[agent] for agent in self._agents]), axis=0)
-        return self._state(env, seen, alive, time), Step(
+        return self._state(env, observations, alive, time), Step(
             reward=reward.astype(jnp.float32),
             terminated=over & ~late,
             truncated=late,
@@ -115,20 +121,28 @@ class JaxMarl:
 
     def observe(self, state: JaxMarlState) -> TeamView:
         """What JaxMARL's agents perceive, padded to the widest."""
-        local = jnp.moveaxis(state.local, 1, 2)
+        observations = jnp.moveaxis(state.observations, 1, 2)
         return TeamView(
-            observations=local,
+            observations=observations,
             legal=jnp.moveaxis(state.legal, 1, 2),
             alive=state.alive,
-            state=jnp.moveaxis(local, 0, 1).reshape(local.shape[1], -1),
+            state=jnp.moveaxis(observations, 0, 1).reshape(observations.shape[1], -1),
         )
 
     def _state(
-        self, env: Any, seen: dict[str, Array], alive: Bool[Array, "K N"], time: Int[Array, " N"]
+        self,
+        env: Any,
+        observations: dict[str, Array],
+        alive: Bool[Array, "K N"],
+        time: Int[Array, " N"],
     ) -> JaxMarlState:
+        """The state that holds JaxMARL's state `env`, with observations and legal actions padded to
+        the widest agent's."""
         num_envs, spec = len(time), self.spec
-        rows = [seen[agent].reshape(-1, num_envs).astype(jnp.float32) for agent in self._agents]
-        local = [jnp.pad(row, ((0, spec.observation_size - len(row)), (0, 0))) for row in rows]
+        rows = [observations[agent].reshape(-1, num_envs) for agent in self._agents]
+        rows = [row.astype(jnp.float32) for row in rows]
+        padded = [jnp.pad(row, ((0, spec.observation_size - len(row)), (0, 0))) for row in rows]
+        stacked = jnp.stack(padded)
         choices = (
             jnp.arange(spec.num_actions)[None, :, None] < jnp.array(self._actions)[:, None, None]
         )
@@ -138,7 +152,7 @@ class JaxMarl:
             rows = [masks[agent].astype(bool) for agent in self._agents]
             padded = [jnp.pad(row, ((0, spec.num_actions - len(row)), (0, 0))) for row in rows]
             legal = legal & jnp.stack(padded)
-        return JaxMarlState(env, jnp.stack(local), legal, alive, time)
+        return JaxMarlState(env, stacked, legal, alive, time)
 
     def _has_masks(self, state: Any) -> bool:
         """Whether the environment says which actions are legal."""
@@ -151,7 +165,8 @@ class JaxMarl:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """JaxMARL's import prints, and sets `sys.stdout` back to `sys.__stdout__` on the way."""
+    """A context in which JaxMARL can be imported without a trace: its import prints, and sets
+    `sys.stdout` to `sys.__stdout__`."""
     names = ("stdout", "stderr", "__stdout__", "__stderr__")
     old = {name: getattr(sys, name) for name in names}
     for name in names:

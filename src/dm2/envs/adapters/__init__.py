@@ -1,0 +1,1 @@
+"""Adapters put environments of other libraries behind the environment contract."""

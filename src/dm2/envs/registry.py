@@ -1,0 +1,96 @@
+"""Environments by name: which there are, and how a name with options becomes an environment."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from dm2.envs.adapters.jaxmarl import JaxMarl
+from dm2.envs.base import Environment
+from dm2.envs.smac import Smac
+from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
+from dm2.envs.smax import Smax
+from dm2.envs.smax.scenarios import SCENARIOS as SMAX_SCENARIOS
+from dm2.errors import InputError
+
+__all__ = ["list_environments", "make"]
+
+
+class _RuleSet(NamedTuple):
+    """A rule set: its class, its scenarios and its options beside `limit`."""
+
+    environment: Callable[..., Environment]
+    scenarios: Iterable[str]
+    choices: dict[str, tuple[str, ...]]
+
+
+_RULE_SETS = {
+    "smax": _RuleSet(Smax, SMAX_SCENARIOS, {"walls": ("safe", "lethal")}),
+    "smac": _RuleSet(Smac, SMAC_SCENARIOS, {"reward": ("smac", "signed")}),
+}
+
+
+def list_environments() -> tuple[str, ...]:
+    """The battles' names without options.
+
+    `make` also takes `jaxmarl/` followed by a name of JaxMARL's.
+    """
+    return tuple(
+        f"{prefix}/{scenario}"
+        for prefix, rule_set in _RULE_SETS.items()
+        for scenario in rule_set.scenarios
+    )
+
+
+def make(name: str) -> Environment:
+    """Make an environment.
+
+    Args:
+        name: For example `smax/3s_vs_4z`, `smac/5m_vs_6m` or `jaxmarl/MPE_simple_spread_v3` (needs
+            `pip install dm2[jaxmarl]`). Options follow a question mark:
+            `smax/3s_vs_4z?walls=lethal&limit=100`.
+
+    Raises:
+        InputError: The name (the message has the nearest known one), an option or its value is
+            unknown.
+    """
+    base, _, query = name.partition("?")
+    prefix, _, scenario = base.partition("/")
+    if prefix == "jaxmarl":
+        return JaxMarl(scenario, **_options(name, query, {}))
+    known = list_environments()
+    if base not in known:
+        near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
+    rule_set = _RULE_SETS[prefix]
+    return rule_set.environment(scenario, **_options(name, query, rule_set.choices))
+
+
+def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The keyword arguments of an environment that `query`, `a=1&b=x`, stands for.
+
+    Args:
+        name: The environment's whole name, for messages.
+        query: What follows the question mark of the name.
+        choices: The options that are words, with the words allowed. Every environment also takes
+            `limit`, a number.
+
+    Raises:
+        InputError: An option or its value is unknown.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        if key == "limit":
+            if not value.isdecimal() or int(value) < 1:
+                raise InputError(f"env = {name!r}: limit must be a whole number above 0")
+            options[key] = int(value)
+        elif key not in choices:
+            known = ", ".join((*choices, "limit"))
+            raise InputError(f"env = {name!r}: no option {key!r}; known: {known}")
+        elif value not in choices[key]:
+            allowed = " or ".join(repr(choice) for choice in choices[key])
+            raise InputError(f"env = {name!r}: {key} must be {allowed}")
+        else:
+            options[key] = value
+    return options
