@@ -114,12 +114,12 @@ def test_without_jaxmarl(monkeypatch):
 def test_ippo_and_dm2_learn_to_spread(tmp_path):
     """Return of a random team: about -30; IPPO gains 5 within 0.5 M steps, DM² keeps up."""
     settings = {"env": "jaxmarl/MPE_simple_spread_v3", "steps": 500_000, "eval_every": 100_000}
-    dm2.train(dm2.Config("ippo", seed=7, **settings), tmp_path / "expert")
+    dm2.train(dm2.Config(dm2.IPPO(), seed=7, **settings), tmp_path / "expert")
     demos = tmp_path / "demos.safetensors"
     dm2.record(tmp_path / "expert", episodes=200).save(demos)
-    dm2.train(dm2.Config("dm2", demos=str(demos), **settings), tmp_path / "dm2")
+    dm2.train(dm2.Config(dm2.DM2(), demos=str(demos), **settings), tmp_path / "dm2")
     dm2.train(
-        dm2.Config("ippo", steps=1, **{k: v for k, v in settings.items() if k != "steps"}),
+        dm2.Config(dm2.IPPO(), steps=1, **{k: v for k, v in settings.items() if k != "steps"}),
         tmp_path / "novice",
     )
     novice, expert, ours = (

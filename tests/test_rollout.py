@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Learner
-from dm2.agent.state import Carry
-from dm2.config import PPO, Config
-from dm2.rollout import collect, play, random_legal, start
-from dm2.team import Team
+from dm2.agent.learner import Learner, Memory, next_values
+from dm2.agent.settings import PPO, Imitation
+from dm2.agent.types import View
+from dm2.methods.independent import Independent
+from dm2.rollout import begin, collect, play
+from dm2.rollout.stepping import random_legal
 from toy_env import (
     CODES,
     DEATH,
@@ -29,8 +30,8 @@ from toy_env import (
 K, N, T, H, E = 3, 4, 5, 8, 8
 ENV = ToyEnv()
 # An imitating one, whose trajectory keeps observations as they came, too.
-LEARNER = Learner(Config("dm2", "toy", demos="unused", num_envs=N, ppo=PPO(hidden=H)), 4, 3)
-TEAM = Team(LEARNER, K)
+LEARNER = Learner(PPO(hidden=H), Imitation(), 4, 3)
+TEAM = Independent(LEARNER, K)
 AGENTS = random_agents(TEAM, 0)
 
 
@@ -77,10 +78,39 @@ def compiled_collect() -> Any:
     return quick_jit(lambda agents, state, key: collect(ENV, TEAM, agents, state, key, T))
 
 
+class Rows(NamedTuple):
+    """Trajectories along one time axis, `[K, 2T, N, ...]`, all fields side by side."""
+
+    legal: Any
+    alive: Any
+    starts: Any
+    actions: Any
+    rewards: Any
+    next_alive: Any
+    terminated: Any
+    ended: Any
+    time_left: Any
+    log_probs: Any
+    values: Any
+    normalised: Any
+    observations: Any
+    next_values: Any
+
+    @classmethod
+    def of(cls, *trajectories: Any) -> "Rows":
+        """Of rollouts one after the other."""
+        parts = []
+        for one in trajectories:
+            fields = {**one._asdict(), **one.extras._asdict()}
+            fields["next_values"] = jax.vmap(next_values)(one)
+            parts.append({name: np.asarray(fields[name]) for name in cls._fields})
+        return cls(*(np.concatenate([p[n] for p in parts], axis=1) for n in cls._fields))
+
+
 class Collected(NamedTuple):
     """Two rollouts of `T` steps, one after the other."""
 
-    begin: Any
+    first: Any
     middle: Any
     end: Any
     rows: Any
@@ -91,11 +121,13 @@ class Collected(NamedTuple):
 @pytest.fixture(scope="module")
 def rollouts() -> Collected:
     keys = jax.random.split(jax.random.PRNGKey(6), 3)
-    begin = start(ENV, TEAM, keys[0], N)
-    middle, first, ended = compiled_collect()(AGENTS, begin, keys[1])
+    fresh = begin(ENV, TEAM, keys[0], N)
+    middle, first, ended = compiled_collect()(AGENTS, fresh, keys[1])
     end, second, ended_later = compiled_collect()(AGENTS, middle, keys[2])
-    rows = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), host(first), host(second))
-    return Collected(begin, middle, end, rows, (host(ended), host(ended_later)))
+    assert same_bits(first.memory, fresh.memory)
+    assert same_bits(second.memory, middle.memory)
+    rows = Rows.of(host(first), host(second))
+    return Collected(fresh, middle, end, rows, (host(ended), host(ended_later)))
 
 
 class Row(NamedTuple):
@@ -203,21 +235,21 @@ def test_random_actions_are_legal_and_each_as_likely():
     assert np.all(np.abs(counts - rows * share) <= 5 * np.sqrt(rows * share * (1 - share)))
 
 
-def test_networks_take_what_is_seen_normalised(rollouts):
+def test_networks_take_normalised_observations(rollouts):
     seen = rollouts.rows.observations
     centred = seen - seen.mean(-1, keepdims=True)
     expected = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(rollouts.rows.inputs, expected, atol=1e-5)
+    np.testing.assert_allclose(rollouts.rows.normalised, expected, atol=1e-5)
 
 
 def test_observations_as_they_came_are_kept_for_imitators_only(rollouts):
-    team = Team(Learner(Config("ippo", "toy", num_envs=N, ppo=PPO(hidden=H)), 4, 3), K)
+    team = Independent(Learner(PPO(hidden=H), None, 4, 3), K)
     play_on = quick_jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
     agents = AGENTS._replace(discriminator=None)
-    state, rows, _ = play_on(agents, rollouts.begin, jax.random.split(jax.random.PRNGKey(6), 3)[1])
-    assert rows.observations is None
+    state, rows, _ = play_on(agents, rollouts.first, jax.random.split(jax.random.PRNGKey(6), 3)[1])
+    assert rows.extras.observations is None
     assert same_bits(state, rollouts.middle)
-    assert same_bits(rows.inputs, rollouts.rows.inputs[:, :T])
+    assert same_bits(rows.extras.normalised, rollouts.rows.normalised[:, :T])
 
 
 def test_collected_shapes(rollouts):
@@ -240,22 +272,23 @@ class Thoughts(NamedTuple):
 
 @functools.cache
 def think() -> Any:
-    def one_step(carry, observations):
+    def one_step(memory, observations):
         # Nothing is ever flagged as a start here: the memory is blank because it is new.
-        starts = jnp.zeros((K, 1), bool)
-        actor, logits = TEAM.policy(AGENTS, carry.actor, observations, starts)
-        critic, value = TEAM.value(AGENTS, carry.critic, observations, starts)
-        return Carry(actor, critic, value), logits[:, 0]
+        no, yes = jnp.zeros((K, 1), bool), jnp.ones((K, 1), bool)
+        view = View(observations, jnp.ones((K, 1, 3), bool), yes, no)
+        actor, logits = jax.vmap(LEARNER.policy)(AGENTS, memory.actor, view)
+        critic, value = jax.vmap(LEARNER.value)(AGENTS, memory.critic, view)
+        return Memory(actor, critic, value), logits[:, 0]
 
     return quick_jit(one_step)
 
 
 def think_through(observations: np.ndarray) -> Thoughts:
     """A team that begins with these observations `[K, L, O]`, step by step."""
-    carry, values, logits = TEAM.initial_carry(1), [], []
+    memory, values, logits = TEAM.memory(1), [], []
     for now in np.moveaxis(observations, 1, 0):
-        carry, outputs = think()(carry, now[:, None])
-        values.append(np.asarray(carry.value[:, 0]))
+        memory, outputs = think()(memory, now[:, None])
+        values.append(np.asarray(memory.value[:, 0]))
         logits.append(np.asarray(outputs))
     return Thoughts(np.stack(values, 1), np.stack(logits, 1))
 
@@ -384,16 +417,16 @@ def test_statistics_are_of_the_episodes_that_ended_in_the_rollout(rollouts, plac
 
 
 def test_what_a_rollout_leaves_for_the_next(rollouts, places):
-    worlds = host(rollouts.end.worlds)
+    episodes = host(rollouts.end.episodes)
     rewards = rollouts.rows.rewards[0]
     for row in places:
         if row.t + 1 < 2 * T:
             continue
         n, time = row.n, 0 if row.last else row.time + 1
-        assert worlds.time[n] == worlds.env.time[n] == time
-        assert worlds.starts[n] == row.last
-        assert worlds.returns[n] == rewards[2 * T - time :, n].sum()
-        assert worlds.env.code[n] == (0 if row.last else code_after(rollouts, row))
+        assert episodes.time[n] == episodes.env.time[n] == time
+        assert episodes.starts[n] == row.last
+        assert episodes.returns[n] == rewards[2 * T - time :, n].sum()
+        assert episodes.env.code[n] == (0 if row.last else code_after(rollouts, row))
 
 
 # ---- who may know what
@@ -402,31 +435,69 @@ def test_what_a_rollout_leaves_for_the_next(rollouts, places):
 def test_the_global_state_never_reaches_the_agents(rollouts):
     class Unknown(ToyEnv):
         def observe(self, state):
-            seen = super().observe(state)
-            return seen._replace(state=jnp.full_like(seen.state, jnp.nan))
+            view = super().observe(state)
+            return view._replace(state=jnp.full_like(view.state, jnp.nan))
 
     key = jax.random.PRNGKey(5)
-    _, expected, _ = compiled_collect()(AGENTS, rollouts.begin, key)
+    _, expected, _ = compiled_collect()(AGENTS, rollouts.first, key)
     unknowing = quick_jit(lambda *args: collect(Unknown(), TEAM, *args, T))
-    _, trajectory, _ = unknowing(AGENTS, rollouts.begin, key)
+    _, trajectory, _ = unknowing(AGENTS, rollouts.first, key)
     assert same_bits(trajectory, expected)
 
 
 def test_an_agents_critic_decides_its_own_values_alone(rollouts):
     key = jax.random.PRNGKey(5)
     critic = jax.tree.map(lambda x: x.at[1].add(0.25), AGENTS.critic)
-    _, before, _ = compiled_collect()(AGENTS, rollouts.begin, key)
-    _, after, _ = compiled_collect()(AGENTS._replace(critic=critic), rollouts.begin, key)
-    for field in before._fields:
+    _, before, _ = compiled_collect()(AGENTS, rollouts.first, key)
+    _, after, _ = compiled_collect()(AGENTS._replace(critic=critic), rollouts.first, key)
+    before, after = Rows.of(host(before)), Rows.of(host(after))
+    for field in Rows._fields:
         old, new = getattr(before, field), getattr(after, field)
-        assert same_bits(old[jnp.array([0, 2])], new[jnp.array([0, 2])]), field
+        assert same_bits(old[[0, 2]], new[[0, 2]]), field
         assert same_bits(old[1], new[1]) == (field not in ("values", "next_values")), field
+
+
+class CentralTeam(Independent):
+    """A method that declares that its learning is centralised; it keeps the state it is handed."""
+
+    centralised = True
+
+    def act(self, state, memory, keys, view, greedy, global_state=None):
+        """As `Independent`, and the global state for each agent beside the extras."""
+        memory, actions, extras = super().act(state, memory, keys, view, greedy)
+        if global_state is None:
+            return memory, actions, None
+        shared = jnp.broadcast_to(global_state, (K, *global_state.shape))
+        return memory, actions, {"own": extras, "global": shared}
+
+    def bootstrap(self, state, memory, view, global_state=None):
+        """The values, and the state in which they are."""
+        values = super().bootstrap(state, memory, view)
+        return {"values": values, "global": jnp.broadcast_to(global_state, (K, *global_state.shape))}
+
+
+def test_the_global_state_is_collected_for_a_method_that_declares_it(rollouts):
+    team, key = CentralTeam(LEARNER, K), jax.random.split(jax.random.PRNGKey(6), 3)[2]
+    gather = quick_jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
+    _, trajectory, _ = gather(AGENTS, rollouts.middle, key)
+    later = rollouts.rows.observations[:, T:]
+    assert same_bits(trajectory.extras["own"].observations, later)
+    # The toy's state is what every agent observes beside its own number.
+    assert same_bits(trajectory.extras["global"], later[..., 1:])
+    # At a time limit the final state, not that of the next episode.
+    cut = np.asarray(trajectory.ended & ~trajectory.terminated)[0]
+    assert cut.any()
+    final = np.asarray(trajectory.bootstrap["global"])[0][cut]
+    assert (final[:, 0] == LIMIT).all()
+    # Nobody hands it over to a team that is only played.
+    outcome, _ = play(ENV, team, AGENTS, jax.random.PRNGKey(2), 2, greedy=True)
+    assert (outcome.length > 0).all()
 
 
 # ---- two short rollouts are one long one
 
 
-class KeyedTeam(Team):
+class KeyedTeam(Independent):
     """Draws from one sequence of `2T` keys, from `offset` on."""
 
     offset: Any = 0
@@ -434,7 +505,7 @@ class KeyedTeam(Team):
     def action_keys(self, agents, steps):
         """The keys that one rollout of `2T` steps would use at these steps."""
         keys = super().action_keys(agents, 2 * T)
-        return jax.lax.dynamic_slice_in_dim(keys, self.offset, steps, axis=1)
+        return jax.lax.dynamic_slice_in_dim(keys, self.offset, steps, axis=0)
 
 
 def test_two_short_rollouts_equal_one_long_one():
@@ -448,13 +519,13 @@ def test_two_short_rollouts_equal_one_long_one():
         return collect(env, team, AGENTS, state, jax.random.PRNGKey(0), steps)
 
     short = quick_jit(functools.partial(roll, steps=T))
-    begin = start(env, TEAM, jax.random.PRNGKey(0), N)
-    middle, first, ended = short(begin, 0)
+    fresh = begin(env, TEAM, jax.random.PRNGKey(0), N)
+    middle, first, ended = short(fresh, 0)
     end, second, ended_later = short(middle, T)
-    whole_end, whole, whole_ended = quick_jit(functools.partial(roll, steps=2 * T))(begin, 0)
-    halves = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), first, second)
-    for field in whole._fields:
-        a, b = np.asarray(getattr(halves, field)), np.asarray(getattr(whole, field))
+    whole_end, whole, whole_ended = quick_jit(functools.partial(roll, steps=2 * T))(fresh, 0)
+    halves, whole = Rows.of(host(first), host(second)), Rows.of(host(whole))
+    for field in Rows._fields:
+        a, b = getattr(halves, field), getattr(whole, field)
         np.testing.assert_allclose(a, b, atol=1e-5, err_msg=field)
     assert set(np.unique(whole.actions)) == {0, 1, 2}
     assert jax.tree.map(lambda a, b: a + b, host(ended), host(ended_later)) == host(whole_ended)
@@ -485,7 +556,7 @@ def played() -> Played:
 
 
 def names_of(recording: Any) -> list[int]:
-    return [int(name) for name in recording.local[0, 0, :, 2] * NAMES]
+    return [int(name) for name in recording.observations[0, 0, :, 2] * NAMES]
 
 
 def check_by_hand(outcome: Any, recording: Any) -> None:
@@ -495,7 +566,7 @@ def check_by_hand(outcome: Any, recording: Any) -> None:
         for time in range(length):
             for k in range(K):
                 at = (time, k, n)
-                assert recording.local[at].tolist() == observation(k, time, name, code)
+                assert recording.observations[at].tolist() == observation(k, time, name, code)
                 assert recording.legal[at].tolist() == legal_at(name, time, k)
                 assert recording.alive[at] != dead(name, time, k)
                 assert recording.legal[at][recording.actions[at]]
@@ -510,11 +581,11 @@ def test_playing_is_one_whole_episode_in_each_environment(played):
     for outcome, recording in (played.greedy, played.sampled):
         assert {name % 3 for name in names_of(recording)} == {0, 1, 2}
         assert outcome.won.shape == outcome.length.shape == outcome.returns.shape == (E,)
-        assert recording.local.shape == (LIMIT, K, E, 4)
+        assert recording.observations.shape == (LIMIT, K, E, 4)
         assert recording.actions.shape == recording.alive.shape == (LIMIT, K, E)
         check_by_hand(outcome, recording)
         # Somewhere a second episode ended too, and was not counted.
-        openings = (recording.local[:, 0, :, 1] == 0).sum(axis=0)
+        openings = (recording.observations[:, 0, :, 1] == 0).sum(axis=0)
         assert openings.max() > 2
 
 
@@ -522,15 +593,32 @@ def test_greedy_takes_the_most_likely_legal_action(played):
     outcome, recording = played.greedy
     for n, length in enumerate(outcome.length):
         rows = (slice(0, length), slice(None), n)
-        thoughts = think_through(np.moveaxis(recording.local[rows], 1, 0))
+        thoughts = think_through(np.moveaxis(recording.observations[rows], 1, 0))
         legal = np.moveaxis(recording.legal[rows], 1, 0)
         best = np.where(legal, thoughts.logits, -np.inf).argmax(-1)
         assert best.tolist() == recording.actions[rows].T.tolist()
 
 
+def test_in_a_recording_each_agent_draws_from_its_own_key():
+    """The rule that `play` states, followed here by hand for the first two steps."""
+    key = jax.random.PRNGKey(2)
+    _, act_key, _ = jax.random.split(key, 3)
+    keys = [jax.random.fold_in(act_key, k) for k in range(K)]
+    (_, recording) = play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True)
+    memories = [jax.tree.map(lambda x, k=k: x[k], TEAM.memory(E)) for k in range(K)]
+    for time in range(2):
+        facts = (recording.observations, recording.legal, recording.alive)
+        for k in range(K):
+            mine = jax.tree.map(lambda x, k=k: x[k], AGENTS)
+            view = View(*(x[time, k] for x in facts), jnp.full(E, time == 0))
+            step_key = jax.random.fold_in(keys[k], time)
+            memories[k], actions, _ = LEARNER.act(mine, memories[k], step_key, view, greedy=False)
+            assert actions.tolist() == recording.actions[time, k].tolist()
+
+
 def test_sampling_is_not_greedy(played):
     (_, greedy), (_, sampled) = played.greedy, played.sampled
-    assert (greedy.local[0] == sampled.local[0]).all()
+    assert (greedy.observations[0] == sampled.observations[0]).all()
     assert (greedy.actions[0] != sampled.actions[0]).any()
 
 

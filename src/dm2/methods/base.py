@@ -7,6 +7,7 @@ loop, evaluation, recording, filming, files) knows a method by this protocol alo
 Arrays of a team lead with the agents' axis: `K` agents, `N` environments.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -106,11 +107,11 @@ class Settings:
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
         """Inverse of `dataclasses.asdict`. Raises InputError for a setting that is unknown or
         has an unusable value."""
-        made = {}
+        made, fields = {}, {field.name: field for field in dataclasses.fields(cls)}
         for name, value in values.items():
-            field = cls.__dataclass_fields__.get(name)
+            field = fields.get(name)
             if field is None:
-                known = ", ".join(cls.__dataclass_fields__) or "none"
+                known = ", ".join(fields) or "none"
                 raise InputError(f"{name}: method {cls.name} has no such setting; known: {known}")
             group = field.default_factory if isinstance(value, dict) else None
             try:
