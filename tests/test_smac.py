@@ -1,6 +1,8 @@
 """SMAC's battles: sizes as published, combat by hand, layout against a plain loop over units."""
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +30,14 @@ def battle(scenario: str, **changes) -> tuple[Smac, SmacState]:
     return env, state._replace(units=units)
 
 
+@functools.cache
+def compiled_step(env: Smac) -> Callable:
+    """Compiled once for each environment, however often it steps."""
+    return jax.jit(env.step)
+
+
 def act(env: Smac, state: SmacState, *actions: int, seed: int = 0):
-    return jax.jit(env.step)(jax.random.PRNGKey(seed), state, jnp.array(actions)[:, None])
+    return compiled_step(env)(jax.random.PRNGKey(seed), state, jnp.array(actions)[:, None])
 
 
 @pytest.mark.parametrize(
