@@ -28,8 +28,8 @@ class MarkovGame:
     """A Markov game of `K` agents that all observe the state (arXiv 2206.00233, Section 3).
 
     The game has `S` states and `A` actions for each agent. Every array may have leading axes `*B`,
-    which make it a batch of games of one size. There are `J = A^K` joint actions. The joint action of
-    the single actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`.
+    which make it a batch of games of one size. There are `J = A^K` joint actions. The joint action
+    of the single actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`.
 
     Args:
         initial: The distribution of the first state, `p0(s)`, `[*B, S]`.

@@ -42,9 +42,10 @@ def four_tile(on_a: int = 0, slip: float = 0.1, discount: float = 0.9) -> Scenar
     """Builds the gridworld of Section 5: two agents on four tiles, at most one agent per tile.
 
     The tiles are A B in the upper row and C D in the lower. The 12 states are the ordered pairs of
-    different tiles. The three actions are to stay, to move sideways, and to move up or down. If both
-    agents would end on one tile, or would change places, both stay. The team earns 1 per step while
-    agent `on_a` is on A and the other agent on D, the opposite tile. The expert brings them there.
+    different tiles. The three actions are to stay, to move sideways, and to move up or down. If
+    both agents would end on one tile, or would change places, both stay. The team earns 1 per step
+    while agent `on_a` is on A and the other agent on D, the opposite tile. The expert brings them
+    there.
 
     Args:
         on_a: The agent, 0 or 1, that the expert brings to tile A.
