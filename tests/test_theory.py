@@ -14,37 +14,37 @@ from dm2.errors import InputError
 from dm2.theory import (
     Algorithm,
     MarkovGame,
-    best_response,
     compatible,
+    marginals,
+    run,
+    scenario,
+)
+from dm2.theory.algorithm import step
+from dm2.theory.compatibility import sample_targets, sampling_tolerance
+from dm2.theory.gail import (
     converged_reward,
     cross_entropy,
-    four_tile,
-    handshake,
+    loss,
+    optimal_logits,
+    reward_of,
+    saddle_value,
+)
+from dm2.theory.games import random_games, random_policies
+from dm2.theory.quantities import (
+    best_response,
     individual_objective,
     joint_objective,
     joint_policy,
     joint_visitation,
-    lift,
-    loss,
     lower_bound,
-    marginals,
     matches,
     nash_gaps,
     optimal_joint_policy,
-    optimal_logits,
-    random_games,
-    random_policies,
     returns,
-    reward_of,
-    run,
-    saddle_value,
-    sample_targets,
-    sampling_tolerance,
-    scenario,
     state_visitation,
-    step,
     visitation_bounds,
 )
+from dm2.theory.scenarios import four_tile, handshake, lift
 
 FORMS = ("logit", "softplus", "log", "paper")
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 3))

@@ -10,43 +10,35 @@ import pytest
 
 from dm2.cli import main
 from dm2.theory import (
-    CLAIMS,
-    MEASUREMENTS,
     Algorithm,
     MarkovGame,
-    aliased_observations,
     claims,
     converge,
-    converged_reward,
-    draw,
-    four_tile,
-    handshake,
-    individual_objective,
-    joint_objective,
-    judge,
-    lift,
-    lower_bound,
     marginals,
     measurements,
-    nash_gaps,
-    observed_expert,
-    optimal_joint_policy,
-    random_games,
-    random_policies,
-    returns,
     run,
     scenario,
-    stag_hunt,
-    state_margin,
-    state_visitation,
     summary,
     verification,
     verify,
-    visitation_bounds,
 )
 from dm2.theory.algorithm import imitation_rewards
-from dm2.theory.claims import joint_rewards, team_equilibrium
-from dm2.theory.measurements import Watch
+from dm2.theory.beyond import aliased_observations, observed_expert, state_margin
+from dm2.theory.claims import CLAIMS, draw, joint_rewards, judge, team_equilibrium
+from dm2.theory.gail import converged_reward
+from dm2.theory.games import random_games, random_policies
+from dm2.theory.measurements import MEASUREMENTS, Watch
+from dm2.theory.quantities import (
+    individual_objective,
+    joint_objective,
+    lower_bound,
+    nash_gaps,
+    optimal_joint_policy,
+    returns,
+    state_visitation,
+    visitation_bounds,
+)
+from dm2.theory.scenarios import four_tile, handshake, lift, stag_hunt
 
 sizes = st.sampled_from(
     [(1, 2, 2), (1, 4, 3), (2, 1, 2), (2, 3, 2), (2, 4, 3), (3, 3, 2), (3, 2, 3)]

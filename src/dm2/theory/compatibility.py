@@ -130,8 +130,8 @@ def compatible(
         The verdict, with the policy that induces the targets or the reason why there is none.
 
     Raises:
-        InputError: If the targets have a wrong shape or are not distributions, if the observations
-            are not `[K, S]`, or if `samples` or `confidence` is out of range.
+        InputError: If the targets have a wrong shape or are not distributions, if `observations`
+            does not have two axes, or if `samples` or `confidence` is out of range.
 
     Example:
         >>> from dm2.theory import compatible, marginals, scenario

@@ -145,7 +145,7 @@ def _reaches(name: str, statement: str, history: History, **more: str) -> Verdic
 
 
 def algorithm_2(sample: Sample) -> Iterator[Verdict]:
-    """Assumption 1, `L_ε` and Theorem 2 during Algorithm 2, for each reward form and both orders."""
+    """Assumption 1, `L_ε` and Theorem 2 in Algorithm 2, for each reward form and both orders."""
     for form, settings in _FORMS.items():
         for order in ("turns", "at once"):
             settings = dataclasses.replace(settings, simultaneous=order == "at once")

@@ -44,7 +44,7 @@ def _rows(title: str, verdicts: Sequence[Verdict]) -> Table:
 
 
 def _matrix(verdicts: Sequence[Verdict]) -> Table:
-    """The table of the runs, in percent: a row for each form and order, a column for each question."""
+    """The table of the runs, in percent: one row per form and order, one column per question."""
     title = "Algorithm 2 (measured): how often this fails, in % of games (cases)"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.caption_justify = "left"
