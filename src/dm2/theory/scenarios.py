@@ -23,6 +23,19 @@ class Scenario(NamedTuple):
         game: The game, not a batch.
         expert: The expert's policies, `[K, S, A]`.
         start: The policies before the first update, `[K, S, A]`.
+
+    Example:
+        A game of your own with one state and two agents, whose experts take action 0 and action 1.
+
+        >>> import numpy as np
+        >>> from dm2.theory import MarkovGame, Scenario, converge
+        >>> stay, unpaid = np.ones((1, 4, 1)), np.zeros((2, 1, 4))
+        >>> game = MarkovGame(np.ones(1), stay, unpaid, np.array(0.5), actions=2)
+        >>> expert = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+        >>> own = Scenario(game, expert, start=np.full((2, 1, 2), 0.5))
+        >>> runs = converge(own)
+        >>> bool(runs["turn by turn"].distance[-1] < 1e-3)
+        True
     """
 
     game: MarkovGame
