@@ -163,12 +163,12 @@ def compatible(
             return Compatibility(False, None, reason, apart, limit)
         observations = np.broadcast_to(np.arange(game.states), (game.agents, game.states))
     alike = pooling(observations)
-    seen = alike @ targets
-    total = seen.sum(-1, keepdims=True)
-    uniform = np.full_like(seen, 1 / game.actions)
-    candidate = np.divide(seen, total, out=uniform, where=total > 0)
+    pooled = alike @ targets
+    total = pooled.sum(-1, keepdims=True)
+    uniform = np.full_like(pooled, 1 / game.actions)
+    candidate = np.divide(pooled, total, out=uniform, where=total > 0)
     # Each observation's difference, counted once and not for every state that looks like it.
-    difference = np.abs(alike @ quantities.marginals(game, candidate) - seen).sum(-1)
+    difference = np.abs(alike @ quantities.marginals(game, candidate) - pooled).sum(-1)
     apart = float((difference / alike.sum(-1)).sum(-1).max())
     gamma = float(game.discount)
     limit = radius * (1 + 2 * game.agents * gamma / (1 - gamma)) + _ROUNDING

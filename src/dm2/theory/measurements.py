@@ -286,8 +286,8 @@ def partly_observed(sample: Sample) -> Iterator[Verdict]:
     states.
     """
     game = sample.game
-    seen = -(-game.states // 2)
-    observations = aliased_observations(game.agents, game.states, seen, sample.rng)
+    count = -(-game.states // 2)
+    observations = aliased_observations(game.agents, game.states, count, sample.rng)
     expert, start = (observed_expert(observations, p) for p in (sample.expert, sample.policies[1]))
     history = run(game, expert, start, Algorithm(), None, observations, sample.epsilon)
     statement = "no update lowers L_ε / ε S K by more than 1e-06"
