@@ -1,4 +1,4 @@
-"""Demonstrations: what expert teams saw and did, recorded, checked and read back."""
+"""Demonstrations: what the agents of an expert team observed and did, as arrays and as a file."""
 
 from dm2.demos.dataset import AgentDemonstrations, Demonstrations
 from dm2.demos.summary import describe

@@ -1,4 +1,4 @@
-"""The demonstrations of one team."""
+"""The demonstrations of one team as arrays, and the checks that they pass when they are built."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def _check_type(name: str, array: Any) -> None:
 
 
 def _first(bad: Any) -> int | None:
-    """The lowest index at which an array is true, if any."""
+    """The lowest index at which an array is true; None if there is none."""
     where = np.flatnonzero(bad)
     return int(where[0]) if len(where) else None
 
@@ -50,23 +50,44 @@ def _first(bad: Any) -> int | None:
 @no_type_check
 @dataclass(frozen=True, eq=False)
 class AgentDemonstrations:
-    """What one agent's expert saw and did. Raises InputError if the arrays do not fit together.
+    """The demonstrations for one agent: what its expert observed and did.
 
-    Episode e is the steps `offsets[e]` to `offsets[e + 1]`. All steps of the joint episode are
-    there, also those after this agent's death. Only `returns` and `won` concern the team.
+    Episode `e` consists of the steps `offsets[e]` to `offsets[e + 1] - 1`. It has all steps of the
+    joint episode, including those after the death of this agent. The fields `returns` and `won`
+    concern the team; all others concern this agent alone.
+
+    Args:
+        observations: The expert's own observation at each step, on which it chose its action,
+            `[steps, O]`. The observation after the last step is not included.
+        alive: Whether the expert was alive at each step, `[steps]`; true at least once.
+        offsets: The first step of each episode, and the number of all steps, `[episodes + 1]`.
+        actions: The action at each step, `[steps]`; without meaning where the expert is dead.
+        legal: Whether each action was legal at each step, `[steps, A]`.
+        returns: The undiscounted team return of each episode, `[episodes]`.
+        won: Whether the team won each episode, `[episodes]`.
+
+    Raises:
+        InputError: If an array has a wrong type or shape, if the lengths do not fit together, if an
+            episode has no step, if an observation or a return is not finite, if the expert is never
+            alive, if a step has no legal action, or if an action of the living expert is not legal.
     """
 
     observations: Float16[np.ndarray, "steps O"] | Float32[np.ndarray, "steps O"]
-    """The agent's own observation on which each action was taken (no final observation)."""
+    """The expert's own observation at each step, on which it chose its action (no final
+    observation).
+    """
     alive: Bool[np.ndarray, " steps"]
-    """Whether the agent was alive then; true at least once."""
+    """Whether the expert was alive at each step; true at least once."""
     offsets: Int64[np.ndarray, " episodes+1"]
+    """The first step of each episode, and the number of all steps."""
     actions: Int16[np.ndarray, " steps"] | Int32[np.ndarray, " steps"] | None = None
-    """Meaningless where the agent is dead."""
+    """The action at each step; without meaning where the expert is dead."""
     legal: Bool[np.ndarray, "steps A"] | None = None
+    """Whether each action was legal at each step."""
     returns: Float32[np.ndarray, " episodes"] | None = None
-    """Undiscounted team return of each episode."""
+    """The undiscounted team return of each episode."""
     won: Bool[np.ndarray, " episodes"] | None = None
+    """Whether the team won each episode."""
 
     def __post_init__(self) -> None:
         for name in FIELDS:
@@ -128,16 +149,20 @@ class AgentDemonstrations:
 
     @property
     def num_episodes(self) -> int:
-        """Joint episodes."""
+        """The number of joint episodes."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Int64[np.ndarray, " episodes"]:
-        """Steps of each joint episode."""
+        """The number of steps of each joint episode."""
         return np.diff(self.offsets)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields that are present."""
+        """Returns the arrays that are present.
+
+        Returns:
+            The arrays by the names of their fields; fields that are None are left out.
+        """
         fields = {name: getattr(self, name) for name in FIELDS}
         return {name: array for name, array in fields.items() if array is not None}
 
@@ -145,25 +170,36 @@ class AgentDemonstrations:
 @no_type_check
 @dataclass(frozen=True, eq=False)
 class Demonstrations:
-    """The demonstrations of one team: `demos[k]` is all that agent k may be handed.
+    """The demonstrations of one team: `demos[k]` contains all that agent `k` may receive.
 
-    `provenance` must have `environment` (full name), `environment_version`, `num_actions`,
-    `episode_limit` (steps) and `concurrency`: one label per agent, equal for agents recorded in
-    the same joint episodes. It may have `method`, `seed` and `training_step` (lists if agents
-    differ), `policy` ("stochastic" or "greedy") and `win_rate` (0 to 1); these are None if left
-    out. Other JSON values are kept. `episodes`, the number of different joint episodes, is
-    filled in, as is `win_rate` where the episodes tell it and it is not given.
+    Args:
+        agents: The demonstrations for each agent. All agents have observations of the same size.
+        provenance: Where the episodes come from. Required are `environment` (the full name),
+            `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
+            which is one label for each agent, equal for agents recorded in the same joint episodes.
+            Optional are `method`, `seed` and `training_step` (lists if the agents differ), `policy`
+            ("stochastic" or "greedy") and `win_rate` (0 to 1); they are None if left out. Other
+            JSON values are kept. The constructor adds `episodes`, the number of different joint
+            episodes. It also adds `win_rate` if this is not given and every episode has `won`.
+        file_bytes: The size of the file from which the demonstrations were loaded; None if they
+            were not loaded.
 
-    For demonstrations that are not concurrent, take each agent from episodes of its own:
-    `Demonstrations(tuple(team[k] for k, team in enumerate(teams)), provenance)`.
+    Raises:
+        InputError: If the agents do not fit together or the provenance is unusable.
 
-    Raises InputError if the agents do not fit together or the provenance is unusable.
+    Example:
+        Demonstrations that are not concurrent take each agent from the episodes of another team.
+        The provenance then has a different label for each agent.
+
+            Demonstrations(tuple(team[k] for k, team in enumerate(teams)), provenance)
     """
 
     agents: tuple[AgentDemonstrations, ...]
+    """The demonstrations for each agent."""
     provenance: dict[str, Any]
+    """Where the episodes come from, as a dictionary of JSON values."""
     file_bytes: int | None = field(default=None, kw_only=True)
-    """Size of the file they were loaded from."""
+    """The size of the file from which the demonstrations were loaded."""
 
     def __post_init__(self) -> None:
         check(self.agents, "agents: there are none")
@@ -193,14 +229,26 @@ class Demonstrations:
                 check(same, problem, "label agents from different episodes differently")
 
     def __getitem__(self, k: int) -> AgentDemonstrations:
+        """Returns the demonstrations for one agent.
+
+        Args:
+            k: The index of the agent.
+
+        Returns:
+            All that this agent may receive.
+
+        Raises:
+            IndexError: If there is no such agent.
+        """
         return self.agents[k]
 
     def __len__(self) -> int:
+        """The number of agents."""
         return len(self.agents)
 
     @property
     def sha256(self) -> str:
-        """Identifies the contents: arrays and provenance."""
+        """The digest of the contents: all arrays and the provenance."""
         return file.digest(self._arrays(), self.provenance)
 
     @classmethod
@@ -217,12 +265,32 @@ class Demonstrations:
         won: Bool[AnyArray, " E"] | None = None,
         dtype: Literal["float16", "float32"] = "float16",
     ) -> "Demonstrations":
-        """Builds them from E joint episodes as recorded, without what is padded beyond `length`.
+        """Builds demonstrations from `E` recorded joint episodes of at most `T` steps.
 
-        `concurrency` may be left out of the provenance: all agents share these episodes. float16
-        halves memory and rounds by at most 1 part in 2048 (2.5e-4 within [-1, 1]); the largest
-        error is kept as provenance `rounding_error`. Raises InputError for shapes that do not
-        fit, a length outside 1 to T, values that overflow `dtype`, and what the classes refuse.
+        The steps after the end of an episode, which fill the arrays up to `T`, are left out. The
+        numbers `K`, `O` and `A` are those of agents, features of an observation, and actions.
+
+        Args:
+            local: The observation of each agent at each step, `[E, T, K, O]`.
+            alive: Whether each agent was alive at each step, `[E, T, K]`.
+            length: The number of steps of each episode, `[E]`, from 1 to `T`.
+            provenance: Where the episodes come from (see `Demonstrations`). `concurrency` may be
+                left out, because all agents share these episodes.
+            actions: The action of each agent at each step, `[E, T, K]`.
+            legal: Whether each action was legal, `[E, T, K, A]`.
+            returns: The undiscounted team return of each episode, `[E]`.
+            won: Whether the team won each episode, `[E]`.
+            dtype: The type in which observations are stored. `float16` halves the memory and rounds
+                by at most 1 part in 2048 (2.5e-4 within [-1, 1]). The provenance keeps the largest
+                error as `rounding_error`.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If shapes do not fit together, if a length is outside 1 to `T`, if a value
+                overflows `dtype`, or if `AgentDemonstrations` or `Demonstrations` rejects the
+                arrays.
         """
         given = {"local": local, "alive": alive, "length": length, "actions": actions}
         given |= {"legal": legal, "returns": returns, "won": won}
@@ -240,16 +308,36 @@ class Demonstrations:
         return cls(tuple(parts), defaults | provenance)
 
     def save(self, path: str | Path) -> int:
-        """Writes the file, wholly or not at all, and returns its size in bytes.
+        """Writes the demonstrations to a file.
 
-        Raises InputError for an unusable path, OSError if the disk fails; an older file of that
-        name then stays as it was.
+        The file is written as a whole or not at all. If writing fails, an older file of that name
+        stays as it was.
+
+        Args:
+            path: The file to write.
+
+        Returns:
+            The size of the file in bytes.
+
+        Raises:
+            InputError: If the path is unusable.
+            OSError: If the disk fails.
         """
         return file.write(Path(path), self._arrays(), self.provenance)
 
     @classmethod
     def load(cls, path: str | Path) -> "Demonstrations":
-        """Reads and verifies a file that `save` wrote; raises InputError for any other."""
+        """Reads and checks a file that `save` wrote.
+
+        Args:
+            path: The file to read.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If the file cannot be read, is damaged, or was not written by `save`.
+        """
         path = Path(path)
         with about(path):
             arrays, provenance = file.read(path)
@@ -260,9 +348,16 @@ class Demonstrations:
             return cls(tuple(agents), provenance, file_bytes=path.stat().st_size)
 
     def check(self, env_spec: EnvSpec) -> None:
-        """Raises InputError unless these demonstrations fit the environment.
+        """Checks that these demonstrations fit an environment.
 
-        Of its name only the part before `?` counts: options such as walls may differ.
+        Only the part of the environment's name before `?` must be equal: options such as walls may
+        differ.
+
+        Args:
+            env_spec: The specification of the environment.
+
+        Raises:
+            InputError: If the name, the number of agents or the size of the observations differs.
         """
         name, size = self.provenance["environment"], self.agents[0].observations.shape[1]
         base, wanted = name.partition("?")[0], env_spec.name.partition("?")[0]
@@ -276,13 +371,30 @@ class Demonstrations:
             check(have == want, f"{problem} {have}, must be {want}", remedy)
 
     def alive_observations(self, k: int) -> Float[np.ndarray, "M O"]:
-        """Agent k's observations on the steps at which it was alive."""
+        """The observations of one agent at the steps at which it was alive.
+
+        Args:
+            k: The index of the agent.
+
+        Returns:
+            The observations of `M` steps, `[M, O]`.
+        """
         return self[k].observations[self[k].alive]
 
     def absorbing_fraction(self, k: int, episode_limit: int) -> float:
-        """Share of `episode_limit` steps an episode at which agent k was dead or all was over.
+        """The share of time steps at which one agent was dead or the episode was over.
 
-        Raises InputError if an episode is longer than `episode_limit`.
+        Every episode counts as `episode_limit` steps.
+
+        Args:
+            k: The index of the agent.
+            episode_limit: The number of steps to count for each episode.
+
+        Returns:
+            The share, from 0 to 1.
+
+        Raises:
+            InputError: If an episode is longer than `episode_limit`.
         """
         agent = self[k]
         longest, remedy = agent.lengths.max(), f"must be at least {agent.lengths.max()}"
@@ -290,7 +402,11 @@ class Demonstrations:
         return 1.0 - float(agent.alive.sum()) / (agent.num_episodes * episode_limit)
 
     def summary(self) -> dict[str, Any]:
-        """What `dm2 inspect --json` prints. Steps are joint; None where something is unknown."""
+        """Summarises the demonstrations, as `dm2 inspect --json` prints it.
+
+        Returns:
+            A dictionary of plain values. Steps are joint steps, and unknown values are None.
+        """
         won, returns = self._per_episode("won"), self._per_episode("returns")
         source, first = self.provenance, self.agents[0]
         lengths = np.concatenate([agent.lengths for agent in self._distinct()])
@@ -330,7 +446,7 @@ class Demonstrations:
         }
 
     def _distinct(self) -> list[AgentDemonstrations]:
-        """One agent of each concurrency group, so that joint episodes are counted once."""
+        """One agent of each group with equal labels, so that each joint episode is counted once."""
         labels = self.provenance["concurrency"]
         return [self[labels.index(label)] for label in dict.fromkeys(labels)]
 
@@ -338,7 +454,7 @@ class Demonstrations:
         return [agent.arrays() for agent in self.agents]
 
     def _per_episode(self, name: Literal["won", "returns"]) -> np.ndarray | None:
-        """That value of every different joint episode; None if one is unknown."""
+        """The values of all different joint episodes; None if one of them is unknown."""
         values = [getattr(agent, name) for agent in self._distinct()]
         return None if any(v is None for v in values) else np.concatenate(values)
 
@@ -349,7 +465,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def _complete_provenance(given: Any) -> dict[str, Any]:
-    """A copy as a reader of the file will see it, with what may be left out as None."""
+    """A copy of the provenance as it is read from the file; missing optional entries are None."""
     try:
         source = json.loads(json.dumps(given, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -377,7 +493,7 @@ def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> Non
 
 
 def _check_shapes(episodes: dict[str, np.ndarray]) -> None:
-    """Raises InputError unless the arguments of `from_episodes` fit each other."""
+    """Raises InputError if the arguments of `from_episodes` do not fit together."""
     axes = {"local": "E T K O", "alive": "E T K", "length": "E", "actions": "E T K"}
     axes |= {"legal": "E T K A", "returns": "E", "won": "E"}
     sizes: dict[str, int] = {}
@@ -396,7 +512,7 @@ def _check_shapes(episodes: dict[str, np.ndarray]) -> None:
 def _one_agent(
     episodes: dict[str, np.ndarray], keep: np.ndarray, k: int, dtype: str
 ) -> tuple[AgentDemonstrations, float]:
-    """Agent k's part of the recorded episodes, and the largest error of rounding to `dtype`."""
+    """The demonstrations for agent `k`, and the largest error of rounding to `dtype`."""
     check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
     parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
     parts |= {n: a for n, a in episodes.items() if n in ("returns", "won")}

@@ -1,4 +1,4 @@
-"""What an agent's demonstrations hold, and how a fault in them is reported."""
+"""The arrays in an agent's demonstrations, and how errors in them are reported."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,14 +24,30 @@ DAMAGED = f"the file is damaged: copy it again, or {AGAIN}"
 
 
 def check(condition: Any, problem: str, remedy: str = AGAIN) -> None:
-    """Raises InputError unless `condition` holds."""
+    """Raises an error if a condition does not hold.
+
+    Args:
+        condition: The condition.
+        problem: What is wrong, with the name of the field and its value.
+        remedy: What the user can do.
+
+    Raises:
+        InputError: If the condition is false.
+    """
     if not condition:
         raise InputError(f"{problem}; {remedy}")
 
 
 @contextlib.contextmanager
 def about(place: object) -> Iterator[None]:
-    """Says in an InputError raised inside where the problem is."""
+    """Adds the place of a problem to the text of an InputError that is raised inside the context.
+
+    Args:
+        place: The place, for example the path of a file or `agent 0`.
+
+    Raises:
+        InputError: The error of the context, with `place` in front.
+    """
     try:
         yield
     except InputError as error:

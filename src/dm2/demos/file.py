@@ -1,6 +1,6 @@
-"""Demonstrations in one safetensors file.
+"""Reading and writing demonstrations as one safetensors file.
 
-The layout, format version 1. The safetensors metadata has one entry, `dm2`, a JSON object:
+This is the layout, format version 1. The metadata of the file has one entry, `dm2`, a JSON object:
 
     format      "dm2-demonstrations"
     version     1
@@ -8,10 +8,10 @@ The layout, format version 1. The safetensors metadata has one entry, `dm2`, a J
     agents      per agent, field -> {"dtype": ..., "shape": [...]}, as in `AgentDemonstrations`
     sha256      of the other entries (JSON, keys sorted) and of all arrays' bytes
 
-The tensor `k.field` (agent k from 0, for example `0.observations`) holds zlib-compressed bytes:
-the array in row-major order, little-endian; booleans are first packed eight to a byte, the first
-in the highest bit. Observations are mostly zeros, which zlib shrinks about 7 to 12 times. Reading
-a file never executes code, and never decompresses more than its header declares.
+The tensor `k.field` (agent k from 0, for example `0.observations`) contains zlib-compressed bytes:
+the array in row-major order, little-endian. Booleans are first packed eight to a byte, the first
+one in the highest bit. Observations are mostly zeros, and zlib makes them about 7 to 12 times
+smaller. Reading a file never executes code, and never decompresses more than the header declares.
 """
 
 import hashlib
@@ -33,14 +33,24 @@ __all__ = ["digest", "read", "write"]
 
 FORMAT, VERSION = "dm2-demonstrations", 1
 MAX_BYTES = 2**34
-"""Decompressed size above which a file is refused, so that a small one cannot fill the memory."""
+"""The largest decompressed size of a file; a larger one is rejected, so that a small file cannot
+fill the memory.
+"""
 
 Agents = list[dict[str, np.ndarray]]
-"""The fields of each agent."""
+"""The arrays of each agent by the names of their fields."""
 
 
 def digest(agents: Agents, provenance: Any) -> str:
-    """Identifies the contents: sha256 of arrays and provenance."""
+    """Computes the sha256 of arrays and provenance, which identifies their contents.
+
+    Args:
+        agents: The arrays of each agent.
+        provenance: The provenance, of JSON values.
+
+    Returns:
+        The digest as hexadecimal text.
+    """
     sha256 = hashlib.sha256(json.dumps(_header(agents, provenance), sort_keys=True).encode())
     for arrays in agents:
         for name in sorted(arrays):
@@ -49,9 +59,19 @@ def digest(agents: Agents, provenance: Any) -> str:
 
 
 def write(path: Path, agents: Agents, provenance: dict[str, Any]) -> int:
-    """Writes the file, wholly or not at all, and returns its size in bytes.
+    """Writes a file of demonstrations, as a whole or not at all.
 
-    Raises InputError for an unusable path and for arrays that are too large to be read again.
+    Args:
+        path: The file to write.
+        agents: The arrays of each agent.
+        provenance: The provenance, of JSON values.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        InputError: If the path is unusable, or the arrays are larger than `MAX_BYTES`.
+        OSError: If the disk fails.
     """
     check(path.parent.is_dir(), f"{path}: no directory {path.parent}", "create it first")
     check(not path.is_dir(), f"{path}: is a directory", "give the name of a file")
@@ -65,8 +85,17 @@ def write(path: Path, agents: Agents, provenance: dict[str, Any]) -> int:
 
 
 def read(path: Path) -> tuple[Agents, Any]:
-    """Arrays and provenance, neither checked, of a file that `write` wrote; raises InputError for
-    any other file."""
+    """Reads a file of demonstrations; the arrays and the provenance are not checked.
+
+    Args:
+        path: The file to read.
+
+    Returns:
+        The arrays of each agent, and the provenance.
+
+    Raises:
+        InputError: If the file cannot be read, is damaged, or was not written by `write`.
+    """
     header, stored = _open(path)
     agents = [
         {n: _decode(stored[f"{k}.{n}"], f"agent {k}: {n}", d) for n, d in part.items()}
@@ -87,7 +116,7 @@ def _header(agents: Agents, provenance: Any) -> dict[str, Any]:
 
 
 def _bytes(array: np.ndarray) -> bytes:
-    """Row-major, little-endian."""
+    """The bytes of the array in row-major order, little-endian."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
@@ -97,7 +126,7 @@ def _encode(array: np.ndarray) -> np.ndarray:
 
 
 def _decode(stored: np.ndarray, place: str, declared: dict[str, Any]) -> np.ndarray:
-    """Inverse of `_encode`; never decompresses more than the declared type and shape hold."""
+    """The inverse of `_encode`; it never decompresses more than type and shape declare."""
     dtype, shape = np.dtype(declared["dtype"]).newbyteorder("<"), declared["shape"]
     count, packed = math.prod(shape), declared["dtype"] == "bool"
     size = -(-count // 8) if packed else count * dtype.itemsize
@@ -114,7 +143,7 @@ def _decode(stored: np.ndarray, place: str, declared: dict[str, Any]) -> np.ndar
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header, its structure verified, and exactly the tensors that it declares."""
+    """The header, whose structure has been checked, and exactly the tensors that it declares."""
     try:
         check(path.exists(), "no such file", "make one with `dm2 record`")
         check(path.is_file(), "not a file", "give the name of a file that `dm2 record` wrote")

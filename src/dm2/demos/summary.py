@@ -1,4 +1,4 @@
-"""A summary of demonstrations, for people."""
+"""A summary of demonstrations as tables to read."""
 
 from typing import Any
 
@@ -10,7 +10,14 @@ __all__ = ["describe"]
 
 
 def describe(summary: dict[str, Any]) -> Group:
-    """A `Demonstrations.summary()` for people, to be printed with rich."""
+    """Arranges a summary in tables.
+
+    Args:
+        summary: The result of `Demonstrations.summary`.
+
+    Returns:
+        A group of tables that rich can print.
+    """
     facts = Table("what", Column("value", overflow="fold"), show_header=False, box=None)
     for name, value in summary.items():
         if name not in ("per_agent", "provenance"):

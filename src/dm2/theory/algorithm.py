@@ -1,14 +1,14 @@
-r"""Algorithm 2 (Appendix A): independent imitation learners, turn by turn, and all at once.
+"""Algorithm 2 (Appendix A): agents that each imitate their own expert, in turn or simultaneously.
 
-A turn of agent `i`: its discriminator converges (in closed form, `gail.converged_reward`), then
-its policy takes one trust-region step on `V(π_i, r_φ | π_-i)`. For tabular softmax policies the
-natural gradient in the logits is the advantage (Kakade 2001), so the step is
+In a turn of agent `i` its discriminator converges, which `gail.converged_reward` computes in
+closed form. Then its policy takes one trust-region step on `V(π_i, r_φ | π_-i)`. For tabular
+softmax policies the natural gradient in the logits is the advantage (Kakade 2001), so the step is
 
-    π'(a | s) ∝ π(a | s) exp(η A(s, a)),
+    π'(a | s) ∝ π(a | s) exp(η A(s, a)).
 
-with the longest `η` that the quadratic bound on the mean KL divergence allows, halved until `V`
-rises and the exact KL divergence is within the bound. The bound shrinks from sweep to sweep:
-steps of a fixed size would circle around a fixed point inside the simplex for ever.
+`η` is the largest value that the quadratic bound on the mean KL divergence allows. It is halved
+until `V` rises and the exact KL divergence is within the bound. The bound shrinks from sweep to
+sweep, because steps of a fixed size would circle for ever around a fixed point inside the simplex.
 """
 
 from collections.abc import Callable
@@ -30,26 +30,57 @@ _FLOOR = 1e-12  # a softmax never gives an action probability 0
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What a run of Algorithm 2 does. Raises InputError for settings out of range."""
+    """The settings of a run of Algorithm 2.
+
+    The defaults are the algorithm of the paper. `simultaneous`, `myopic` and `states_only` each
+    change one part of it.
+
+    Args:
+        form: The name of the imitation reward, one of `dm2.theory.gail.FORMS`. `quadratic` is the
+            reward that the regulariser `ψ(r) = Σ r² / 2` leads to.
+        smoothing: The weight `λ` of the discriminator's regulariser. The forms `logit` and `log`
+            need a value above 0.
+        simultaneous: Whether all agents step at the same time, on rewards of the same joint policy,
+            as DM² does in practice. Otherwise they take turns.
+        kl: The bound on the mean KL divergence of an agent's step in the first sweep.
+        cooling: The number of sweeps that sets how fast the bound shrinks. In sweep `n`, counted
+            from 0, the bound is `kl / (1 + n / cooling)²`.
+        sweeps: The largest number of sweeps. In one sweep every agent takes one step.
+        tolerance: The run stops after a sweep that changes no action probability by more than this.
+        myopic: Whether the step uses the immediate imitation reward alone, instead of the return.
+            Such a step raises the reward at every state.
+        states_only: Whether the discriminators receive states without actions, as in the
+            experiments of the paper.
+
+    Raises:
+        InputError: If `form` is unknown, if `kl`, `cooling` or `sweeps` is not above 0, or if
+            `smoothing` or `tolerance` is negative.
+
+    Example:
+        >>> from dm2.theory import Algorithm
+        >>> settings = Algorithm(form="logit", smoothing=1e-3, simultaneous=True)
+        >>> settings.sweeps
+        200
+    """
 
     form: str = "softplus"
-    """The imitation reward; `quadratic` is what `ψ(r) = Σ r² / 2` leads to."""
+    """The name of the imitation reward, one of `dm2.theory.gail.FORMS`."""
     smoothing: float = 0.0
-    """`λ` of the discriminator's regulariser; above 0 for the forms logit and log."""
+    """The weight `λ` of the discriminator's regulariser; above 0 for `logit` and `log`."""
     simultaneous: bool = False
-    """All agents step at once on rewards of the same joint policy, as DM² does in practice."""
+    """Whether all agents step at the same time, on rewards of the same joint policy."""
     kl: float = 0.02
-    """Bound on the first sweep's mean KL divergence of an agent's step."""
+    """The bound on the mean KL divergence of an agent's step in the first sweep."""
     cooling: float = 20.0
-    """In sweep `n` the bound is `kl / (1 + n / cooling)²`."""
+    """In sweep `n`, counted from 0, the bound is `kl / (1 + n / cooling)²`."""
     sweeps: int = 200
-    """The most sweeps (one step of every agent each)."""
+    """The largest number of sweeps; in one sweep every agent takes one step."""
     tolerance: float = 1e-6
-    """Stop once a sweep changes no action probability by more."""
+    """The run stops after a sweep that changes no action probability by more than this."""
     myopic: bool = False
-    """Step on the immediate imitation reward alone, which raises it at *every* state."""
+    """Whether a step uses the immediate imitation reward alone, instead of the return."""
     states_only: bool = False
-    """The discriminators see states without actions, as in the paper's experiments."""
+    """Whether the discriminators receive states without actions."""
 
     def __post_init__(self) -> None:
         check_form(self.form)
@@ -62,36 +93,64 @@ class Algorithm:
 
 
 Observer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
-"""Is told, after each update, which games of the batch still run, their policies before and
-after, and the rewards that the update was made on."""
+"""A function that `run` calls after each update. Its arguments are the indices of the games in the
+batch that still run, their policies before and after the update, and the rewards of the update.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """One entry before the first update and one after each; an update is one agent's turn, or
-    one step of all of them when simultaneous."""
+    """The course of a run of Algorithm 2, as `run` returns it.
+
+    The arrays with the axis `updates` have one entry before the first update and one after each. An
+    update is the turn of one agent, or one step of all agents if they step simultaneously. `*B` are
+    the axes of the batch, none for one game.
+
+    Args:
+        joint: The objective `J` (Equation 2), `[updates, *B]`.
+        individual: The objective `L` (Equation 3), `[updates, *B]`.
+        bound: The lower bound `L_ε` (Equation 4), `[updates, *B]`.
+        mismatch: The total variation distance of each agent's marginal from its target,
+            `[updates, *B, K]`.
+        distance: The total variation distance of an agent's policy from its expert's, the largest
+            over agents and states, `[updates, *B]`.
+        policies: The policies after the last update, `[*B, K, S, A]`.
+        converged: Whether the last sweep changed no action probability by more than the tolerance,
+            `[*B]`.
+        updates_per_sweep: The number of updates in a sweep: `K`, or 1 if all agents step
+            simultaneously.
+    """
 
     joint: Float[np.ndarray, " updates *B"]
-    """`J`."""
+    """The objective `J` (Equation 2)."""
     individual: Float[np.ndarray, " updates *B"]
-    """`L`."""
+    """The objective `L` (Equation 3)."""
     bound: Float[np.ndarray, " updates *B"]
-    """`L_ε`."""
+    """The lower bound `L_ε` (Equation 4)."""
     mismatch: Float[np.ndarray, "updates *B K"]
-    """Total variation distance of each agent's marginal from its target."""
+    """The total variation distance of each agent's marginal from its target."""
     distance: Float[np.ndarray, " updates *B"]
     """The largest total variation distance of an agent's policy from its expert's at a state."""
     policies: Float[np.ndarray, "*B K S A"]
-    """The last ones."""
+    """The policies after the last update."""
     converged: Bool[np.ndarray, "*B"]
     """Whether the last sweep changed no action probability by more than the tolerance."""
     updates_per_sweep: int
+    """The number of updates in a sweep: `K`, or 1 if all agents step simultaneously."""
 
 
 def pooling(observations: np.ndarray) -> Float[np.ndarray, "K S S"]:
-    """1 where an agent cannot tell two states apart; `observations[i, s]` is what it sees in `s`.
+    """A table of the states that an agent cannot distinguish.
 
-    Raises InputError unless there is one row of observations an agent.
+    Args:
+        observations: The observation of agent `i` in state `s` as `observations[i, s]`, `[K, S]`.
+
+    Returns:
+        For each agent a matrix over pairs of states, `[K, S, S]`: 1 where both states have the same
+        observation, 0 elsewhere.
+
+    Raises:
+        InputError: Unless there is one row of observations for each agent.
     """
     if observations.ndim != 2:
         raise InputError(f"observations = shape {observations.shape}: must be [agents, states]")
@@ -99,7 +158,9 @@ def pooling(observations: np.ndarray) -> Float[np.ndarray, "K S S"]:
 
 
 def _pool(alike: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """Sums over the states that look alike, at each of them; `values` are `[*B, K, S, A]`."""
+    """The sum of `values`, `[*B, K, S, A]`, over all states with the same observation, at each
+    state.
+    """
     return values if alike is None else alike @ values
 
 
@@ -109,7 +170,21 @@ def imitation_rewards(
     marginals: Float[np.ndarray, "*B K S A"],
     alike: Float[np.ndarray, "K S S"] | None = None,
 ) -> Float[np.ndarray, "*B K S A"]:
-    """The converged discriminators' rewards for everyone, from what each discriminator sees."""
+    """The imitation rewards of all agents, from discriminators that have converged.
+
+    Args:
+        settings: The reward form, the smoothing, and whether the discriminators receive actions.
+        targets: The target marginal of each agent, `[*B, K, S, A]`.
+        marginals: The present marginal of each agent, `[*B, K, S, A]`.
+        alike: The table of `pooling`, `[K, S, S]`. With None, every agent observes the state.
+
+    Returns:
+        The reward of each agent for its own action in each state, `[*B, K, S, A]`.
+
+    Raises:
+        InputError: If the form needs smoothing and has none (see
+            `dm2.theory.gail.converged_reward`).
+    """
     theirs, ours = _pool(alike, targets), _pool(alike, marginals)
     if settings.states_only:
         shape = theirs.shape
@@ -127,7 +202,25 @@ def step(
     kl: float,
     alike: Float[np.ndarray, "S S"] | None = None,
 ) -> Float[np.ndarray, "*B S A"]:
-    """One trust-region step of one agent on `reward`; its old policy where no step helps."""
+    """One trust-region step of one agent on a fixed reward (Algorithm 2).
+
+    The new policy is `π'(a | s) ∝ π(a | s) exp(η A(s, a))`; the text of the module explains `η`.
+    Under partial observation `A` is the mean advantage of the states with the same observation,
+    weighted by their visitation.
+
+    Args:
+        settings: The settings of the algorithm. The step uses `myopic` alone.
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`, with positive probabilities.
+        agent: The index of the agent that steps.
+        reward: The imitation reward of this agent, `[*B, S, A]`.
+        kl: The bound on the mean KL divergence of the step.
+        alike: The table of `pooling` for this agent, `[S, S]`. With None, it observes the state.
+
+    Returns:
+        The new policy of the agent, `[*B, S, A]`. It is the old policy if none of 12
+        step sizes, each half of the one before, raises the return within the bound.
+    """
     old = policies[..., agent, :, :]
     ahead, _ = quantities.agent_view(game, policies, agent)
     discount = np.zeros_like(game.discount) if settings.myopic else game.discount
@@ -172,12 +265,40 @@ def run(
     epsilon: Float[Array, "*B"] | None = None,
     observer: Observer | None = None,
 ) -> History:
-    """Runs until all policies converge or the sweeps are spent.
+    """Runs Algorithm 2 until all policies converge or the sweeps are spent.
 
-    `targets` are the agents' marginals to match, by default the expert's; `observations[i, s]`
-    restricts agent `i` to policies of what it sees (`start` has to be one), by default the state;
-    `epsilon` of `L_ε` is by default the least visitation that any joint policy can cause. Raises
-    InputError for policies that are no distributions or do not fit the game.
+    Args:
+        game: The game or batch of games.
+        expert: The policy of each expert, `[*B, K, S, A]`.
+        start: The policies before the first update, `[*B, K, S, A]`. With `observations`, they must
+            be functions of the observation.
+        settings: The settings of the algorithm; by default `Algorithm()`.
+        targets: The marginals that the agents match, `[*B, K, S, A]`; by default those of the
+            expert.
+        observations: The observation of agent `i` in state `s` as `observations[i, s]`, `[K, S]`.
+            Agent `i` is then restricted to policies of its observation. By default it observes the
+            state.
+        epsilon: The `ε` of `L_ε`, `[*B]`; by default the least visitation of any state under any
+            joint policy.
+        observer: A function to call after each update, see `Observer`. For one game, its arrays
+            have a batch axis of size 1.
+
+    Returns:
+        The objectives after each update, and the last policies.
+
+    Raises:
+        InputError: If `expert` or `start` does not fit the game or is not a distribution, if
+            `observations` does not have two axes, or if the reward form needs smoothing and has
+            none.
+
+    Example:
+        >>> from dm2.theory import run, scenario
+        >>> game, expert, start = scenario("lift")
+        >>> history = run(game, expert, start)
+        >>> bool(history.converged)
+        True
+        >>> bool(history.distance[-1] < 1e-3)  # the agents have reached the expert
+        True
     """
     settings = settings or Algorithm()
     check_policies(game, expert, "expert")
@@ -213,7 +334,7 @@ def _run(
     observations: np.ndarray | None,
     observer: Observer | None,
 ) -> History:
-    """`run` for a batch. Games whose policies have converged are left out of the work."""
+    """Does the work of `run` for a batch. Games whose policies have converged are left out."""
     alike = None if observations is None else pooling(observations)
     policies = _softmax(np.log(np.maximum(start, _FLOOR)))
     rows = [_measure(game, policies, expert, targets, epsilon)]

@@ -1,20 +1,22 @@
-r"""Past the paper's theorems: what state-only targets pin down, and what agents see of the state.
+"""Two questions beyond the paper's theorems: targets without actions, and partial observation.
 
-**State-only targets.** The paper's experiments match states, its theory states and actions. For a
-deterministic expert, a visitation `ρ_E` with full support and one decision maker, matching states
-recovers the expert if and only if its action alone is best for some reward of the state:
+**Targets without actions.** The paper's experiments match states; its theory matches states and
+actions. Let the expert be deterministic, let its visitation `ρ_E` be positive in every state, and
+let there be one decision maker. Then matching states recovers the expert if and only if the
+expert's action alone is best for some reward of the state:
 
     ρ_π = ρ_E  ⇒  π = π_E    ⇔    there is f with E[f(s') | s, a^E(s)] > E[f(s') | s, a]
                                   for every s and every other a.
 
-Both visitations obey the flow equation, so `ρ_π = ρ_E` if and only if
-`Σ_{s, a ≠ a^E} ρ_E(s) π(a | s) [T(· | s, a) - T(· | s, a^E)] = 0`. Some non-zero `π(a | s) ≥ 0`
-solves that, or else (Gordan's theorem) some `f` has a positive inner product with every
-`T(· | s, a^E) - T(· | s, a)`. Such an `f` is the value function of the expert for the reward
-`f(s) - γ E[f(s') | s, a^E]`, which depends on the state alone.
+The proof is as follows. Both visitations obey the flow equation, so `ρ_π = ρ_E` if and only if
+`Σ_{s, a ≠ a^E} ρ_E(s) π(a | s) [T(· | s, a) - T(· | s, a^E)] = 0`. Either some non-zero
+`π(a | s) ≥ 0` solves this equation, or (Gordan's theorem) some `f` has a positive inner product
+with every `T(· | s, a^E) - T(· | s, a)`. Such an `f` is the value function of the expert for the
+reward `f(s) - γ E[f(s') | s, a^E]`, which depends on the state alone.
 
-For a team the same holds with joint actions, if it may correlate its actions; product policies
-are fewer, so the condition is sufficient for them.
+For a team whose actions may be correlated, the same holds with joint actions. There are fewer
+product policies than joint policies, so the condition is sufficient for agents that act
+independently.
 """
 
 import numpy as np
@@ -28,11 +30,23 @@ __all__ = ["aliased_observations", "observed_expert", "state_margin"]
 
 
 def state_margin(game: MarkovGame, expert: Float[np.ndarray, "K S A"]) -> float:
-    r"""`max_f min_{s, a ≠ a^E} E[f | s, a^E] - E[f | s, a]` for `0 ≤ f ≤ 1`; a linear program.
+    """The margin by which states alone determine a deterministic expert, found by a linear program.
 
-    Above 0 if and only if matching states alone recovers the expert (among joint policies, with
-    correlation); 0 if some other joint policy visits the states as often. Raises InputError
-    unless the expert is deterministic.
+    It is `max_f min_{s, a ≠ a^E} E[f | s, a^E] - E[f | s, a]` over `0 ≤ f ≤ 1`. The text of the
+    module has the proof.
+
+    Args:
+        game: The game, not a batch.
+        expert: The policy of each expert, `[K, S, A]`, deterministic.
+
+    Returns:
+        The margin. It is above 0 if and only if matching states alone recovers the expert, among
+        all joint policies, with correlation. It is 0 if some other joint policy visits the states
+        equally often.
+
+    Raises:
+        InputError: If the expert does not fit the game or is not deterministic.
+        RuntimeError: If the linear program has no solution.
     """
     from scipy.optimize import linprog
 
@@ -60,9 +74,19 @@ def state_margin(game: MarkovGame, expert: Float[np.ndarray, "K S A"]) -> float:
 def aliased_observations(
     agents: int, states: int, seen: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "K S"]:
-    """For each agent a random map of the states onto `seen` observations, all of them used.
+    """Draws observations that do not distinguish all states, at random for each agent.
 
-    Raises InputError unless `1 ≤ seen ≤ states`.
+    Args:
+        agents: The number `K` of agents.
+        states: The number `S` of states.
+        seen: The number of different observations of an agent; all of them occur.
+        rng: The source of random numbers.
+
+    Returns:
+        The observation of agent `i` in state `s`, `[K, S]`.
+
+    Raises:
+        InputError: Unless `1 ≤ seen ≤ states`.
     """
     if not 1 <= seen <= states:
         raise InputError(f"seen = {seen!r}: must be from 1 to the {states} states")
@@ -73,6 +97,15 @@ def aliased_observations(
 def observed_expert(
     observations: Int[np.ndarray, "K S"], policies: Float[np.ndarray, "*B K S A"]
 ) -> Float[np.ndarray, "*B K S A"]:
-    """The policies made functions of the observation: those of the first state that looks so."""
+    """Turns policies of the state into policies of the observation.
+
+    Args:
+        observations: The observation of agent `i` in state `s` as `observations[i, s]`, `[K, S]`.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        Policies `[*B, K, S, A]` in which an agent acts in each state as `policies` does in the
+        first state with the same observation.
+    """
     first = [[int(np.flatnonzero(row == o)[0]) for o in row] for row in observations]
     return np.stack([policies[..., i, first[i], :] for i in range(len(first))], axis=-3)

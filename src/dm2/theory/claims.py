@@ -1,9 +1,10 @@
-r"""The paper's claims (Section 4, Appendix A) as functions of a sample of games.
+"""The claims of the paper (Section 4, Appendix A), each as a function of a sample of games.
 
-Each returns a `Verdict`. A margin is what is left of an inequality (`J - L` for `J ≥ L`), or minus
-the absolute deviation from an equality; below `-TOLERANCE` the claim is violated. Claims whose
-statement in the paper needs a further condition are checked with it, and say so; what happens
-without it is measured in `dm2.theory.measurements`.
+Every function in `CLAIMS` takes a `Sample` and returns a `Verdict`. It computes margins: for an
+inequality such as `J ≥ L` the margin is `J - L`, and for an equality it is minus the absolute
+deviation. The claim is violated in a game whose margin is below `-TOLERANCE`. Some claims need a
+condition that the paper does not state. They are checked with this condition, which their
+docstring names; `dm2.theory.measurements` measures what happens without it.
 """
 
 from collections.abc import Callable
@@ -32,23 +33,41 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-8
-"""Rounding, as a margin: solves with `1 / (1-γ)` up to 33 in float64."""
+"""The largest negative margin that counts as rounding: linear systems with `1 / (1-γ)` up to 33 in
+float64.
+"""
 REACHED = 1e-3
-"""The expert counts as reached once no policy is further from it, in total variation."""
+"""The expert counts as reached if no policy is further from it than this, in total variation."""
 
 
 class Sample(NamedTuple):
-    """A batch of games with a random deterministic expert each, and joint policies to try."""
+    """A batch of games of one size, with a random deterministic expert and joint policies for each.
+
+    Args:
+        game: The batch of games.
+        expert: The policies of the experts, `[B, K, S, A]`.
+        policies: Joint policies to test, `[B, K, S, A]` each: the uniform one, random ones from
+            nearly uniform to deterministic, one near the expert, one that differs from the expert
+            in agent 0 alone, and the expert.
+        low: The least visitation of each state, `min_π ρ_π(s)`, `[B, S]`.
+        high: The greatest visitation of each state, `max_π ρ_π(s)`, `[B, S]`.
+        rng: The source of random numbers for claims that draw more.
+    """
 
     game: MarkovGame
+    """The batch of games."""
     expert: Float[np.ndarray, "B K S A"]
+    """The policies of the experts."""
     policies: tuple[Float[np.ndarray, "B K S A"], ...]
-    """From uniform to deterministic, near the expert, the expert but for one agent, the expert."""
+    """Joint policies to test: uniform, random, deterministic, near the expert, the expert except
+    for agent 0, and the expert.
+    """
     low: Float[np.ndarray, "B S"]
-    """`min_π ρ_π(s)`."""
+    """The least visitation of each state, `min_π ρ_π(s)`."""
     high: Float[np.ndarray, "B S"]
-    """`max_π ρ_π(s)`."""
+    """The greatest visitation of each state, `max_π ρ_π(s)`."""
     rng: np.random.Generator
+    """The source of random numbers for claims that draw more."""
 
     @property
     def epsilon(self) -> Float[np.ndarray, " B"]:
@@ -57,34 +76,59 @@ class Sample(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of one claim."""
+    """The result of checking one claim on a number of games.
+
+    Args:
+        name: The name of the claim in the paper.
+        statement: What was checked, as a formula or a few words.
+        games: The number of games.
+        violations: The number of games in which the claim fails.
+        margin: The smallest margin over all games and policies. A negative margin beyond rounding
+            is a violation.
+        enforced: Whether a violation is an error. A statement that is only measured is not
+            enforced.
+        cases: The number of single cases, for measurements that count updates or states; 0
+            otherwise.
+        broken: The number of cases in which the claim fails.
+        setting: The reward form and the order of updates, for runs of Algorithm 2; empty otherwise.
+    """
 
     name: str
+    """The name of the claim in the paper."""
     statement: str
+    """What was checked, as a formula or a few words."""
     games: int
+    """The number of games."""
     violations: int
-    """Games in which the claim fails."""
+    """The number of games in which the claim fails."""
     margin: float
-    """The worst over all games and policies."""
+    """The smallest margin over all games and policies."""
     enforced: bool = True
-    """Whether a violation is an error; what is only measured has none."""
+    """Whether a violation is an error; a statement that is only measured is not enforced."""
     cases: int = 0
-    """Of a measurement that looks closer than games (updates, states): how many."""
+    """The number of single cases, for measurements that count updates or states."""
     broken: int = 0
-    """Cases in which the claim fails."""
+    """The number of cases in which the claim fails."""
     setting: str = ""
-    """Of a run of Algorithm 2: the reward form and the order of updates."""
+    """The reward form and the order of updates, for runs of Algorithm 2."""
 
     @property
     def verdict(self) -> str:
-        """`holds`, `VIOLATED`, or how often a measured statement fails."""
+        """A text: `holds` or `VIOLATED`, or how often a measured statement fails."""
         if self.enforced:
             return "VIOLATED" if self.violations else "holds"
         text = f"fails in {self.violations / self.games:.1%} of games"
         return f"{text}, {self.broken / self.cases:.2%} of cases" if self.cases else text
 
     def merged(self, other: "Verdict") -> "Verdict":
-        """Both samples taken together."""
+        """Combines two verdicts of the same claim on different games.
+
+        Args:
+            other: The other verdict.
+
+        Returns:
+            A verdict with the sums of all counts and the smaller margin.
+        """
         return self._replace(
             games=self.games + other.games,
             violations=self.violations + other.violations,
@@ -94,19 +138,44 @@ class Verdict(NamedTuple):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Converts the verdict to plain values for JSON.
+
+        Returns:
+            The fields and the text of `verdict`, by their names.
+        """
         return {**self._asdict(), "verdict": self.verdict}
 
 
 def judge(name: str, statement: str, margins: np.ndarray, **more: Any) -> Verdict:
-    """A verdict from margins `[*policies, games]`; a nan is a violation."""
+    """Builds a verdict from margins.
+
+    Args:
+        name: The name of the claim.
+        statement: What was checked.
+        margins: The margins, `[*policies, games]`. A margin of NaN counts as a violation.
+        more: Further fields of `Verdict`.
+
+    Returns:
+        The verdict; a game counts once, with its smallest margin.
+    """
     worst = np.asarray(margins, np.float64).reshape(-1, np.shape(margins)[-1]).min(0)
     violations = int((~(worst >= -TOLERANCE)).sum())
     return Verdict(name, statement, worst.size, violations, float(worst.min()), **more)
 
 
 def draw(count: int, agents: int, states: int, actions: int, rng: np.random.Generator) -> Sample:
-    """`count` random games of one size, with random experts."""
+    """Draws a sample of random games of one size, with random deterministic experts.
+
+    Args:
+        count: The number of games.
+        agents: The number `K` of agents.
+        states: The number `S` of states.
+        actions: The number `A` of actions of one agent.
+        rng: The source of random numbers; the sample keeps it.
+
+    Returns:
+        The sample.
+    """
     game = random_games(count, agents, states, actions, rng)
     shape = (count, agents, states)
     expert = np.eye(actions)[rng.integers(actions, size=shape)]
@@ -127,7 +196,14 @@ def draw(count: int, agents: int, states: int, actions: int, rng: np.random.Gene
 
 
 def joint_rewards(rewards: Float[np.ndarray, "*B K S A"]) -> Float[np.ndarray, "*B K S J"]:
-    """Rewards of each agent's own action, as functions of the joint action."""
+    """Expresses rewards of each agent's own action as rewards of the joint action.
+
+    Args:
+        rewards: The reward of each agent for its own action, `[*B, K, S, A]`.
+
+    Returns:
+        The same rewards, `[*B, K, S, J]`, as `MarkovGame.with_rewards` takes them.
+    """
     agents, actions = rewards.shape[-3], rewards.shape[-1]
     own = np.indices((actions,) * agents).reshape(agents, -1)
     return np.stack([rewards[..., i, :, :].take(own[i], -1) for i in range(agents)], -3)
@@ -136,9 +212,17 @@ def joint_rewards(rewards: Float[np.ndarray, "*B K S A"]) -> Float[np.ndarray, "
 def team_equilibrium(
     game: MarkovGame, start: Float[np.ndarray, "*B K S A"]
 ) -> Float[np.ndarray, "*B K S A"]:
-    """A deterministic Nash equilibrium of a team game: best responses in turn until nobody gains.
+    """Finds a deterministic Nash equilibrium of a team game, by best responses in turn.
 
-    Each raises the common return, so it ends; the team need not be anywhere near its optimum.
+    Each best response raises the common return, so the search ends. The equilibrium can be far from
+    the best one.
+
+    Args:
+        game: The team game or batch of team games.
+        start: The policies of the first best response, `[*B, K, S, A]`.
+
+    Returns:
+        The policy of each agent, `[*B, K, S, A]`, from which no agent gains by a change of its own.
     """
     policies = start.copy()
     while True:
@@ -149,7 +233,7 @@ def team_equilibrium(
 
 
 def condition_1(sample: Sample) -> Verdict:
-    """The exact `ε` is positive and no policy visits a state less."""
+    """Condition 1: the exact `ε` is positive, and no policy visits a state less often than `ε`."""
     visits = [quantities.state_visitation(sample.game, p) for p in sample.policies]
     margins = [v.min(-1) - sample.epsilon for v in visits]
     positive = np.where(sample.epsilon > 0, np.inf, -1.0)
@@ -157,14 +241,17 @@ def condition_1(sample: Sample) -> Verdict:
 
 
 def lemma_4(sample: Sample) -> Verdict:
-    """`K-1 ≤ J ≤ K`."""
+    """Lemma 4: `K-1 ≤ J ≤ K`."""
     k = sample.game.agents
     j = np.stack([_joint(sample, p) for p in sample.policies])
     return judge("Lemma 4", "K-1 ≤ J ≤ K", np.stack([j - (k - 1), k - j]))
 
 
 def lemma_5(sample: Sample) -> Verdict:
-    """`J(π_E) = K`, and `K - J(π)` is at least `ε` times the worst mismatch: hence unique."""
+    """Lemma 5: the expert alone maximises `J`.
+
+    The check is that `J(π_E) = K`, and that `K - J(π)` is at least `ε` times the worst mismatch.
+    """
     k = sample.game.agents
     rows = [-np.abs(_joint(sample, sample.expert) - k)]
     for p in sample.policies:
@@ -174,26 +261,30 @@ def lemma_5(sample: Sample) -> Verdict:
 
 
 def theorem_1(sample: Sample) -> Verdict:
-    """`J ≥ L`."""
+    """Theorem 1: `J ≥ L`."""
     rows = [_joint(sample, p) - _individual(sample, p) for p in sample.policies]
     return judge("Theorem 1", "J ≥ L", np.stack(rows))
 
 
 def corollary_1(sample: Sample) -> Verdict:
-    """`L ≥ L_ε`."""
+    """Corollary 1: `L ≥ L_ε`."""
     rows = [_individual(sample, p) - _bound(sample, p) for p in sample.policies]
     return judge("Corollary 1", "L ≥ L_ε", np.stack(rows))
 
 
 def observation_1(sample: Sample) -> Verdict:
-    """`0 ≤ L_ε ≤ ε S K`."""
+    """Observation 1: `0 ≤ L_ε ≤ ε S K`."""
     top = sample.epsilon * sample.game.states * sample.game.agents
     low = np.stack([_bound(sample, p) for p in sample.policies])
     return judge("Observation 1", "0 ≤ L_ε ≤ ε S K", np.stack([low, top - low]))
 
 
 def lemma_7(sample: Sample) -> Verdict:
-    """`L_ε(π_E) = ε S K`, and it falls short by at least `ε` times the worst mismatch."""
+    """Lemma 7: the expert alone maximises `L_ε`.
+
+    The check is that `L_ε(π_E) = ε S K`, and that `ε S K - L_ε(π)` is at least `ε` times the worst
+    mismatch.
+    """
     top = sample.epsilon * sample.game.states * sample.game.agents
     rows = [-np.abs(_bound(sample, sample.expert) - top)]
     for p in sample.policies:
@@ -203,7 +294,10 @@ def lemma_7(sample: Sample) -> Verdict:
 
 
 def lemma_6(sample: Sample) -> Verdict:
-    """With `φ` fixed the loss falls by exactly what `V(π_i, r_φ)` gains, solved independently."""
+    """Lemma 6: with `φ` fixed, the loss falls by exactly the rise of `V(π_i, r_φ)`.
+
+    The loss is computed from visitations and `V` from the values, so the two are independent.
+    """
     game, (_, old, other, *_) = sample.game, sample.policies
     targets = quantities.marginals(game, sample.expert)
     rewards = imitation_rewards(Algorithm(), targets, quantities.marginals(game, old))
@@ -223,7 +317,10 @@ def lemma_6(sample: Sample) -> Verdict:
 
 
 def theorem_2(sample: Sample) -> Verdict:
-    """With steps that raise the reward at every state, `L_ε` never falls; the expert is reached."""
+    """Theorem 2 with a further condition: each step raises the imitation reward at every state.
+
+    Then `L_ε` never falls, and the policies reach the expert. The steps are those of `myopic`.
+    """
     settings = Algorithm(myopic=True)
     history = run(sample.game, sample.expert, sample.policies[1], settings, epsilon=sample.epsilon)
     rows = [np.diff(history.bound, axis=0).min(0), REACHED - history.distance[-1]]
@@ -232,7 +329,10 @@ def theorem_2(sample: Sample) -> Verdict:
 
 
 def corollary_2(sample: Sample) -> Verdict:
-    """A step that raises the reward at every state raises `Σ_s P(a_i = a_i^E)` at once: `H = 1`."""
+    """Corollary 2 with a further condition: the step raises the imitation reward at every state.
+
+    Then a single step raises `Σ_s P(a_i = a_i^E)`, which is the corollary with `H = 1`.
+    """
     game, start = sample.game, sample.policies[1]
     settings = Algorithm(myopic=True)
     targets = quantities.marginals(game, sample.expert)
@@ -248,10 +348,12 @@ def corollary_2(sample: Sample) -> Verdict:
 
 
 def theorem_3(sample: Sample) -> Verdict:
-    """`α R_T + β R_I` keeps the expert an equilibrium, `R_I` of a discriminator at the expert.
+    """Theorem 3: `α R_T + β R_I` keeps the expert a Nash equilibrium.
 
-    There `D = 1/2` wherever the expert goes. Where it does not go, `D` is anybody's choice; it is
-    drawn from `D ≤ 1/2`, and the theorem needs no more. Optimal teams and mere equilibria.
+    The further condition is that `R_I` comes from a discriminator that has converged at the expert,
+    with `D ≤ 1/2` where the expert never acts. At the expert `D = 1/2` wherever the expert acts.
+    Elsewhere a converged discriminator may have any value, so the check draws one from `D ≤ 1/2`.
+    It covers optimal teams and equilibria that are not optimal.
     """
     game, rows = sample.game, []
     for expert in (
@@ -267,8 +369,12 @@ def theorem_3(sample: Sample) -> Verdict:
 
 
 def definition_1(sample: Sample) -> Verdict:
-    """An expert's own marginals are compatible, with the expert as the witness; those of two
-    different experts, visibly apart, are not. On 100 games of the sample."""
+    """Definition 1: the check of compatible targets is right.
+
+    The marginals of one team are compatible, and the team itself is the policy that is found. The
+    marginals of two different teams, with visitations that differ, are not compatible. The check
+    uses at most 100 games of the sample.
+    """
     rows = []
     for b in range(min(100, len(sample.expert))):
         game = sample.game[b]
@@ -289,7 +395,10 @@ def definition_1(sample: Sample) -> Verdict:
 
 
 def sharper_bound(sample: Sample) -> Verdict:
-    """Ours: `L ≥ K - Σ_s max_π ρ_π(s) Σ_i P(a_i ≠ a_i^E(s))`, which is `K` at the expert."""
+    """A bound of this project: `L ≥ K - Σ_s max_π ρ_π(s) Σ_i P(a_i ≠ a_i^E(s))`.
+
+    At the expert the right-hand side is `K`, its largest value.
+    """
     rows = []
     for p in sample.policies:
         missed = (1 - quantities.matches(p, sample.expert)).sum(-2)
@@ -298,7 +407,11 @@ def sharper_bound(sample: Sample) -> Verdict:
 
 
 def stochastic_experts(sample: Sample) -> Verdict:
-    """The footnote: `K-1 ≤ J ≤ K`, `J ≥ L ≥ L_ε`, unique maxima, with total variation for match."""
+    """Footnote 3: the bounds hold for stochastic experts.
+
+    They are `K-1 ≤ J ≤ K` and `J ≥ L ≥ L_ε` with unique maxima. One minus the total variation
+    distance replaces the probability of a match.
+    """
     game, k, rows = sample.game, sample.game.agents, []
     expert = random_policies(game, sample.rng)
     for p in (*sample.policies, expert):
@@ -315,10 +428,12 @@ def stochastic_experts(sample: Sample) -> Verdict:
 
 
 def states_alone(sample: Sample) -> Verdict:
-    """Ours: an expert that is uniquely best for a reward of the state is pinned down by states.
+    """A result of this project: states alone determine an expert that is uniquely best for a reward
+    of the state.
 
-    `f = V` scaled to [0, 1] gives `state_margin` at least the smallest gap between the best and
-    the second-best action over `γ (max V - min V)`. On 25 games of the sample.
+    With `f = V` scaled to [0, 1], `state_margin` is at least the smallest gap between the best and
+    the second-best action, divided by `γ (max V - min V)`. The check uses at most 25 games of the
+    sample.
     """
     game = sample.game[:25]
     paid = sample.rng.random((*game.initial.shape[:1], 1, game.states, 1))
@@ -352,6 +467,7 @@ CLAIMS: tuple[Callable[[Sample], Verdict], ...] = (
     stochastic_experts,
     states_alone,
 )
+"""The claims that `verify` enforces."""
 
 
 def _joint(sample: Sample, policies: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
-r"""Compatible targets (Definition 1): can one product policy induce every agent's target?
+"""The check of Definition 1: does one product policy induce the targets of all agents?
 
-The definition says "for all i, s, a there exists a joint policy"; read in that order each entry
-could have a policy of its own, so it is read here as one policy for all of them.
+The definition says "for all i, s, a there exists a joint policy". Read in that order, each entry
+could have a policy of its own. This module reads it as one policy for all entries.
 
-The check is exact because the targets leave no choice: a policy that induces them has
-`π'_i(a | o) = t_i(o, a) / Σ_a t_i(o, a)` wherever agent `i` is asked to be, and what it does
-elsewhere is never seen. So there is one candidate, and its marginals either are the targets or not.
+The check is exact, because the targets determine the policy. A policy that induces them has
+`π'_i(a | o) = t_i(o, a) / Σ_a t_i(o, a)` wherever the target of agent `i` is positive, and its
+actions elsewhere have no effect on the marginals. There is therefore one candidate, and the check
+compares its marginals with the targets.
 """
 
 from typing import NamedTuple
@@ -24,25 +25,48 @@ _ROUNDING = 1e-9
 
 
 class Compatibility(NamedTuple):
-    """The answer of `compatible`."""
+    """The answer of `compatible`.
+
+    Args:
+        compatible: Whether one product policy induces all targets.
+        policy: The product policy that induces the targets, `[K, S, A]`; None if there is none.
+        reason: The contradiction that was found; empty if there is none.
+        violation: The largest L1 distance that would be 0 for exact and compatible targets. It is
+            the distance between the state marginals of two agents, or between a target and the
+            marginal that the candidate policy induces.
+        tolerance: The largest distance that rounding or sampling can explain.
+    """
 
     compatible: bool
+    """Whether one product policy induces all targets."""
     policy: Float[np.ndarray, "K S A"] | None
-    """A product policy that induces the targets; None if there is none."""
+    """The product policy that induces the targets; None if there is none."""
     reason: str
-    """What contradicts the targets; empty if nothing does."""
+    """The contradiction that was found; empty if there is none."""
     violation: float
-    """The largest L1 distance that should be 0: between two agents' state marginals, or between
-    a target and what the one candidate induces."""
+    """The largest L1 distance that would be 0 for exact and compatible targets."""
     tolerance: float
-    """The most that is put down to rounding or sampling."""
+    """The largest distance that rounding or sampling can explain."""
 
 
 def sampling_tolerance(samples: int, cells: int, agents: int, confidence: float = 0.99) -> float:
-    r"""An L1 radius around `samples` independent draws that holds the truth, for all agents.
+    """The L1 radius around an estimated distribution that contains the true one, for all agents at
+    once.
 
-    `P(‖p̂ - p‖₁ ≥ t) ≤ 2^cells exp(-n t² / 2)` (Weissman et al. 2003), and a union over agents:
-    `t = sqrt(2 (cells log 2 + log(agents / (1 - confidence))) / n)`.
+    The bound is `P(‖p̂ - p‖₁ ≥ t) ≤ 2^cells exp(-n t² / 2)` (Weissman et al. 2003). A union bound
+    over the agents gives `t = sqrt(2 (cells log 2 + log(agents / (1 - confidence))) / n)`.
+
+    Args:
+        samples: The number `n` of independent draws for each agent.
+        cells: The number of entries of the distribution.
+        agents: The number of agents.
+        confidence: The probability that all true distributions are within the radius.
+
+    Returns:
+        The radius `t`.
+
+    Raises:
+        InputError: If there are no samples, or if the confidence is not between 0 and 1.
     """
     if samples < 1:
         raise InputError(f"samples = {samples!r}: must be 1 or more")
@@ -58,10 +82,19 @@ def sample_targets(
     samples: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "K S A"]:
-    """Marginals estimated from independent draws of `(s, a_i)`, other ones for each agent.
+    """Estimates the marginals of a team from independent draws of `(s, a_i)`.
 
-    A draw is a state-action pair at a geometric time, one to an episode; steps of one episode
-    depend on each other and are worth fewer.
+    Each agent has its own draws. A draw is the state-action pair at a geometric time, and each
+    episode gives one draw. The steps of one episode depend on each other and would count for less.
+
+    Args:
+        game: The game, not a batch.
+        policies: The policy of each agent, `[K, S, A]`.
+        samples: The number of draws for each agent.
+        rng: The source of random numbers.
+
+    Returns:
+        The estimated marginals, `[K, S, A]`.
     """
     exact = quantities.marginals(game, policies)
     flat = exact.reshape(game.agents, -1)
@@ -76,17 +109,39 @@ def compatible(
     samples: int | None = None,
     confidence: float = 0.99,
 ) -> Compatibility:
-    r"""Whether one product policy induces every target, and which, or why not.
+    """Decides whether one product policy induces the targets of all agents (Definition 1).
 
-    `observations[i, s]` says what agent `i` sees in state `s` (by default the state itself) and
-    restricts the policies to functions of that; targets that look alike count together.
-    `samples` is the size of the sample behind each target, None for exact targets. With it, the
-    tolerance is such that compatible targets are refused with probability below
-    `1 - confidence`: if all estimates are within `t` of the truth (`sampling_tolerance`), then two
-    state marginals are within `2 t`, and what the candidate induces is within
-    `t (1 + 2 K γ / (1-γ))` of each of them.
+    If each target is an estimate from `samples` draws, the tolerance is such that compatible
+    targets are rejected with a probability below `1 - confidence`. It follows from the radius `t`
+    of `sampling_tolerance`: if all estimates are within `t` of the true targets, two state
+    marginals are within `2 t` of each other, and what the candidate policy induces is within `t (1
+    + 2 K γ / (1-γ))` of each target.
 
-    Raises InputError for targets of a wrong shape or that are no distributions.
+    Args:
+        game: The game, not a batch.
+        targets: The target marginal of each agent, `[K, S, A]`.
+        observations: The observation of agent `i` in state `s` as `observations[i, s]`, `[K, S]`.
+            It restricts the policies to functions of the observation, and targets with the same
+            observation are added up. By default each agent observes the state.
+        samples: The number of independent draws behind each target; None if the targets are exact.
+        confidence: The probability with which compatible targets are accepted; only with `samples`.
+
+    Returns:
+        The verdict, with the policy that induces the targets or the reason why there is none.
+
+    Raises:
+        InputError: If the targets have a wrong shape or are not distributions, if `observations`
+            does not have two axes, or if `samples` or `confidence` is out of range.
+
+    Example:
+        >>> from dm2.theory import compatible, marginals, scenario
+        >>> game, expert, start = scenario("four-tile")
+        >>> targets = marginals(game, expert)
+        >>> compatible(game, targets).compatible
+        True
+        >>> targets[1] = marginals(game, start)[1]  # agent 1 takes its target from another team
+        >>> compatible(game, targets).reason
+        "the agents' targets are over different states"
     """
     wanted = (game.agents, game.states, game.actions)
     if targets.shape != wanted:
@@ -108,12 +163,12 @@ def compatible(
             return Compatibility(False, None, reason, apart, limit)
         observations = np.broadcast_to(np.arange(game.states), (game.agents, game.states))
     alike = pooling(observations)
-    seen = alike @ targets
-    total = seen.sum(-1, keepdims=True)
-    uniform = np.full_like(seen, 1 / game.actions)
-    candidate = np.divide(seen, total, out=uniform, where=total > 0)
+    pooled = alike @ targets
+    total = pooled.sum(-1, keepdims=True)
+    uniform = np.full_like(pooled, 1 / game.actions)
+    candidate = np.divide(pooled, total, out=uniform, where=total > 0)
     # Each observation's difference, counted once and not for every state that looks like it.
-    difference = np.abs(alike @ quantities.marginals(game, candidate) - seen).sum(-1)
+    difference = np.abs(alike @ quantities.marginals(game, candidate) - pooled).sum(-1)
     apart = float((difference / alike.sum(-1)).sum(-1).max())
     gamma = float(game.discount)
     limit = radius * (1 + 2 * game.agents * gamma / (1 - gamma)) + _ROUNDING

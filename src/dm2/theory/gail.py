@@ -1,14 +1,15 @@
-r"""The per-agent GAIL saddle with the exactly optimal discriminator.
+"""The GAIL loss of one agent with a discriminator that is exactly optimal (Equation 1).
 
-As everywhere in this package `D = P(expert | s, a)` and `l = logit D`. The discriminator sees one
-agent's marginals, of the target `t` and of the policy `m`, and maximises
+As everywhere in dm2, `D = P(expert | s, a)` and `l = logit D`. The discriminator of an agent
+receives two marginals of this agent, `t` of the target and `m` of the policy, and maximises
 
-    Σ [t log D + m log(1 - D)] - ψ,    ψ = -λ Σ [log D + log(1 - D)],
+    Σ [t log D + m log(1 - D)] - ψ,    ψ = -λ Σ [log D + log(1 - D)].
 
-concave in `l`, whose optimum is `D = (t + λ) / (t + m + 2λ)`. Written with the reward
-`r = -log(1 - D)` this is the paper's `V(π_E, r) - V(π, r) - ψ(r)` (Equation 1, times `1-γ`) with
-`ψ(r) = Σ (t + λ) (r - log(1 - e^{-r}))`, convex in `r`. A second regulariser,
-`ψ(r) = Σ r² / 2`, gives the reward `r = t - m`: the form `quadratic`, which only the theory has.
+This is concave in `l`, and its optimum is `D = (t + λ) / (t + m + 2λ)`. Written with the reward
+`r = -log(1 - D)`, it is the paper's `V(π_E, r) - V(π, r) - ψ(r)` (Equation 1, times `1-γ`) with
+`ψ(r) = Σ (t + λ) (r - log(1 - e^{-r}))`, which is convex in `r`. A second regulariser,
+`ψ(r) = Σ r² / 2`, gives the reward `r = t - m`. This is the form `quadratic`, which exists in the
+theory alone.
 """
 
 from typing import get_args
@@ -38,13 +39,32 @@ Table = Float[np.ndarray, "*B S A"]
 
 
 def check_form(form: str) -> None:
-    """Raises InputError for an unknown name."""
+    """Checks the name of an imitation reward.
+
+    Args:
+        form: The name.
+
+    Raises:
+        InputError: If the name is not in `FORMS`.
+    """
     if form not in FORMS:
         raise InputError(f"form = {form!r}: must be one of {', '.join(FORMS)}")
 
 
 def optimal_logits(target: Table, marginal: Table, smoothing: float | int = 0.0) -> Table:
-    r"""`l = log (t + λ) - log (m + λ)`; where both are 0 it is 0, the limit of small `λ`."""
+    """The logits of the optimal discriminator, `l = log (t + λ) - log (m + λ)`.
+
+    Args:
+        target: The target marginal `t` of an agent, `[*B, S, A]`.
+        marginal: The marginal `m` of its policy, `[*B, S, A]`.
+        smoothing: The weight `λ` of the regulariser.
+
+    Returns:
+        `l`, `[*B, S, A]`. Where `t + λ` and `m + λ` are both 0, `l` is 0, its limit for small `λ`.
+
+    Raises:
+        InputError: If the smoothing is negative.
+    """
     if smoothing < 0:
         raise InputError(f"smoothing = {smoothing:g}: must be 0 or more")
     theirs, ours = target + smoothing, marginal + smoothing
@@ -54,9 +74,17 @@ def optimal_logits(target: Table, marginal: Table, smoothing: float | int = 0.0)
 
 
 def reward_of(form: str, logits: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """The imitation reward by name, as `dm2.agent.imitation.reward_of` has it.
+    """The imitation reward for given logits, by its name.
 
-    `logit` = `l`; `softplus` = `-log(1 - D)`; `log` = `log D`; `paper` = `softplus`.
+    The definitions equal those of the learner, `dm2.agent.imitation.reward_of`: `logit` is `l`,
+    `softplus` is `-log(1 - D)`, `log` is `log D`, and `paper` is the same as `softplus`.
+
+    Args:
+        form: The name of the reward, one of `FORMS` except `quadratic`. It is not checked.
+        logits: The logits `l` of the discriminator, of any shape.
+
+    Returns:
+        The reward, of the same shape.
     """
     if form == "logit":
         return logits
@@ -68,7 +96,19 @@ def reward_of(form: str, logits: Float[Array, "*B"]) -> Float[Array, "*B"]:
 def cross_entropy(
     logits: Table, target: Table, marginal: Table, smoothing: float | int = 0.0
 ) -> Float[Array, "*B"]:
-    """What the discriminator maximises, for any `l`; `0 log 0 = 0`."""
+    """The objective that the discriminator maximises, for any logits.
+
+    It is `Σ [(t + λ) log D + (m + λ) log(1 - D)]` with `0 log 0 = 0`.
+
+    Args:
+        logits: The logits `l` of the discriminator, `[*B, S, A]`.
+        target: The target marginal `t`, `[*B, S, A]`.
+        marginal: The marginal `m` of the policy, `[*B, S, A]`.
+        smoothing: The weight `λ` of the regulariser.
+
+    Returns:
+        The objective, `[*B]`; higher is better for the discriminator.
+    """
     theirs, ours = target + smoothing, marginal + smoothing
     with np.errstate(invalid="ignore"):
         for_expert = np.where(theirs > 0, theirs * np.logaddexp(0.0, -logits), 0.0)
@@ -79,7 +119,22 @@ def cross_entropy(
 def saddle_value(
     target: Table, marginal: Table, smoothing: float | int = 0.0
 ) -> Float[Array, "*B"]:
-    """`max_l` of `cross_entropy`: `2 JS(t, m) - log 4` without smoothing; least at `m = t`."""
+    """The highest value of `cross_entropy` over all discriminators.
+
+    Without smoothing it is `2 JS(t, m) - log 4`, where `JS` is the Jensen-Shannon divergence. For
+    any smoothing it is least at `m = t`.
+
+    Args:
+        target: The target marginal `t`, `[*B, S, A]`.
+        marginal: The marginal `m` of the policy, `[*B, S, A]`.
+        smoothing: The weight `λ` of the regulariser.
+
+    Returns:
+        The value, `[*B]`.
+
+    Raises:
+        InputError: If the smoothing is negative.
+    """
     return cross_entropy(optimal_logits(target, marginal, smoothing), target, marginal, smoothing)
 
 
@@ -88,8 +143,19 @@ def converged_reward(
 ) -> Table:
     """The reward `r_φ` of an agent whose discriminator has converged.
 
-    Raises InputError for another form than `FORMS`, and for `logit` and `log` without smoothing
-    where the target has zeros: a deterministic expert makes them -inf there.
+    Args:
+        form: The name of the reward, one of `FORMS`.
+        target: The target marginal `t` of the agent, `[*B, S, A]`.
+        marginal: The marginal `m` of its policy, `[*B, S, A]`.
+        smoothing: The weight `λ` of the regulariser.
+
+    Returns:
+        The reward of each action in each state, `[*B, S, A]`.
+
+    Raises:
+        InputError: If the form is unknown or the smoothing negative. Also for `logit` and `log`
+            without smoothing if the target has zeros, as that of a deterministic expert has: the
+            reward would be -inf there.
     """
     check_form(form)
     if form == "quadratic":
@@ -103,5 +169,17 @@ def converged_reward(
 def loss(
     target: Table, marginal: Table, reward: Table, discount: Float[Array, "*B"]
 ) -> Float[Array, "*B"]:
-    r"""`V(π_E, r) - V(π, r)`: the agent's loss for a fixed discriminator, up to the constant ψ."""
+    """The GAIL loss of an agent for a fixed discriminator, `V(π_E, r) - V(π, r)` (Equation 1).
+
+    The term `ψ`, which is constant for a fixed discriminator, is left out.
+
+    Args:
+        target: The target marginal `t`, `[*B, S, A]`.
+        marginal: The marginal `m` of the policy, `[*B, S, A]`.
+        reward: The reward `r` of the discriminator, `[*B, S, A]`.
+        discount: The discount factor `γ`, `[*B]`.
+
+    Returns:
+        The loss, `[*B]`; the agent lowers it.
+    """
     return ((target - marginal) * reward).sum((-2, -1)) / (1 - discount)

@@ -1,4 +1,9 @@
-"""Tabular Markov games, one or a batch of equally large ones, in float64."""
+"""Tabular Markov games in float64: their definition and a random generator.
+
+A `MarkovGame` holds one game or a batch of games of the same size. In this package `*B` stands for
+the axes of the batch (none for one game), `K` for the number of agents, `S` for the number of
+states, `A` for the number of actions of one agent and `J = A^K` for the number of joint actions.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,24 +25,48 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class MarkovGame:
-    """`K` agents who all see the state, `S` states, `A` actions each (arXiv 2206.00233, Section 3).
+    """A Markov game of `K` agents that all observe the state (arXiv 2206.00233, Section 3).
 
-    Every array may have leading axes `*B`: a batch of games of one size. The joint action of
-    actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`; there are `J = A^K`.
-    Raises InputError for shapes that do not fit, for what is not a distribution, and for a
-    discount outside [0, 1).
+    The game has `S` states and `A` actions for each agent. Every array may have leading axes `*B`,
+    which make it a batch of games of one size. There are `J = A^K` joint actions. The joint action
+    of the single actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`.
+
+    Args:
+        initial: The distribution of the first state, `p0(s)`, `[*B, S]`.
+        transitions: The distribution of the next state, `T(s' | s, a)`, `[*B, S, J, S]`.
+        rewards: The reward `R_i(s, a)` of each agent, `[*B, K, S, J]`.
+        discount: The discount factor `γ`, `[*B]`.
+        actions: The number `A` of actions of one agent.
+
+    Raises:
+        InputError: If the shapes do not fit together, if `initial` or `transitions` is not a
+            distribution, if a reward is not finite, or if a discount is outside [0, 1).
+
+    Example:
+        Two agents earn 1 per step in state 1, which they reach if both take action 1.
+
+        >>> import numpy as np
+        >>> from dm2.theory import MarkovGame
+        >>> transitions = np.zeros((2, 4, 2))  # [states, joint actions, next states]
+        >>> transitions[:, :3, 0] = 1  # (0, 0), (0, 1) and (1, 0) lead to state 0
+        >>> transitions[:, 3, 1] = 1  # (1, 1) leads to state 1
+        >>> rewards = np.zeros((2, 2, 4))  # [agents, states, joint actions]
+        >>> rewards[:, 1] = 1
+        >>> game = MarkovGame(np.array([1.0, 0.0]), transitions, rewards, np.array(0.5), actions=2)
+        >>> game.agents, game.states, game.actions
+        (2, 2, 2)
     """
 
     initial: Float[np.ndarray, "..."]
-    """`p0(s)`, `[*B, S]`."""
+    """The distribution of the first state, `p0(s)`, `[*B, S]`."""
     transitions: Float[np.ndarray, "..."]
-    """`T(s' | s, a)`, `[*B, S, J, S]`."""
+    """The distribution of the next state, `T(s' | s, a)`, `[*B, S, J, S]`."""
     rewards: Float[np.ndarray, "..."]
-    """`R_i(s, a)` of each agent, `[*B, K, S, J]`; a team's are the same."""
+    """The reward `R_i(s, a)` of each agent, `[*B, K, S, J]`; equal for all agents of a team."""
     discount: Float[Array, "..."]
-    """`γ`, `[*B]`."""
+    """The discount factor `γ`, `[*B]`."""
     actions: int
-    """`A`, of one agent."""
+    """The number `A` of actions of one agent."""
 
     def __post_init__(self) -> None:
         for name in ("initial", "transitions", "rewards", "discount"):
@@ -69,16 +98,24 @@ class MarkovGame:
 
     @property
     def agents(self) -> int:
-        """`K`."""
+        """The number `K` of agents."""
         return self.rewards.shape[-3]
 
     @property
     def states(self) -> int:
-        """`S`."""
+        """The number `S` of states."""
         return self.initial.shape[-1]
 
     def __getitem__(self, index: int | slice | np.ndarray | None) -> "MarkovGame":
-        """One game of a batch, or a part of the batch; None makes one game a batch of one."""
+        """Selects games from a batch.
+
+        Args:
+            index: An index into the first axis of the batch. `None` turns one game into a batch of
+                one.
+
+        Returns:
+            One game for an integer, and a batch otherwise.
+        """
         part = object.__new__(MarkovGame)  # a part of what was checked needs no check
         for name in ("initial", "transitions", "rewards", "discount"):
             object.__setattr__(part, name, getattr(self, name)[index])
@@ -86,7 +123,17 @@ class MarkovGame:
         return part
 
     def with_rewards(self, rewards: Float[np.ndarray, "*B K S J"]) -> "MarkovGame":
-        """The same game paid differently."""
+        """Returns the same game with other rewards.
+
+        Args:
+            rewards: The new rewards, `[*B, K, S, J]`.
+
+        Returns:
+            A new game; the old one does not change.
+
+        Raises:
+            InputError: If the rewards do not fit the game or are not finite.
+        """
         return MarkovGame(self.initial, self.transitions, rewards, self.discount, self.actions)
 
 
@@ -100,7 +147,17 @@ def _check_distribution(name: str, values: np.ndarray) -> None:
 def check_policies(
     game: MarkovGame, policies: Float[np.ndarray, "..."], name: str = "policies"
 ) -> None:
-    """Raises InputError unless `policies` is `[*B, K, S, A]`, distributions over actions."""
+    """Checks that policies fit a game.
+
+    Args:
+        game: The game or batch of games.
+        policies: The array to check. It must be `[*B, K, S, A]`, and a distribution over the
+            actions in each state.
+        name: The name to use in the error.
+
+    Raises:
+        InputError: If the shape is wrong or an entry is not a distribution.
+    """
     wanted = (*game.initial.shape[:-1], game.agents, game.states, game.actions)
     if policies.shape != wanted:
         raise InputError(f"{name} = shape {policies.shape}: this game needs {wanted}")
@@ -116,14 +173,29 @@ def random_games(
     floor: float | None = None,
     discount: float | None = None,
 ) -> MarkovGame:
-    r"""A batch of `count` random team games in which every policy visits every state.
+    """Draws a batch of random team games in which every policy visits every state.
 
-    Transitions and `p0` are Dirichlet(1/2) in one half of the games and deterministic in the
-    other, mixed with the uniform distribution at weight `S * floor`, so that
-    `ρ_π(s) = (1-γ) p0(s) + γ E[T(s | …)] ≥ floor` whatever the policy.
-    A floor or discount left out is drawn for each game: `S * floor` log-uniformly from
-    [0.01, 0.5], `γ` uniformly from [0.3, 0.97]. The team reward is uniform in [0, 1].
-    Raises InputError unless `0 < floor ≤ 1 / states`.
+    Transitions and `p0` are Dirichlet(1/2) in one half of the games and deterministic in the other.
+    Both are mixed with the uniform distribution at weight `S * floor`, so that
+    `ρ_π(s) = (1-γ) p0(s) + γ E[T(s | …)] ≥ floor` for every policy. The team reward is uniform in
+    [0, 1].
+
+    Args:
+        count: The number of games.
+        agents: The number `K` of agents.
+        states: The number `S` of states.
+        actions: The number `A` of actions of one agent.
+        rng: The source of random numbers.
+        floor: The lower bound on every visitation. If it is None, each game draws `S * floor`
+            log-uniformly from [0.01, 0.5].
+        discount: The discount factor `γ`. If it is None, each game draws its own uniformly from
+            [0.3, 0.97].
+
+    Returns:
+        A batch of `count` games.
+
+    Raises:
+        InputError: Unless `0 < floor ≤ 1 / states`.
     """
     if floor is None:
         weights = np.exp(rng.uniform(np.log(0.01), np.log(0.5), count))
@@ -155,7 +227,17 @@ def _normalised(values: np.ndarray) -> np.ndarray:
 def random_policies(
     game: MarkovGame, rng: np.random.Generator, concentration: float | int = 1.0
 ) -> Float[np.ndarray, "*B K S A"]:
-    """Dirichlet policies; below 1 they are nearly deterministic, far above nearly uniform."""
+    """Draws random policies from a Dirichlet distribution.
+
+    Args:
+        game: The game or batch of games.
+        rng: The source of random numbers.
+        concentration: The parameter of the Dirichlet distribution. Below 1 the policies are nearly
+            deterministic, far above 1 they are nearly uniform.
+
+    Returns:
+        Policies `[*B, K, S, A]` with positive probabilities.
+    """
     shape = (*game.initial.shape[:-1], game.agents, game.states)
     drawn = rng.gamma(float(concentration), size=(*shape, game.actions)) + 1e-12
     return _normalised(drawn)

@@ -1,7 +1,8 @@
-r"""What the paper assumes, or states without a condition it needs: how often it holds.
+"""Measurements of what the paper assumes, or states without a condition that it needs.
 
-Nothing here is enforced. A `Verdict` counts the games in which the statement fails and, where it
-is looked at closer, the cases: updates, or (agent, state) pairs at an update.
+Every function in `MEASUREMENTS` takes a `Sample` and yields a `Verdict` for each statement. Nothing
+here is enforced. A verdict counts the games in which the statement fails. Some measurements also
+count single cases: updates, or pairs of an agent and a state at an update.
 """
 
 import dataclasses
@@ -30,14 +31,27 @@ _NOTICEABLE = 1e-9  # a rise of the reward that is not rounding
 
 
 class Count:
-    """Per game: how often an implication's premise held, in how many of those cases its conclusion,
-    that something does not fall, was false, and the most that it fell."""
+    """The counts of one implication for each game.
+
+    They are the number of cases in which its premise held (`premises`), the number of these in
+    which its conclusion, that a quantity does not fall, was false (`failures`), and the largest
+    fall as a negative number (`worst`).
+
+    Args:
+        games: The number of games.
+    """
 
     def __init__(self, games: int) -> None:
         self.premises, self.failures, self.worst = np.zeros((3, games))
 
     def add(self, games: np.ndarray, premise: np.ndarray, change: np.ndarray) -> None:
-        """Counts the cases `[games, agents, states]` of one update."""
+        """Adds the cases of one update.
+
+        Args:
+            games: The indices of the games that still run.
+            premise: Whether the premise holds, `[games, agents, states]`.
+            change: The change of the quantity that must not fall, `[games, agents, states]`.
+        """
         self.premises[games] += premise.sum((-2, -1))
         self.failures[games] += (premise & (change < -_NOTICEABLE)).sum((-2, -1))
         lowest = np.where(premise, change, 0.0).min((-2, -1))
@@ -45,12 +59,21 @@ class Count:
 
 
 class Watch:
-    """Assumption 1 at every update of a run: at each state where an agent's expected reward
-    rises, does its probability of matching the expert rise?
+    """An observer of `dm2.theory.run` that tests Assumption 1 at every update.
 
-    `fixed` judges both sides by the discriminator the update was made on, as the proof does;
-    `again` each side by its own converged one ("the expected *converged* GAIL reward").
-    `dips` asks Lemma 6's question: does the reward rise at every state at all?
+    The assumption says: at each state where the expected reward of an agent rises, its probability
+    of matching the expert rises. There are three counts:
+
+    - `fixed` takes the reward of the discriminator on which the update was made, before and after
+      it, as the proof does.
+    - `again` takes the reward of the discriminator that has converged before the update, and of the
+      one that has converged after it ("the expected *converged* GAIL reward").
+    - `dips` answers a question about Lemma 6: does the reward rise at every state?
+
+    Args:
+        settings: The settings of the run.
+        game: The batch of games.
+        expert: The policies of the experts, `[B, K, S, A]`.
     """
 
     def __init__(self, settings: Algorithm, game: MarkovGame, expert: np.ndarray) -> None:
@@ -61,7 +84,9 @@ class Watch:
     def __call__(
         self, active: np.ndarray, before: np.ndarray, after: np.ndarray, rewards: np.ndarray
     ) -> None:
-        """Counts one update."""
+        """Counts the cases of one update; the arguments are those of
+        `dm2.theory.algorithm.Observer`.
+        """
         game, targets, expert = self.game[active], self.targets[active], self.expert[active]
         moved = np.abs(after - before).max((-2, -1))[..., None] > _NOTICEABLE
         match = quantities.matches(after, expert) - quantities.matches(before, expert)
@@ -81,7 +106,7 @@ def _measured(name: str, statement: str, margins: np.ndarray, **more: str) -> Ve
 def _tally(
     name: str, statement: str, failures: np.ndarray, cases: int, worst: float, **more: str
 ) -> Verdict:
-    """A measurement by cases, from the number of failed ones in each game."""
+    """A measurement by cases, from the number of failed cases in each game."""
     return Verdict(
         name,
         statement,
@@ -103,8 +128,11 @@ def _counted(name: str, statement: str, count: Count, setting: str) -> Verdict:
 def _never_falls(
     name: str, history: np.ndarray, by: float = 1e-6, setting: str = "", statement: str = ""
 ) -> Verdict:
-    """Whether no update lowers `history[updates, games]` by more than `by`; the cases are the
-    updates that change it at all, since a game that has converged is done."""
+    """Measures whether no update lowers `history[updates, games]` by more than `by`.
+
+    The cases are the updates that change the value at all, because a game that has converged
+    changes no more.
+    """
     steps = np.diff(history, axis=0)
     statement = statement or f"no update lowers it by more than {by:g}"
     fell = (steps < -by).sum(0)
@@ -117,7 +145,7 @@ def _reaches(name: str, statement: str, history: History, **more: str) -> Verdic
 
 
 def algorithm_2(sample: Sample) -> Iterator[Verdict]:
-    """Assumption 1, `L_ε` and Theorem 2 during Algorithm 2, for each reward form, both orders."""
+    """Assumption 1, `L_ε` and Theorem 2 in Algorithm 2, for each reward form and both orders."""
     for form, settings in _FORMS.items():
         for order in ("turns", "at once"):
             settings = dataclasses.replace(settings, simultaneous=order == "at once")
@@ -148,7 +176,7 @@ def _top(sample: Sample) -> np.ndarray:
 
 
 def _alone(sample: Sample, settings: Algorithm, sweeps: int) -> History:
-    """Agent 0 imitates its expert while the others hold still at a random policy."""
+    """Agent 0 imitates its expert while the other agents keep a random policy."""
     game, start = sample.game, sample.policies[1]
     ahead, paid = quantities.agent_view(game, start, 0)
     single = MarkovGame(game.initial, ahead, paid[:, None], game.discount, game.actions)
@@ -158,8 +186,12 @@ def _alone(sample: Sample, settings: Algorithm, sweeps: int) -> History:
 
 
 def corollary_2_as_written(sample: Sample) -> Iterator[Verdict]:
-    """Within `H` updates of one agent, the others fixed, `Σ_s P(a_i = a_i^E)` rises; and the
-    single-agent convergence that it rests on (Condition 2)."""
+    """Corollary 2 without a further condition, and what its proof uses.
+
+    The corollary says that within `H` updates of one agent, with the other agents fixed, `Σ_s P(a_i
+    = a_i^E)` rises. Its proof uses the convergence of a single agent (Condition 2) and that the
+    expert maximises `V(·, r_φ)`.
+    """
     settings = Algorithm()
     history = _alone(sample, settings, sweeps=200)
     gain = history.bound[1:].max(0) - history.bound[0]
@@ -182,8 +214,11 @@ def corollary_2_as_written(sample: Sample) -> Iterator[Verdict]:
 
 
 def theorem_3_elsewhere(sample: Sample) -> Iterator[Verdict]:
-    """`R_T + R_I` where the discriminator is converged at another policy than the expert's, or
-    takes the actions that the expert never takes for the expert's."""
+    """Theorem 3 without its further condition.
+
+    In the first measurement the discriminator has converged at a random policy instead of the
+    expert. In the second it takes actions that the expert never takes for the expert's, `D > 1/2`.
+    """
     game, other = sample.game, sample.policies[1]
     expert = quantities.optimal_joint_policy(game)
     targets = quantities.marginals(game, expert)
@@ -198,7 +233,7 @@ def theorem_3_elsewhere(sample: Sample) -> Iterator[Verdict]:
 
 
 def usefulness(sample: Sample) -> Iterator[Verdict]:
-    """Whether `L_ε` at its very maximum says more of `J` than Lemma 4's `J ≥ K-1` does."""
+    """Whether the largest value of `L_ε` says more about `J` than `J ≥ K-1` (Lemma 4) does."""
     spare = _top(sample) - (sample.game.agents - 1)
     several = sample.game.agents > 1  # one agent: any bound above 0 says more
     if several:
@@ -206,7 +241,7 @@ def usefulness(sample: Sample) -> Iterator[Verdict]:
 
 
 def stochastic(sample: Sample) -> Iterator[Verdict]:
-    """The footnote's extension, run: overlap of distributions in place of matched actions."""
+    """Algorithm 2 with stochastic experts (Footnote 3), with overlaps in place of matches."""
     game = sample.game
     expert = random_policies(game, sample.rng)
     history = run(game, expert, sample.policies[1], Algorithm(), epsilon=sample.epsilon)
@@ -219,7 +254,9 @@ def stochastic(sample: Sample) -> Iterator[Verdict]:
 
 
 def states_only(sample: Sample) -> Iterator[Verdict]:
-    """Targets without actions: random experts, and such as are best for a reward of the state."""
+    """Targets without actions, for random experts and for experts that are best for a reward of the
+    state.
+    """
     game, start = sample.game[:50], sample.policies[1][:50]
     paid = sample.rng.random((len(start), 1, game.states, 1))
     skilled = game.with_rewards(np.broadcast_to(paid, game.rewards.shape).copy())
@@ -245,10 +282,12 @@ def states_only(sample: Sample) -> Iterator[Verdict]:
 
 
 def partly_observed(sample: Sample) -> Iterator[Verdict]:
-    """Each agent tells only half of the states apart; so does its deterministic expert."""
+    """Algorithm 2 where each agent, and its deterministic expert, distinguishes only half of the
+    states.
+    """
     game = sample.game
-    seen = -(-game.states // 2)
-    observations = aliased_observations(game.agents, game.states, seen, sample.rng)
+    count = -(-game.states // 2)
+    observations = aliased_observations(game.agents, game.states, count, sample.rng)
     expert, start = (observed_expert(observations, p) for p in (sample.expert, sample.policies[1]))
     history = run(game, expert, start, Algorithm(), None, observations, sample.epsilon)
     statement = "no update lowers L_ε / ε S K by more than 1e-06"
@@ -264,7 +303,15 @@ def partly_observed(sample: Sample) -> Iterator[Verdict]:
 
 
 def other_convention(starts: int, rng: np.random.Generator) -> Iterator[Verdict]:
-    """The handshake from random starts: Theorem 2's counter-example, and how large its basin is."""
+    """Algorithm 2 on the handshake, the counter-example to Theorem 2, from random starts.
+
+    Args:
+        starts: The number of random starts.
+        rng: The source of random numbers.
+
+    Yields:
+        For each order of updates, how often the expert is not reached, and how often `L_ε` falls.
+    """
     one, expert, _ = handshake()
     shape = (starts, *expert.shape)
     game = MarkovGame(
@@ -293,3 +340,4 @@ MEASUREMENTS: tuple[Callable[[Sample], Iterator[Verdict]], ...] = (
     states_only,
     partly_observed,
 )
+"""The measurements that `verify` reports beside the claims."""

@@ -1,4 +1,4 @@
-"""The convergence of Algorithm 2: `J`, `L`, `L_ε` and their bounds; the mismatch below."""
+"""The figure of a run of Algorithm 2: `J`, `L`, `L_ε` and bounds above, the mismatch below."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,20 @@ _INK, _GRID = "#333333", "#E4E7EA"
 def convergence(
     histories: dict[str, History], agents: int, top: float, title: str, out: str | Path
 ) -> Path:
-    """One column for each of the named runs of one game; writes `out`, returns it.
+    """Draws runs of Algorithm 2 on one game side by side.
 
-    `top` is `ε S K`. Raises InputError for another suffix than .png, .pdf or .svg.
+    Args:
+        histories: The runs by their names; each has a column in the figure.
+        agents: The number `K` of agents.
+        top: The largest possible `L_ε`, which is `ε S K` (see `dm2.theory.bound_top`).
+        title: The title of the figure.
+        out: The file to write, .png, .pdf or .svg. Missing folders are created.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: If the file has another suffix.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,6 +1,7 @@
-r"""Exact quantities of a joint policy: visitations, values, best responses, Nash gaps; J, L, L_ε.
+"""Exact quantities of a joint policy: visitations, returns, best responses and the objectives.
 
-All take a game, or a batch of them, and the policies `π_i(a_i | s)` as `[*B, K, S, A]`.
+Each function takes one game or a batch of games, and policies `π_i(a_i | s)` as `[*B, K, S, A]`.
+The letters of the axes are explained in `dm2.theory.games`.
 """
 
 import functools
@@ -34,14 +35,22 @@ Policies = Float[np.ndarray, "*B K S A"]
 
 
 def joint_policy(policies: Policies) -> Float[np.ndarray, "*B S J"]:
-    r"""`Π_i π_i(a_i | s)` over joint actions."""
+    """The joint policy of agents that act independently, `Π_i π_i(a_i | s)`.
+
+    Args:
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        The probability of each joint action in each state, `[*B, S, J]`.
+    """
     factors = [policies[..., i, :, :] for i in range(policies.shape[-3])]
+    return functools.reduce(_outer, factors)
 
-    def outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        both = left[..., :, None] * right[..., None, :]
-        return both.reshape(*both.shape[:-2], -1)
 
-    return functools.reduce(outer, factors)
+def _outer(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The products of all pairs from the last axes, the right index running faster."""
+    both = left[..., :, None] * right[..., None, :]
+    return both.reshape(*both.shape[:-2], -1)
 
 
 def visitation_of(
@@ -49,32 +58,87 @@ def visitation_of(
     initial: Float[np.ndarray, "*B S"],
     discount: Float[Array, "*B"],
 ) -> Float[np.ndarray, "*B S"]:
-    r"""`ρ` of a Markov chain `P(s' | s)`: the solution of `ρ = (1-γ) p0 + γ Pᵀ ρ`."""
+    """The discounted visitation `ρ` of a Markov chain, the solution of `ρ = (1-γ) p0 + γ Pᵀ ρ`.
+
+    Args:
+        chain: The transition probabilities `P(s' | s)`, `[*B, S, S]`.
+        initial: The distribution `p0` of the first state, `[*B, S]`.
+        discount: The discount factor `γ`, `[*B]`.
+
+    Returns:
+        The visitation, `[*B, S]`; it sums to 1.
+    """
     gamma = discount[..., None, None]
     system = np.eye(chain.shape[-1]) - gamma * np.swapaxes(chain, -1, -2)
     return np.linalg.solve(system, (1 - gamma) * initial[..., None])[..., 0]
 
 
 def state_visitation(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B S"]:
-    r"""`ρ_π(s) = (1-γ) Σ_t γ^t P(s_t = s | π)`."""
+    """The visitation of states, `ρ_π(s) = (1-γ) Σ_t γ^t P(s_t = s | π)` (Section 4).
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        The discounted share of time in each state, `[*B, S]`; it sums to 1.
+    """
     chain = np.einsum("...sj,...sjt->...st", joint_policy(policies), game.transitions)
     return visitation_of(chain, game.initial, game.discount)
 
 
 def joint_visitation(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B S J"]:
-    r"""`ρ_π(s, a) = ρ_π(s) Π_i π_i(a_i | s)`."""
+    """The visitation of states and joint actions, `ρ_π(s, a) = ρ_π(s) Π_i π_i(a_i | s)`.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        A distribution over states and joint actions, `[*B, S, J]`.
+    """
     return state_visitation(game, policies)[..., None] * joint_policy(policies)
 
 
 def marginals(game: MarkovGame, policies: Policies) -> Policies:
-    r"""Each agent's own part, `ρ_{π_i, π_-i}(s, a_i) = ρ_π(s) π_i(a_i | s)`."""
+    """The marginal visitation of each agent, `ρ_{π_i, π_-i}(s, a_i) = ρ_π(s) π_i(a_i | s)`.
+
+    The marginals of the expert team are the targets that the agents match (Section 5, Definition
+    1): agent `i` knows only its own.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        For each agent a distribution over states and its own actions, `[*B, K, S, A]`.
+
+    Example:
+        >>> from dm2.theory import marginals, scenario
+        >>> game, expert, start = scenario("lift")
+        >>> targets = marginals(game, expert)
+        >>> targets.shape
+        (2, 3, 2)
+        >>> [round(float(target.sum()), 6) for target in targets]
+        [1.0, 1.0]
+    """
     return state_visitation(game, policies)[..., None, :, None] * policies
 
 
 def agent_view(
     game: MarkovGame, policies: Policies, agent: int
 ) -> tuple[Float[np.ndarray, "*B S A S"], Float[np.ndarray, "*B S A"]]:
-    """The decision process of one agent while the others hold still: transitions and rewards."""
+    """The Markov decision process of one agent while the policies of the others are fixed.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`; that of `agent` itself has no effect.
+        agent: The index of the agent.
+
+    Returns:
+        The transitions `[*B, S, A, S]` and the agent's rewards `[*B, S, A]`, both averaged over the
+        actions of the other agents.
+    """
     others = np.delete(policies, agent, axis=-3)
     batch, s, a = policies.shape[:-3], game.states, game.actions
     before, after = a**agent, a ** (game.agents - 1 - agent)
@@ -91,7 +155,19 @@ def values_of(
     discount: Float[Array, "*B"],
     policy: Float[np.ndarray, "*B S A"],
 ) -> tuple[Float[np.ndarray, "*B S"], Float[np.ndarray, "*B S A"]]:
-    r"""`V(s) = E[Σ_t γ^t r_t | s_0 = s]` and `Q(s, a)` of one agent's decision process."""
+    """The values of a policy in the decision process of one agent.
+
+    They are `V(s) = E[Σ_t γ^t r_t | s_0 = s]` and `Q(s, a) = r(s, a) + γ E[V(s') | s, a]`.
+
+    Args:
+        ahead: The transitions, `[*B, S, A, S]`.
+        rewards: The rewards, `[*B, S, A]`.
+        discount: The discount factor `γ`, `[*B]`.
+        policy: The policy, `[*B, S, A]`.
+
+    Returns:
+        `V`, `[*B, S]`, and `Q`, `[*B, S, A]`.
+    """
     gamma = discount[..., None, None]
     chain = np.einsum("...sa,...sat->...st", policy, ahead)
     system = np.eye(chain.shape[-1]) - gamma * chain
@@ -104,7 +180,16 @@ def solve(
     rewards: Float[np.ndarray, "*B S A"],
     discount: Float[Array, "*B"],
 ) -> tuple[Float[np.ndarray, "*B S"], Float[np.ndarray, "*B S A"]]:
-    """Optimal values and a deterministic optimal policy, by policy iteration (exact)."""
+    """Solves the decision process of one agent exactly, by policy iteration.
+
+    Args:
+        ahead: The transitions, `[*B, S, A, S]`.
+        rewards: The rewards, `[*B, S, A]`.
+        discount: The discount factor `γ`, `[*B]`.
+
+    Returns:
+        The optimal values, `[*B, S]`, and a deterministic optimal policy, `[*B, S, A]`.
+    """
     count = rewards.shape[-1]
     choice = rewards.argmax(-1)
     while True:
@@ -118,7 +203,15 @@ def solve(
 
 
 def returns(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B K"]:
-    r"""`E[Σ_t γ^t R_i]` of each agent, from `p0`; not normalised."""
+    """The expected return of each agent from `p0`, `E[Σ_t γ^t R_i]`; it is not multiplied by `1-γ`.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        The return of each agent, `[*B, K]`.
+    """
     visits = joint_visitation(game, policies)
     paid = np.einsum("...sj,...ksj->...k", visits, game.rewards)
     return paid / (1 - game.discount[..., None])
@@ -127,21 +220,47 @@ def returns(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B K"]:
 def best_response(
     game: MarkovGame, policies: Policies, agent: int
 ) -> tuple[Float[Array, "*B"], Float[np.ndarray, "*B S A"]]:
-    """The highest return of one agent while the others hold still, and a policy that earns it."""
+    """The best response of one agent while the policies of the others are fixed.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+        agent: The index of the agent.
+
+    Returns:
+        The highest return that the agent can earn, `[*B]`, and a deterministic policy that earns
+        it, `[*B, S, A]`.
+    """
     value, policy = solve(*agent_view(game, policies, agent), game.discount)
     return (game.initial * value).sum(-1), policy
 
 
 def nash_gaps(game: MarkovGame, policies: Policies) -> Float[np.ndarray, "*B K"]:
-    """What each agent would gain by deviating alone; all zero in a Nash equilibrium."""
+    """The return that each agent can gain if it alone changes its policy.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+
+    Returns:
+        The gain of each agent, `[*B, K]`. All gains are 0 if and only if the policies are a Nash
+        equilibrium.
+    """
     best = [best_response(game, policies, i)[0] for i in range(game.agents)]
     return np.stack(best, -1) - returns(game, policies)
 
 
 def optimal_joint_policy(game: MarkovGame) -> Policies:
-    """The deterministic team policy that is best for agent 0's reward, a Nash equilibrium of it.
+    """The deterministic team policy that is best for the reward of agent 0.
 
-    For a team (equal rewards), no agent can gain by deviating, alone or with others.
+    In a team game, in which all rewards are equal, no agent can gain from another policy, either
+    alone or together with others. The policy is therefore a Nash equilibrium.
+
+    Args:
+        game: The game or batch of games.
+
+    Returns:
+        The policy of each agent, `[*B, K, S, A]`.
     """
     _, joint = solve(game.transitions, game.rewards[..., 0, :, :], game.discount)
     choices = np.unravel_index(joint.argmax(-1), (game.actions,) * game.agents)
@@ -151,10 +270,17 @@ def optimal_joint_policy(game: MarkovGame) -> Policies:
 def visitation_bounds(
     game: MarkovGame,
 ) -> tuple[Float[np.ndarray, "*B S"], Float[np.ndarray, "*B S"]]:
-    r"""`min_π ρ_π(s)` and `max_π ρ_π(s)` over all joint policies, for each state; exact.
+    """The least and the greatest visitation of each state, `min_π ρ_π(s)` and `max_π ρ_π(s)`.
 
-    Both are attained by deterministic joint policies, which are products, so that knowing the
-    agents to act independently does not narrow them. `ε` of Condition 1 is the lower ones' minimum.
+    The bounds are exact, over all joint policies. Deterministic joint policies attain both of them.
+    These are products of single policies, so the bounds are the same for agents that act
+    independently. The `ε` of Condition 1 is the smallest of the lower bounds.
+
+    Args:
+        game: The game or batch of games.
+
+    Returns:
+        The lower bounds and the upper bounds, `[*B, S]` each.
     """
     low, high = [], []
     for state in range(game.states):
@@ -167,15 +293,34 @@ def visitation_bounds(
 
 
 def matches(policies: Policies, expert: Policies) -> Float[np.ndarray, "*B K S"]:
-    r"""`Σ_a min(π_i(a | s), π_i^E(a | s))`: for a deterministic expert `P(a_i = a_i^E(s))`.
+    """The overlap of two policies, `Σ_a min(π_i(a | s), π_i^E(a | s))`.
 
-    For a stochastic one it is one minus the total variation distance of the two.
+    For a deterministic expert it is the probability of a match, `P(a_i = a_i^E(s))`. For a
+    stochastic expert it is one minus the total variation distance of the two policies.
+
+    Args:
+        policies: The policy of each agent, `[*B, K, S, A]`.
+        expert: The policy of each expert, `[*B, K, S, A]`.
+
+    Returns:
+        The overlap of each agent in each state, `[*B, K, S]`.
     """
     return np.minimum(policies, expert).sum(-1)
 
 
 def joint_objective(game: MarkovGame, policies: Policies, expert: Policies) -> Float[Array, "*B"]:
-    r"""`J(π) = Σ_s ρ_π(s) [(K-1) + P(all agents match at s)]` (Equation 2)."""
+    """The joint action-matching objective (Equation 2).
+
+    It is `J(π) = Σ_s ρ_π(s) [(K-1) + P(all agents match at s)]`.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+        expert: The policy of each expert, `[*B, K, S, A]`.
+
+    Returns:
+        `J`, `[*B]`, from `K-1` to `K` (Lemma 4).
+    """
     everyone = np.minimum(joint_policy(policies), joint_policy(expert)).sum(-1)
     return game.agents - 1 + (state_visitation(game, policies) * everyone).sum(-1)
 
@@ -183,7 +328,18 @@ def joint_objective(game: MarkovGame, policies: Policies, expert: Policies) -> F
 def individual_objective(
     game: MarkovGame, policies: Policies, expert: Policies
 ) -> Float[Array, "*B"]:
-    r"""`L(π) = Σ_s ρ_π(s) Σ_i P(a_i = a_i^E(s))` (Equation 3)."""
+    """The sum of the single agents' matches (Equation 3).
+
+    It is `L(π) = Σ_s ρ_π(s) Σ_i P(a_i = a_i^E(s))`.
+
+    Args:
+        game: The game or batch of games.
+        policies: The policy of each agent, `[*B, K, S, A]`.
+        expert: The policy of each expert, `[*B, K, S, A]`.
+
+    Returns:
+        `L`, `[*B]`; it is at most `J` (Theorem 1).
+    """
     visits = state_visitation(game, policies)
     return (visits * matches(policies, expert).sum(-2)).sum(-1)
 
@@ -191,5 +347,16 @@ def individual_objective(
 def lower_bound(
     policies: Policies, expert: Policies, epsilon: Float[Array, "*B"]
 ) -> Float[Array, "*B"]:
-    r"""`L_ε(π) = ε Σ_s Σ_i P(a_i = a_i^E(s))` (Equation 4)."""
+    """The lower bound that does not depend on the visitation (Equation 4).
+
+    It is `L_ε(π) = ε Σ_s Σ_i P(a_i = a_i^E(s))`.
+
+    Args:
+        policies: The policy of each agent, `[*B, K, S, A]`.
+        expert: The policy of each expert, `[*B, K, S, A]`.
+        epsilon: The least visitation `ε` of any state under any policy, `[*B]` (Condition 1).
+
+    Returns:
+        `L_ε`, `[*B]`, from 0 to `ε S K`; it is at most `L` (Corollary 1).
+    """
     return epsilon * matches(policies, expert).sum((-2, -1))

@@ -1,4 +1,4 @@
-"""The verdicts of `dm2 theory verify` as tables."""
+"""The tables that `dm2 theory verify` prints."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,15 @@ __all__ = ["tables"]
 
 
 def tables(verdicts: Sequence[Verdict]) -> list[Table]:
-    """What is enforced, what Algorithm 2 did by reward form and order, what else was measured."""
+    """Arranges verdicts in tables.
+
+    Args:
+        verdicts: The verdicts of `dm2.theory.verify`.
+
+    Returns:
+        Three tables: the enforced claims, the runs of Algorithm 2 by reward form and order of
+        updates, and the other measurements.
+    """
     enforced = [v for v in verdicts if v.enforced]
     runs = [v for v in verdicts if v.setting]
     rest = [v for v in verdicts if not v.enforced and not v.setting]
@@ -36,7 +44,7 @@ def _rows(title: str, verdicts: Sequence[Verdict]) -> Table:
 
 
 def _matrix(verdicts: Sequence[Verdict]) -> Table:
-    """One row a reward form and order, one column a question; percentages of what fails."""
+    """The table of the runs, in percent: one row per form and order, one column per question."""
     title = "Algorithm 2 (measured): how often this fails, in % of games (cases)"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.caption_justify = "left"

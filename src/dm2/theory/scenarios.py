@@ -1,4 +1,7 @@
-"""Small games to read and to watch, each with an expert and a policy to start from."""
+"""The small games that `dm2 theory converge` runs, each with an expert and a start.
+
+The functions here build the games; `scenario` looks one up by its name.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,25 +17,59 @@ __all__ = ["SCENARIOS", "Scenario", "four_tile", "handshake", "lift", "scenario"
 
 
 class Scenario(NamedTuple):
-    """A game, its deterministic expert, and the policies that imitation starts from."""
+    """A game, a deterministic expert team, and the policies from which imitation starts.
+
+    Args:
+        game: The game, not a batch.
+        expert: The expert's policies, `[K, S, A]`.
+        start: The policies before the first update, `[K, S, A]`.
+
+    Example:
+        A game of your own with one state and two agents, whose experts take action 0 and action 1.
+
+        >>> import numpy as np
+        >>> from dm2.theory import MarkovGame, Scenario, converge
+        >>> stay, unpaid = np.ones((1, 4, 1)), np.zeros((2, 1, 4))
+        >>> game = MarkovGame(np.ones(1), stay, unpaid, np.array(0.5), actions=2)
+        >>> expert = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])
+        >>> own = Scenario(game, expert, start=np.full((2, 1, 2), 0.5))
+        >>> runs = converge(own)
+        >>> bool(runs["turn by turn"].distance[-1] < 1e-3)
+        True
+    """
 
     game: MarkovGame
+    """The game, not a batch."""
     expert: Float[np.ndarray, "K S A"]
+    """The expert's policies."""
     start: Float[np.ndarray, "K S A"]
+    """The policies before the first update."""
 
 
 def _with_slip(ahead: np.ndarray, slip: float) -> np.ndarray:
-    """With probability `slip` the next state is any of them, so that all are visited."""
+    """Mixes distributions with the uniform one at weight `slip`; every state is then visited."""
     return (1 - slip) * ahead + slip / ahead.shape[-1]
 
 
 def four_tile(on_a: int = 0, slip: float = 0.1, discount: float = 0.9) -> Scenario:
-    """Section 5's gridworld: two agents on tiles A B / C D, one agent a tile.
+    """Builds the gridworld of Section 5: two agents on four tiles, at most one agent per tile.
 
-    The 12 states are the ordered pairs of different tiles, the actions: stay, move sideways,
-    move up or down. Two that would end on one tile, or pass through each other, both stay. The
-    expert brings agent `on_a` to A and the other to D, opposite, for the team reward of 1 a step
-    there. Raises InputError unless `on_a` is 0 or 1.
+    The tiles are A B in the upper row and C D in the lower. The 12 states are the ordered pairs of
+    different tiles. The three actions are to stay, to move sideways, and to move up or down. If
+    both agents would end on one tile, or would change places, both stay. The team earns 1 per step
+    while agent `on_a` is on A and the other agent on D, the opposite tile. The expert brings them
+    there.
+
+    Args:
+        on_a: The agent, 0 or 1, that the expert brings to tile A.
+        slip: The probability that the next state is drawn uniformly from all states.
+        discount: The discount factor `γ`.
+
+    Returns:
+        The game, its optimal team as the expert, and a uniform start.
+
+    Raises:
+        InputError: If `on_a` is neither 0 nor 1.
     """
     if on_a not in (0, 1):
         raise InputError(f"on_a = {on_a!r}: the agent that stands on tile A, 0 or 1")
@@ -54,13 +91,22 @@ def four_tile(on_a: int = 0, slip: float = 0.1, discount: float = 0.9) -> Scenar
 
 
 def handshake(slip: float = 0.01, discount: float = 0.95) -> Scenario:
-    """Two conventions: both offer the right hand (action 0) or both the left (1), and they meet.
+    """Builds a game with two conventions: two agents meet if they offer the same hand.
 
-    States: `greet`, where the hands count; `together` and `alone`, which last 20 steps on average
-    whatever anybody does. Hands that agree lead to `together`, hands that do not to `alone`. The
-    expert plays 0 always; the team starts out offering the left hand with probability 0.9, and
-    uniform elsewhere. Each agent alone sees that a right hand leaves it alone, where the expert
-    hardly ever is: the other convention is a trap.
+    In the state `greet` the hands count: action 0 offers the right hand and action 1 the left.
+    Equal hands lead to the state `together`, different hands to the state `alone`. Both states last
+    20 steps on average, whatever the agents do. The expert always plays 0. At the start the team
+    offers the left hand with probability 0.9, and is uniform in the other states.
+
+    The left hands are a trap: an agent that changes to the right hand alone moves the team to
+    `alone`, a state that the expert hardly ever visits.
+
+    Args:
+        slip: The probability that a state is drawn uniformly from all states.
+        discount: The discount factor `γ`.
+
+    Returns:
+        The game, the expert that offers right hands, and the start at left hands.
     """
     stay = 0.95
     ahead = np.zeros((3, 4, 3))
@@ -79,12 +125,21 @@ def handshake(slip: float = 0.01, discount: float = 0.95) -> Scenario:
 
 
 def stag_hunt(discount: float = 0.9) -> Scenario:
-    """Two hunters, hungry or fed; the stag (action 0) takes both, a hare (1) is safe for both.
+    """Builds a stag hunt: two hunters each choose a stag (action 0) or hares (action 1).
 
-    Both after the stag are fed next with probability 0.9, both after hares with 0.5, and whoever
-    goes alone spoils it: 0.1. The expert hunts the stag; the team starts at hares, with 0.9. The
-    states alone pin the expert down (nothing else feeds so often), yet no hunter alone can make
-    them more like the expert's.
+    The two states are hungry and fed. In the next step the hunters are fed with probability 0.9 if
+    both hunt the stag, with probability 0.5 if both hunt hares, and with probability 0.1 otherwise.
+    The expert hunts the stag. At the start the team hunts hares with probability 0.9.
+
+    The visited states alone determine the expert, because nothing else feeds the hunters so often.
+    Nevertheless no hunter can bring the visited states closer to the expert's by a change of its
+    own.
+
+    Args:
+        discount: The discount factor `γ`.
+
+    Returns:
+        The game, its optimal team as the expert, and the start at hares.
     """
     fed = np.array([0.9, 0.1, 0.1, 0.5])
     ahead = np.stack([np.stack([1 - fed, fed], -1)] * 2)
@@ -96,7 +151,19 @@ def stag_hunt(discount: float = 0.9) -> Scenario:
 
 
 def lift(agents: int = 2, slip: float = 0.05, discount: float = 0.9) -> Scenario:
-    """A load that rises one step of three if all lift (action 1) and falls to the ground if not."""
+    """Builds a game in which agents lift a load together.
+
+    The three states are the heights of the load. It rises by one height if all agents lift (action
+    1), and falls to the ground otherwise. The team earns 1 per step at the top.
+
+    Args:
+        agents: The number `K` of agents.
+        slip: The probability that the next state is drawn uniformly from all states.
+        discount: The discount factor `γ`.
+
+    Returns:
+        The game, its optimal team as the expert, and a uniform start.
+    """
     joint = 2**agents
     ahead = np.zeros((3, joint, 3))
     ahead[:, :-1, 0] = 1.0
@@ -124,12 +191,29 @@ SCENARIOS: dict[str, Callable[[int], Scenario]] = {
     "stag-hunt": lambda seed: stag_hunt(),
     "random": _random,
 }
+"""The builder of each scenario by its name; it takes a seed."""
 
 
 def scenario(name: str, seed: int = 0) -> Scenario:
-    """A scenario by name; the seed matters to `random` alone.
+    """Returns one of the built-in scenarios.
 
-    Raises InputError for other names and for a negative seed.
+    Args:
+        name: `four-tile`, `handshake`, `lift`, `stag-hunt` or `random`.
+        seed: The seed of the game and the start of `random`; the others do not use it.
+
+    Returns:
+        The game, its expert and the start. A scenario unpacks into these three.
+
+    Raises:
+        InputError: If the name is unknown or the seed negative.
+
+    Example:
+        >>> from dm2.theory import scenario
+        >>> game, expert, start = scenario("four-tile")
+        >>> game.agents, game.states, game.actions
+        (2, 12, 3)
+        >>> expert.shape
+        (2, 12, 3)
     """
     if name not in SCENARIOS:
         raise InputError(f"game = {name!r}: must be one of {', '.join(SCENARIOS)}")
