@@ -17,9 +17,9 @@ import numpy as np
 import optax
 import pytest
 
-from dm2 import checkpoint
-from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint
 from dm2.errors import InputError
+from dm2.run import checkpoint
+from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint
 
 
 class Pair(NamedTuple):
@@ -297,7 +297,7 @@ KILL_AT_EVERY_CALL = """
 import os, signal, sys, warnings
 from pathlib import Path
 import numpy as np
-from dm2 import checkpoint
+from dm2.run import checkpoint
 warnings.simplefilter("ignore")
 old, new = {"x": np.zeros(5)}, {"x": np.ones(5)}
 

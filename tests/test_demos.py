@@ -38,7 +38,7 @@ PROVENANCE = {
 
 # Two agents, two episodes of 2 and 1 steps in arrays of T = 3, two features, three actions.
 # Feature 1 never changes for a live agent 0; 99 marks padding, 50 agent 1 after its death.
-LOCAL = np.array(
+OBSERVATIONS = np.array(
     [
         [[[0.5, 1], [2, 3]], [[-1, 1], [50, 50]], [[99, 99], [99, 99]]],
         [[[0.25, 1], [4, -5]], [[99, 99], [99, 99]], [[99, 99], [99, 99]]],
@@ -56,7 +56,12 @@ WON = np.array([True, False])
 
 def episodes(**changes) -> Demonstrations:
     given = {"actions": ACTIONS, "legal": LEGAL, "returns": RETURNS, "won": WON}
-    given |= {"local": LOCAL, "alive": ALIVE, "length": LENGTH, "provenance": PROVENANCE}
+    given |= {
+        "observations": OBSERVATIONS,
+        "alive": ALIVE,
+        "length": LENGTH,
+        "provenance": PROVENANCE,
+    }
     return Demonstrations.from_episodes(**(given | changes))
 
 
@@ -126,34 +131,40 @@ def test_provenance_is_copied_and_completed():
 
 
 def test_rounding_is_reported_and_float32_avoids_it():
-    local = LOCAL.copy()
+    observations = OBSERVATIONS.copy()
     # Between 1 and 2 float16 has steps of 2^-10: the nearest to 1 + 2^-12 is 1.
-    local[0, 0, 0, 1] = 1 + 2**-12
-    demos = episodes(local=local)
+    observations[0, 0, 0, 1] = 1 + 2**-12
+    demos = episodes(observations=observations)
     assert demos[0].observations[0, 1] == 1
     assert demos.provenance["rounding_error"] == 2**-12
-    exact = episodes(local=local, dtype="float32")
+    exact = episodes(observations=observations, dtype="float32")
     assert exact[0].observations.dtype == np.float32
     assert exact[0].observations[0, 1] == np.float32(1 + 2**-12)
     assert exact.provenance["rounding_error"] == 0.0
 
 
 def test_overflow_of_float16_is_refused_but_not_in_the_padding():
-    local = LOCAL.copy()
-    local[1, 0, 1, 0] = 1e5  # float16 ends at 65504
-    refuses(lambda: episodes(local=local), "agent 1", "100000", "float16", "use dtype float32")
-    assert episodes(local=local, dtype="float32")[1].observations[2, 0] == 1e5
-    local = LOCAL.copy()
-    local[1, 2] = np.nan
-    assert_same(episodes(local=local), episodes())
+    observations = OBSERVATIONS.copy()
+    observations[1, 0, 1, 0] = 1e5  # float16 ends at 65504
+    refuses(
+        lambda: episodes(observations=observations),
+        "agent 1",
+        "100000",
+        "float16",
+        "use dtype float32",
+    )
+    assert episodes(observations=observations, dtype="float32")[1].observations[2, 0] == 1e5
+    observations = OBSERVATIONS.copy()
+    observations[1, 2] = np.nan
+    assert_same(episodes(observations=observations), episodes())
 
 
 def test_non_finite_observations_name_agent_and_step():
     for value, shown in ((np.nan, "nan"), (np.inf, "inf")):
-        local = LOCAL.copy()
-        local[0, 1, 1, 0] = value
+        observations = OBSERVATIONS.copy()
+        observations[0, 1, 1, 0] = value
         refuses(
-            lambda local=local: episodes(local=local),
+            lambda observations=observations: episodes(observations=observations),
             "agent 1",
             f"observations[1, 0] = {shown}",
             "episode 0, step 1",
@@ -174,7 +185,10 @@ def test_non_finite_observations_name_agent_and_step():
         ({"actions": ACTIONS.astype(float)}, ["actions is float64"]),
         ({"alive": ALIVE.astype(np.uint8)}, ["agent 0", "alive is uint8", "array of bool"]),
         ({"dtype": "float64"}, ["dtype = 'float64'", "use float16 or float32"]),
-        ({"local": LOCAL[:, :, :0], "alive": ALIVE[:, :, :0]}, ["agents: there are none"]),
+        (
+            {"observations": OBSERVATIONS[:, :, :0], "alive": ALIVE[:, :, :0]},
+            ["agents: there are none"],
+        ),
     ],
 )
 def test_from_episodes_refuses_what_does_not_fit(changes, parts):
@@ -184,7 +198,7 @@ def test_from_episodes_refuses_what_does_not_fit(changes, parts):
 
 
 def test_zero_episodes_are_refused():
-    empty = {name: value[:0] for name, value in (("local", LOCAL), ("alive", ALIVE))}
+    empty = {name: value[:0] for name, value in (("observations", OBSERVATIONS), ("alive", ALIVE))}
     empty |= {"length": LENGTH[:0], "actions": None, "legal": None, "returns": None, "won": None}
     refuses(lambda: episodes(**empty), "agent 0", "0 episodes", "dm2 record")
 
@@ -423,7 +437,7 @@ def test_round_trip(tmp_path_factory, data):
     e, t, k, o, a = (data.draw(st.integers(1, n)) for n in (4, 5, 3, 4, 5))
     width = data.draw(st.sampled_from([16, 32]))
     values = st.floats(allow_nan=False, allow_infinity=False, width=width)
-    local = data.draw(hnp.arrays(np.float32, (e, t, k, o), elements=values))
+    observations = data.draw(hnp.arrays(np.float32, (e, t, k, o), elements=values))
     alive = data.draw(hnp.arrays(bool, (e, t, k)))
     alive[0, 0] = True
     length = data.draw(hnp.arrays(np.int64, e, elements=st.integers(1, t)))
@@ -445,7 +459,7 @@ def test_round_trip(tmp_path_factory, data):
     source = {"environment": data.draw(st.text(min_size=1)), "environment_version": "1"}
     source |= {"num_actions": a, "episode_limit": t, "note": data.draw(st.text())}
     extra["dtype"] = f"float{width}"
-    demos = Demonstrations.from_episodes(local, alive, length, source, **extra)
+    demos = Demonstrations.from_episodes(observations, alive, length, source, **extra)
 
     path = tmp_path_factory.getbasetemp() / "round-trip"
     assert demos.save(path) == path.stat().st_size
@@ -459,7 +473,7 @@ def test_round_trip(tmp_path_factory, data):
             zip(loaded[i].offsets, loaded[i].offsets[1:], strict=False)
         ):
             n = length[j]
-            np.testing.assert_array_equal(loaded[i].observations[begin:end], local[j, :n, i])
+            np.testing.assert_array_equal(loaded[i].observations[begin:end], observations[j, :n, i])
             np.testing.assert_array_equal(loaded[i].alive[begin:end], alive[j, :n, i])
             for name in extra.keys() & {"actions", "legal"}:
                 have = loaded[i].arrays()[name][begin:end]
@@ -533,11 +547,11 @@ def test_equal_contents_make_equal_files_and_hashes(tmp_path):
 
 def test_sparse_observations_stay_small(tmp_path):
     rng = np.random.default_rng(0)
-    local = rng.normal(size=(40, 60, 3, 88)).astype(np.float32)
-    local *= (rng.random(88) < 0.5) & (rng.random((40, 60, 3, 88)) < 0.3)  # 85 % zeros
+    observations = rng.normal(size=(40, 60, 3, 88)).astype(np.float32)
+    observations *= (rng.random(88) < 0.5) & (rng.random((40, 60, 3, 88)) < 0.3)  # 85 % zeros
     alive, length = np.ones((40, 60, 3), bool), np.full(40, 60)
     source = PROVENANCE | {"episode_limit": 60}
-    demos = Demonstrations.from_episodes(local, alive, length, source)
+    demos = Demonstrations.from_episodes(observations, alive, length, source)
     assert demos.save(tmp_path / "demos") < 40 * 60 * 3 * 88 * 2 / 2.5
 
 
@@ -595,11 +609,11 @@ def test_foreign_files_are_named(tmp_path):
     refuses(lambda: Demonstrations.load(str(tmp_path)), f"{tmp_path}: not a file")
     path.write_text("step,reward\n1,2\n")
     refuses(lambda: Demonstrations.load(path), f"{path}: not a whole safetensors file")
-    np.savez(tmp_path / "demos.npz", observations=LOCAL)
+    np.savez(tmp_path / "demos.npz", observations=OBSERVATIONS)
     refuses(lambda: Demonstrations.load(tmp_path / "demos.npz"), ".npz", "not safetensors")
-    np.save(tmp_path / "demos.npy", LOCAL)
+    np.save(tmp_path / "demos.npy", OBSERVATIONS)
     refuses(lambda: Demonstrations.load(tmp_path / "demos.npy"), ".npy", "not safetensors")
-    safetensors.numpy.save_file({"a": LOCAL}, path)
+    safetensors.numpy.save_file({"a": OBSERVATIONS}, path)
     refuses(lambda: Demonstrations.load(path), f"{path}: a safetensors file, but not dm2")
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.run.checkpoint import CheckpointError
 from dm2 import IPPO, PPO, Config
 from dm2.errors import InputError
+from dm2.run.checkpoint import CheckpointError
 from dm2.run.directory import RunDirectory
 from dm2.version import __version__, source_commit
 

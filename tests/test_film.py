@@ -17,7 +17,7 @@ from PIL import Image
 
 from dm2.envs.base import Frame
 from dm2.errors import InputError
-from dm2.studies import replay
+from dm2.run import film as films
 from dm2.run.film import render
 
 SHOOTER, VICTIM = (120, 408), (210, 408)  # unit 0 at (7, 7) and unit 2 at (13, 7)
@@ -191,13 +191,13 @@ def test_ranges_on_demand(tmp_path: Path) -> None:
 
 def test_header_counts_and_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    text = replay._Pen.text
+    text = films._Pen.text
 
     def record(pen: Any, at: Any, words: str, *args: Any, **options: Any) -> float:
         written.append(words)
         return text(pen, at, words, *args, **options)
 
-    monkeypatch.setattr(replay._Pen, "text", record)
+    monkeypatch.setattr(films._Pen, "text", record)
     scores = [0.0, 0.5, 1.25, 1.25]
     film(tmp_path / "film.gif", battle(), title="5 vs 6", outcome="won", scores=scores)
     assert [w for w in written if "return" in w] == [f"return {score:.2f}" for score in scores]
@@ -253,8 +253,8 @@ def test_units_beyond_the_map_are_drawn_at_its_edge(tmp_path: Path) -> None:
 def test_letters_are_those_of_smax() -> None:
     names = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")
     radii = (0.375, 0.5625, 0.625, 0.5, 0.375, 0.625)
-    assert replay._letters(names, radii) == ["m", "M", "S", "Z", "z", "H"]
-    assert replay._letters(("aa", "ab", "ac"), (1, 1, 1)) == ["A", "a", "C"]
+    assert films._letters(names, radii) == ["m", "M", "S", "Z", "z", "H"]
+    assert films._letters(("aa", "ab", "ac"), (1, 1, 1)) == ["A", "a", "C"]
 
 
 def test_long_titles_and_outcomes_fit(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_failure_leaves_the_old_film(tmp_path: Path, monkeypatch: pytest.Monke
         partial.write_bytes(b"half")
         raise RuntimeError("disk full")
 
-    monkeypatch.setitem(replay._WRITERS, ".gif", fail)
+    monkeypatch.setitem(films._WRITERS, ".gif", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         render(battle(), Scene(), path, title="", outcome=None)
     assert [p.name for p in tmp_path.iterdir()] == ["film.gif"]

@@ -32,6 +32,7 @@ LAYERS = (
 )
 """From the ground up. A module imports from its own part and from layers below."""
 
+
 def part_of(name: str) -> str:
     """The part of the house that a dotted module name belongs to."""
     parts = [part for layer in LAYERS for part in layer.split()]
@@ -90,7 +91,9 @@ def test_every_module_of_one_agent_is_self_contained():
         if part_of(name) in ("agent", "methods.independent"):
             path = MODULES[name]
             assert not any(x.startswith(("importlib", "sys.")) for x in imports(path)), path
-            called = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+            called = {
+                n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)
+            }
             assert not called & {"__import__", "eval", "exec"}, path
 
 

@@ -1,23 +1,22 @@
 """What dm2 asks of its process, in processes of their own: JAX can be told only once."""
 
-import contextlib
 import gc
 import json
 import os
 import subprocess
 import sys
 
-import jax
 import pytest
 
-from dm2.runtime import Ahead
+from dm2.compilation import Program, compile_ahead
 
 LOOK = """
 import json, sys
 {first}
-import dm2.trainer
+import dm2
+dm2.set_up_process()
 import jax, jax.numpy as jnp
-from dm2.runtime import CACHE_BYTES
+from dm2.run.process import CACHE_BYTES
 init = jax.nn.initializers.orthogonal()
 jax.block_until_ready(jax.jit(lambda k: [init(k, (n, 2 * n)) for n in range(8, 16)])(
     jax.random.PRNGKey(0)))
@@ -78,9 +77,10 @@ def test_the_users_own_settings_go_first(tmp_path):
 
 FRESH = """
 import os, sys
-import dm2.trainer
+import dm2
+dm2.set_up_process()
 import jax, jax.numpy as jnp
-from dm2.runtime import nothing_kept
+from dm2.compilation import nothing_kept
 def kept():
     return sum(name.endswith("-cache") for name in os.listdir(jax.config.jax_compilation_cache_dir))
 def compiled(size):
@@ -101,19 +101,77 @@ def test_fresh_programs_leave_the_disk_alone(tmp_path):
     assert after > before
 
 
+IMPORTING = """
+import ctypes, json, os, pkgutil, importlib, sys
+class Info(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_size_t) for n in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost")]
+def mapped():
+    # By default glibc maps a large block by itself; told to keep memory, it does not.
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype, libc.malloc.restype = Info, ctypes.c_void_p
+    before = libc.mallinfo2().hblks
+    libc.malloc(ctypes.c_size_t(64 * 2**20))
+    return libc.mallinfo2().hblks - before
+{imports}
+import jax
+settings = {{name: str(value) for name, value in jax.config.values.items()}}
+level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+print(json.dumps([dict(os.environ), settings, mapped(), len(jax.devices()), level]))
+"""
+
+EVERYTHING = """
+import dm2
+for module in pkgutil.walk_packages(dm2.__path__, "dm2."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+assert "dm2.methods.independent" in sys.modules
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc tells what it maps")
+@pytest.mark.parametrize("imports", ["import dm2", EVERYTHING], ids=["dm2", "everything"])
+def test_importing_changes_nothing_in_the_process(tmp_path, imports):
+    """Environment, JAX's settings, allocator, devices, log level: as if only JAX were imported."""
+    plain, _ = fresh(tmp_path, IMPORTING.format(imports=""))
+    ours, _ = fresh(tmp_path, IMPORTING.format(imports=imports))
+    assert json.loads(ours.splitlines()[-1]) == json.loads(plain.splitlines()[-1])
+    # Asked to, all of it changes, so this test would notice.
+    asked, _ = fresh(tmp_path, IMPORTING.format(imports="import dm2; dm2.set_up_process()"))
+    pairs = zip(json.loads(asked.splitlines()[-1]), json.loads(plain.splitlines()[-1]), strict=True)
+    several = len(os.sched_getaffinity(0)) > 1
+    assert [a != b for a, b in pairs] == [True, True, True, several, True]
+
+
 @pytest.mark.parametrize("collects", [True, False])
 def test_the_collector_rests_only_while_compiling_ahead(collects):
-    def fail():
-        raise KeyError
+    class Failing:
+        def trace(self):
+            states.append(gc.isenabled())
+            raise KeyError
 
-    was = gc.isenabled()
-    seen = []
+    was, states = gc.isenabled(), []
     try:
         (gc.enable if collects else gc.disable)()
-        with contextlib.suppress(KeyError), Ahead(jax.devices()[0]):
-            seen.append(gc.isenabled())
-            fail()
-        seen.append(gc.isenabled())
+        with pytest.raises(KeyError):
+            compile_ahead([Program(Failing(), ())])
+        states.append(gc.isenabled())
     finally:
         (gc.enable if was else gc.disable)()
-    assert seen == [False, collects]
+    assert states == [False, collects]
+
+
+def test_a_compilers_error_is_raised():
+    class Broken:
+        def trace(self):
+            return self
+
+        def lower(self):
+            return self
+
+        def compile(self):
+            raise KeyError("no such instruction")
+
+    with pytest.raises(KeyError, match="no such instruction"):
+        compile_ahead([Program(Broken(), ())])

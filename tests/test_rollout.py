@@ -473,7 +473,10 @@ class CentralTeam(Independent):
     def bootstrap(self, state, memory, view, global_state=None):
         """The values, and the state in which they are."""
         values = super().bootstrap(state, memory, view)
-        return {"values": values, "global": jnp.broadcast_to(global_state, (K, *global_state.shape))}
+        return {
+            "values": values,
+            "global": jnp.broadcast_to(global_state, (K, *global_state.shape)),
+        }
 
 
 def test_the_global_state_is_collected_for_a_method_that_declares_it(rollouts):

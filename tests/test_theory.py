@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from dm2.agent import imitation
+from dm2.agent import discriminator
 from dm2.errors import InputError
 from dm2.theory import (
     Algorithm,
@@ -219,7 +219,7 @@ def test_the_saddle_by_hand():
 @pytest.mark.parametrize("form", gail.FORMS[:-1])  # all but `quadratic`, which the theory adds
 def test_reward_forms_are_those_of_the_learner(form):
     logits = np.linspace(-8, 8, 33)
-    learner = np.asarray(imitation.reward_of(form, jnp.asarray(logits, jnp.float32)))
+    learner = np.asarray(discriminator.reward_of(form, jnp.asarray(logits, jnp.float32)))
     np.testing.assert_allclose(reward_of(form, logits), learner, rtol=2e-6, atol=1e-6)
 
 

@@ -17,7 +17,18 @@ import numpy as np
 import pytest
 
 from conftest import SMALL
-from dm2 import DM2, IPPO, PPO, Config, Demonstrations, Imitation, InputError, evaluate, record, train
+from dm2 import (
+    DM2,
+    IPPO,
+    PPO,
+    Config,
+    Demonstrations,
+    Imitation,
+    InputError,
+    evaluate,
+    record,
+    train,
+)
 from dm2.demos.experts import load_experts
 from dm2.run.directory import RunDirectory
 from dm2.run.loop import resume

@@ -119,8 +119,6 @@ class Config:
         try:
             values["checkpoint_steps"] = tuple(values.get("checkpoint_steps", ()))
             return cls(chosen.from_dict(own), **values)
-        except InputError as error:
-            raise InputError(f"config: {error}; was it written by another version?") from None
         except TypeError as error:
             remedy = "was it written by another version of dm2?"
             raise InputError(f"config: {error}; {remedy}") from None

@@ -48,7 +48,9 @@ def train_command() -> Any:
     methods: Any = Union[tuple(_subcommand(settings) for settings in METHODS.values())]  # noqa: UP007
 
     def train(call: Annotated[methods, arg(name="")]) -> None:
-        config = Config(**{f.name: getattr(call.config, f.name) for f in dataclasses.fields(Config)})
+        config = Config(
+            **{f.name: getattr(call.config, f.name) for f in dataclasses.fields(Config)}
+        )
         _train(config, call.options)
 
     train.__doc__ = "Train a team by one of the methods, and write a run directory."

@@ -254,7 +254,7 @@ class Demonstrations:
     @classmethod
     def from_episodes(
         cls,
-        local: Float[AnyArray, "E T K O"],
+        observations: Float[AnyArray, "E T K O"],
         alive: Bool[AnyArray, "E T K"],
         length: Int[AnyArray, " E"],
         provenance: dict[str, Any],
@@ -271,7 +271,7 @@ class Demonstrations:
         numbers `K`, `O` and `A` are those of agents, features of an observation, and actions.
 
         Args:
-            local: The observation of each agent at each step, `[E, T, K, O]`.
+            observations: The observation of each agent at each step, `[E, T, K, O]`.
             alive: Whether each agent was alive at each step, `[E, T, K]`.
             length: The number of steps of each episode, `[E]`, from 1 to `T`.
             provenance: Where the episodes come from (see `Demonstrations`). `concurrency` may be
@@ -292,11 +292,11 @@ class Demonstrations:
                 overflows `dtype`, or if `AgentDemonstrations` or `Demonstrations` rejects the
                 arrays.
         """
-        given = {"local": local, "alive": alive, "length": length, "actions": actions}
+        given = {"observations": observations, "alive": alive, "length": length, "actions": actions}
         given |= {"legal": legal, "returns": returns, "won": won}
         episodes = {name: np.asarray(x) for name, x in given.items() if x is not None}
         _check_shapes(episodes)
-        shape = episodes["local"].shape
+        shape = episodes["observations"].shape
         keep = np.arange(shape[1]) < episodes["length"][:, None]
         parts, errors = [], []
         for k in range(shape[2]):
@@ -494,7 +494,7 @@ def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> Non
 
 def _check_shapes(episodes: dict[str, np.ndarray]) -> None:
     """Raises InputError if the arguments of `from_episodes` do not fit together."""
-    axes = {"local": "E T K O", "alive": "E T K", "length": "E", "actions": "E T K"}
+    axes = {"observations": "E T K O", "alive": "E T K", "length": "E", "actions": "E T K"}
     axes |= {"legal": "E T K A", "returns": "E", "won": "E"}
     sizes: dict[str, int] = {}
     for name, array in episodes.items():
@@ -517,7 +517,7 @@ def _one_agent(
     parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
     parts |= {n: a for n, a in episodes.items() if n in ("returns", "won")}
     parts["offsets"] = np.concatenate([[0], np.cumsum(episodes["length"], dtype=np.int64)])
-    exact = parts.pop("local")
+    exact = parts.pop("observations")
     with np.errstate(over="ignore"):
         parts["observations"] = exact.astype(dtype)
     over = np.isinf(parts["observations"]) & np.isfinite(exact)

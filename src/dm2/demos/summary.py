@@ -18,20 +18,20 @@ def describe(summary: dict[str, Any]) -> Group:
     Returns:
         A group of tables that rich can print.
     """
-    facts = Table("what", Column("value", overflow="fold"), show_header=False, box=None)
+    properties = Table("what", Column("value", overflow="fold"), show_header=False, box=None)
     for name, value in summary.items():
         if name not in ("per_agent", "provenance"):
-            facts.add_row(name.replace("_", " "), _show(value))
+            properties.add_row(name.replace("_", " "), _show(value))
     for name, value in summary["provenance"].items():
         if name not in summary:
-            facts.add_row(f"provenance: {name.replace('_', ' ')}", _show(value))
+            properties.add_row(f"provenance: {name.replace('_', ' ')}", _show(value))
     names = ("steps", "steps_alive", "absorbing", "mean", "min", "max", "constant_features")
     titles = [name.replace("_", " ") for name in ("agent", "episodes", *names)]
     table = Table(*titles, box=None)
     for k, row in enumerate(summary["per_agent"]):
         values = row | row["observation"]
         table.add_row(str(k), str(row["episodes"]), *[_show(values[name]) for name in names])
-    return Group(facts, table)
+    return Group(properties, table)
 
 
 def _show(value: Any) -> str:

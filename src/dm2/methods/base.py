@@ -112,7 +112,8 @@ class Settings:
             field = fields.get(name)
             if field is None:
                 known = ", ".join(fields) or "none"
-                raise InputError(f"{name}: method {cls.name} has no such setting; known: {known}")
+                problem = f"{name}: method {cls.name} has no such setting; known: {known}"
+                raise InputError(f"{problem}; was it written by another version of dm2?")
             group = field.default_factory if isinstance(value, dict) else None
             try:
                 made[name] = group(**value) if isinstance(group, type) else value

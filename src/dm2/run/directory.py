@@ -33,6 +33,7 @@ _EARLIER_NAMES = (
     ("rollout/carry/", "rollout/memory/"),
     ("rollout/worlds/", "rollout/episodes/"),
     ("rollout/episodes/env/troops/", "rollout/episodes/env/units/"),
+    ("rollout/episodes/env/local", "rollout/episodes/env/observations"),
 )
 """How arrays of a checkpoint were called in the development versions before 0.1.0, and now."""
 

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from dm2.run.directory import RunDirectory
 from dm2.run.programs import Programs, TrainState
@@ -20,6 +19,8 @@ class Log:
         self._run = run
 
     def __enter__(self) -> "Log":
+        from tensorboardX import SummaryWriter  # its import sets an environment variable
+
         self._events = SummaryWriter(str(self._run.path / "tensorboard"))
         return self
 

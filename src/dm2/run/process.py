@@ -1,5 +1,5 @@
-"""What dm2 asks of the process it runs in. Nothing here happens by importing `dm2`: the command line
-and worker processes call `set_up_process`, and so may anybody else.
+"""What dm2 asks of the process it runs in. Nothing here happens by importing `dm2`: the command
+line and worker processes call `set_up_process`, and so may anybody else.
 """
 
 import contextlib

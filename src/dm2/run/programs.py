@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
+from dm2 import rollout as rollouts
 from dm2.agent.demonstrations import Expert
 from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
-from dm2 import rollout as rollouts
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
@@ -72,9 +72,7 @@ class Programs:
         """
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
-        rollout, iteration, trajectory, totals = self.collect(
-            agents, rollout, iteration, seed
-        )
+        rollout, iteration, trajectory, totals = self.collect(agents, rollout, iteration, seed)
         agents, metrics = self.method.learn(agents, trajectory, experts)
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
@@ -122,7 +120,9 @@ class Programs:
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
         key = jax.random.fold_in(key, iteration)
         steps = self.settings.rollout_steps
-        rollout, trajectory, totals = rollouts.collect(self.env, self.method, agents, rollout, key, steps)
+        rollout, trajectory, totals = rollouts.collect(
+            self.env, self.method, agents, rollout, key, steps
+        )
         return rollout, iteration + 1, trajectory, totals
 
     def _evaluate(

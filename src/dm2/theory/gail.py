@@ -76,7 +76,7 @@ def optimal_logits(target: Table, marginal: Table, smoothing: float | int = 0.0)
 def reward_of(form: str, logits: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """The imitation reward for given logits, by its name.
 
-    The definitions equal those of the learner, `dm2.agent.imitation.reward_of`: `logit` is `l`,
+    The definitions equal those of the learner, `dm2.agent.discriminator.reward_of`: `logit` is `l`,
     `softplus` is `-log(1 - D)`, `log` is `log D`, and `paper` is the same as `softplus`.
 
     Args:
