@@ -1,40 +1,63 @@
 """`dm2 bench`: its figures are of this machine, its arithmetic is right."""
 
+import resource
 import time
+from pathlib import Path
 
+import jax
 import pytest
 
-from dm2.bench import _best_seconds
+import dm2
+from dm2 import bench
 from dm2.cli import main
 from dm2.envs.smax import parity
 from test_cli import refused, run_json
 
-KEYS = {
-    "environment",
-    "simulator_steps_per_s",
-    "ippo_steps_per_s",
-    "dm2_steps_per_s",
-    "first_update_s",
-    "update_gflops",
-    "matmul_peak_gflops",
-    "peak_rss_mib",
-}
 
+def test_bench_divides_work_by_time(capsys, monkeypatch):
+    """With a clock by which an iteration of IPPO takes a quarter of a second, one of DM² a second
+    and everything else half a second."""
+    iterated = []
+    iterate = bench.Programs.iterate
 
-def test_bench_measures(capsys):
-    small = ("--env", "smax/3m?limit=12", "--num-envs", 8, "--rollout-steps", 16)
+    def noted(programs, *arguments):
+        iterated.append(programs.settings.method.name)
+        return iterate(programs, *arguments)
+
+    def by_our_clock(function, repeats):
+        assert repeats == 2
+        iterated.clear()
+        jax.block_until_ready(function())
+        return {"ippo": 0.25, "dm2": 1.0}[iterated[0]] if iterated else 0.5
+
+    monkeypatch.setattr(bench.Programs, "iterate", noted)
+    monkeypatch.setattr(bench, "_best_seconds", by_our_clock)
+    began = time.monotonic()
+    monkeypatch.setattr(bench, "_BEGUN", began - 1000)  # as if it had been imported then
+    name = "smax/3m?limit=12"
+    small = ("--env", name, "--num-envs", 8, "--rollout-steps", 16)
     result = run_json(capsys, "bench", *small, "--iterations", 2)
-    assert set(result) == KEYS
-    assert result.pop("environment") == "smax/3m?limit=12"
-    assert all(value > 0 for value in result.values())
-    assert result["update_gflops"] < result["matmul_peak_gflops"]
-    assert result["simulator_steps_per_s"] > result["ippo_steps_per_s"]
-    assert 100 < result["peak_rss_mib"] < 32_000
+    assert 1000 < result.pop("first_update_s") < 1000 + time.monotonic() - began
+    peak = result.pop("peak_rss_mib")
+    steps = 8 * 16
+    assert result == pytest.approx(
+        {
+            "environment": name,
+            "simulator_steps_per_s": 512 * 64 / 0.5,
+            "ippo_steps_per_s": steps / 0.25,
+            "dm2_steps_per_s": steps / 1.0,
+            "update_gflops": dm2.IPPO().update_flops(dm2.make(name).spec, steps) / 0.5 / 1e9,
+            "matmul_peak_gflops": 2 * 2048**3 / 0.5 / 1e9,
+        }
+    )
+    # Half of what the process holds now is surely less than its peak, and a unit's slip more.
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    assert 0.5 * held < peak < 10 * held
 
 
 def test_the_shortest_run_counts():
     naps = iter([0.05, 0.01, 0.05])
-    assert 0.01 <= _best_seconds(lambda: time.sleep(next(naps)), 3) < 0.05
+    assert 0.01 <= bench._best_seconds(lambda: time.sleep(next(naps)), 3) < 0.05
 
 
 @pytest.mark.parametrize("flag", ["--iterations", "--num-envs", "--rollout-steps"])

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from dm2.cli import main
+from dm2.methods import METHODS
 
 README = Path(__file__).parent.parent / "README.md"
 SMALLER = ["--num-envs", "8", "--rollout-steps", "16", "--ppo.hidden", "8", "--ppo.epochs", "1"]
 SMALLER += ["--ppo.minibatches", "2", "--eval-every", "256", "--eval-episodes", "2"]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def blocks(language, page="README.md"):
+    text = (README.parent / page).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands():
@@ -43,16 +45,25 @@ def test_the_commands_work(tmp_path, monkeypatch, capsys):
         assert main(shrink(line)) == 0, (line, capsys.readouterr().err)
 
 
-def test_the_python_example_works(tmp_path, monkeypatch):
+SMALL = "num_envs=8, rollout_steps=16, eval_episodes=2"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_the_python_examples_work(tmp_path, monkeypatch, capsys, page):
     monkeypatch.chdir(tmp_path)
-    examples = blocks("python")
+    monkeypatch.setattr("dm2.methods.METHODS", dict(METHODS))
+    examples = blocks("python", page)
     assert examples
     for example in examples:
-        small = "num_envs=8, rollout_steps=16, eval_episodes=2, ppo=dm2.PPO(hidden=8, epochs=1)"
-        small = re.sub(r"steps=[\d_]+", f"steps=256, {small}", example)
-        small = re.sub(r"episodes=[\d_]+", "episodes=3", small)
-        small = small.replace("eval_episodes=3", "eval_episodes=2")
-        exec(compile(small, str(README), "exec"), {})
+        small = re.sub(r"steps=[\d_]+", f"steps=256, {SMALL}", example)
+        small = re.sub(r"(?<!_)episodes=[\d_]+", "episodes=3", small)
+        small = small.replace("dm2.IPPO(", "dm2.IPPO(ppo=dm2.PPO(hidden=8, epochs=1)")
+        small = small.replace("dm2.DM2(", "dm2.DM2(ppo=dm2.PPO(hidden=8, epochs=1), ")
+        exec(compile(small, page, "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.count("'episodes': 3") == 1
+    trained = sorted(path.parent.name for path in tmp_path.glob("runs/*/metrics.jsonl"))
+    assert trained == (["python", "taught"] if page == "README.md" else ["at-random"])
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()))
