@@ -2,6 +2,7 @@ import dm2
 
 dm2.set_up_process()
 
+import ctypes  # noqa: E402
 import gc  # noqa: E402
 
 import pytest  # noqa: E402
@@ -19,11 +20,14 @@ SMALL = {
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory():
-    """The programs of a module's tests go with it. Kept, they would grow to 6 GB, and exhaust the
-    process's memory maps (65530 on Linux)."""
+    """The programs of a module's tests go with it, and their memory back to the kernel. Kept, they
+    would grow to 6 GB, and exhaust the process's memory maps (65530 on Linux)."""
     yield
     forget_programs()
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -231,6 +231,16 @@ def test_gradient_clipping_is_per_agent(case):
         assert after[1]["actor_grad_norm"][j] != norms[j]
 
 
+def test_clipping_acts():
+    gradient = {"w": jnp.array([30.0, 40.0])}  # of norm 50
+    optimiser = learner_of("ippo").optimiser
+    state = optimiser.update(gradient, optimiser.init(gradient), gradient)[1]
+    leaves = jax.tree.leaves_with_path(state)
+    (mean,) = (leaf for path, leaf in leaves if ".mu" in jax.tree_util.keystr(path))
+    # Adam's running mean takes in a tenth of the clipped gradient.
+    np.testing.assert_allclose(mean, 0.1 * CLIP_NORM * np.array([0.6, 0.8]), rtol=1e-5)
+
+
 def test_permuting_the_agents_permutes_the_results(case):
     for order in ([2, 0, 1], [1, 0, 2]):
         permuted = jax.tree.map(lambda x, order=order: x[jnp.array(order)], case.inputs)

@@ -14,7 +14,7 @@ from dm2.agent.settings import PPO, Imitation
 from dm2.agent.types import Trajectory, View
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741
-GAMMA, LAMBDA, HIDDEN = 0.5, 0.5, 8
+GAMMA, LAMBDA, HIDDEN = 0.5, 0.75, 8
 # What takes time here is compiling, not running.
 QUICK = {"xla_backend_optimization_level": 0}
 compiled = functools.partial(jax.jit, compiler_options=QUICK)

@@ -602,6 +602,34 @@ def test_greedy_takes_the_most_likely_legal_action(played):
         assert best.tolist() == recording.actions[rows].T.tolist()
 
 
+def assert_drawn(actions, chances):
+    """Counts of the actions `[K, N]` lie within five standard deviations of the chances
+    `[K, A]`."""
+    count = actions.shape[1]
+    drawn = np.stack([(actions == a).sum(1) for a in range(chances.shape[1])], 1)
+    assert np.all(np.abs(drawn - count * chances) <= 5 * np.sqrt(count * chances * (1 - chances)))
+
+
+def test_actions_are_drawn_as_likely_as_the_policy_says():
+    """Where a team is recorded and where it learns."""
+    count, env = 4000, ToyEnv(name=2)
+    recorded = quick_jit(lambda key: play(env, TEAM, AGENTS, key, count, greedy=False, record=True))
+    _, kept = recorded(jax.random.PRNGKey(0))
+    facts = (kept.observations[0], kept.legal[0], kept.alive[0])  # of the first step of all
+    view, memory = View(*facts, jnp.ones((K, count), bool)), TEAM.memory(count)
+    logits = jax.vmap(LEARNER.policy)(AGENTS, memory.actor, view)[1][:, 0]
+    weights = np.where(view.legal[:, 0], np.exp(np.asarray(logits, float)), 0.0)
+    chances = weights / weights.sum(-1, keepdims=True)
+    assert np.abs(chances - np.asarray(view.legal[:, 0]) / 2).max() > 0.2  # far from even
+    assert_drawn(np.asarray(kept.actions[0]), chances)
+    keys = TEAM.action_keys(AGENTS, 1)[0]
+    _, actions, extras = TEAM.act(AGENTS, memory, keys, view, greedy=False)
+    assert_drawn(np.asarray(actions), chances)
+    # And what learning is told of it is the same chance.
+    told = np.take_along_axis(chances, np.asarray(actions), axis=1)
+    np.testing.assert_allclose(np.exp(extras.log_probs), told, rtol=1e-4)
+
+
 def test_in_a_recording_each_agent_draws_from_its_own_key():
     """The rule that `play` states, followed here by hand for the first two steps."""
     key = jax.random.PRNGKey(2)

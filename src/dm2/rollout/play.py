@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.envs import Environment
@@ -21,6 +22,14 @@ class Outcome(NamedTuple):
     """Undiscounted team reward."""
     length: Int[Array, " N"]
     """Environment steps."""
+
+    def means(self) -> dict[str, float]:
+        """`win_rate`, `mean_return` and `mean_length` of the episodes."""
+        return {
+            "win_rate": float(np.mean(self.won)),
+            "mean_return": float(np.mean(self.returns)),
+            "mean_length": float(np.mean(self.length)),
+        }
 
 
 class Recording(NamedTuple):

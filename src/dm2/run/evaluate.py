@@ -1,5 +1,6 @@
 """What a trained team is worth and does: evaluate, record, watch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,9 @@ def evaluate(
     outcome = jax.device_get(
         programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
     )
-    win_rate = float(np.mean(outcome.won))
-    return {
-        "win_rate": win_rate,
-        "win_rate_standard_error": float(np.sqrt(win_rate * (1.0 - win_rate) / episodes)),
-        "mean_return": float(np.mean(outcome.returns)),
-        "mean_length": float(np.mean(outcome.length)),
-        "episodes": episodes,
-        "step": step,
-    }
+    means = outcome.means()
+    error = math.sqrt(means["win_rate"] * (1.0 - means["win_rate"]) / episodes)
+    return {**means, "win_rate_standard_error": error, "episodes": episodes, "step": step}
 
 
 def record(

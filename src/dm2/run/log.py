@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from dm2.rollout import Outcome
 from dm2.run.directory import RunDirectory
-from dm2.run.programs import Programs, TrainState
 
 __all__ = ["Log"]
 
@@ -27,19 +25,16 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self._events.close()
 
-    def evaluation(self, programs: Programs, state: TrainState, seed: Any, step: int) -> float:
-        """Plays greedy test episodes and writes their record; returns their win rate."""
-        episodes = self._run.config.eval_episodes
-        outcome = jax.device_get(programs.evaluate(state.agents, seed, jnp.int32(step), episodes))
-        win_rate = float(np.mean(outcome.won))
-        record = {
-            "win_rate": win_rate,
-            "mean_return": float(np.mean(outcome.returns)),
-            "mean_length": float(np.mean(outcome.length)),
-            "episodes": episodes,
-        }
-        self._write("eval", step, record)
-        return win_rate
+    def evaluation(self, step: int, outcome: Outcome) -> float:
+        """Writes the record of test episodes; returns their win rate.
+
+        Args:
+            step: environment steps trained so far.
+            outcome: what came of the episodes, on the host.
+        """
+        means = outcome.means()
+        self._write("eval", step, {**means, "episodes": len(outcome.won)})
+        return means["win_rate"]
 
     def iteration(self, step: int, metrics: dict[str, Any], rate: float) -> float | None:
         """Writes one training record; returns the training win rate, None if no episode ended.

@@ -140,8 +140,14 @@ def _loop(
     total = config.iterations * config.iteration_steps
     title = f"{config.method.name} {config.env} seed {config.seed}"
     with Log(run) as log, stop_signal() as stop, Reporter(title, total, step, quiet=quiet) as out:
+
+        def evaluate() -> None:
+            episodes = config.eval_episodes
+            outcome = programs.evaluate(state.agents, seed, jnp.int32(step), episodes)
+            out.evaluated(log.evaluation(step, jax.device_get(outcome)))
+
         if step == 0:
-            out.evaluated(log.evaluation(programs, state, seed, step))
+            evaluate()
         while step < total:
             began = time.monotonic()
             state, metrics = programs.iterate(state, seed, experts)
@@ -151,7 +157,7 @@ def _loop(
             out.advanced(step, log.iteration(step, metrics, rate))
             last = step >= total
             if last or _crossed(before, step, config.eval_every):
-                out.evaluated(log.evaluation(programs, state, seed, step))
+                evaluate()
             chosen = any(before < mark <= step for mark in config.checkpoint_steps)
             due = _crossed(before, step, config.checkpoint_every)
             if last or chosen or due or stop.is_set():
