@@ -46,7 +46,7 @@ def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
 
 def test_what_a_run_writes_by_hand(tmp_path):
     run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
-    totals = {"count": 4, "won": 1, "returns": 6.0, "length": 40}
+    totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
     with Log(run) as log:
         metrics = {"episodes": totals, "agents": {"x": np.array([1.0, 2.0])}}
         assert log.iteration(128, metrics, 7.0) == 0.25
@@ -104,8 +104,8 @@ def test_every_agent_is_given_its_own_expert():
     for k, agent in enumerate(demos.agents):
         mine = jax.tree.map(lambda x, k=k: np.asarray(x[k]), experts)
         rows = agent.observations[agent.alive]
-        assert mine.count == len(rows)
+        assert mine.size == len(rows)
         np.testing.assert_array_equal(mine.observations[: len(rows)], rows)
     # Two episodes of at most 4 steps; agent 0 was alive at 3 of those 8 steps, agent 1 at 2.
-    assert experts.count.tolist() == [3, 2]
+    assert experts.size.tolist() == [3, 2]
     np.testing.assert_allclose(experts.absorbing, [5 / 8, 6 / 8])

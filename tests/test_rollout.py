@@ -408,7 +408,7 @@ def test_statistics_are_of_the_episodes_that_ended_in_the_rollout(rollouts, plac
     for half, reported in enumerate(rollouts.episodes):
         ended = [row for row in places if row.last and row.t // T == half]
         whole = [rewards[row.t - row.time : row.t + 1, row.n].sum() for row in ended]
-        assert reported.count == len(ended) > 0
+        assert reported.ended == len(ended) > 0
         assert reported.won == sum(WON[row.fate] for row in ended)
         assert reported.length == sum(LENGTH[row.fate] for row in ended)
         assert reported.returns == sum(whole)
@@ -532,7 +532,7 @@ def test_two_short_rollouts_equal_one_long_one():
         np.testing.assert_allclose(a, b, atol=1e-5, err_msg=field)
     assert set(np.unique(whole.actions)) == {0, 1, 2}
     assert jax.tree.map(lambda a, b: a + b, host(ended), host(ended_later)) == host(whole_ended)
-    assert whole_ended.count == N  # 10 steps hold one episode of 6
+    assert whole_ended.ended == N  # 10 steps hold one episode of 6
     for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(whole_end), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 

@@ -78,13 +78,13 @@ def _theirs(scenario: str) -> Callable[[Array], Any]:
             name: random_legal(k, legal[name] > 0) for k, name in zip(keys, env.agents, strict=True)
         }
         keys = jax.random.split(step_key, _SIMULATED_ENVS)
-        seen, state, *_ = jax.vmap(env.step)(keys, state, orders)
-        return (state, {name: seen[name] for name in env.agents}), None
+        observations, state, *_ = jax.vmap(env.step)(keys, state, orders)
+        return (state, {name: observations[name] for name in env.agents}), None
 
     def run(key: Array) -> Any:
         keys = jax.random.split(key, _SIMULATED_STEPS + 1)
-        seen, state = jax.vmap(env.reset)(jax.random.split(keys[0], _SIMULATED_ENVS))
-        carry = (state, {name: seen[name] for name in env.agents})
+        observations, state = jax.vmap(env.reset)(jax.random.split(keys[0], _SIMULATED_ENVS))
+        carry = (state, {name: observations[name] for name in env.agents})
         return jax.lax.scan(step, carry, keys[1:])[0]
 
     return run

@@ -8,10 +8,10 @@ __all__ = ["Expert"]
 
 
 class Expert(NamedTuple):
-    """One agent's demonstrations on the device; `M` rows, of which the first `count` are real."""
+    """One agent's demonstrations on the device; `M` rows, of which the first `size` are real."""
 
     observations: Float[Array, "M O"]
     """The expert's observations while it was alive."""
-    count: Int[Array, ""]
+    size: Int[Array, ""]
     absorbing: Float[Array, ""]
     """Share of the time up to the episode limit that this expert was dead or done."""

@@ -65,7 +65,12 @@ def discriminator_loss(
 
         E_expert[-log D] + E_policy[-log(1 - D)]
 
-    `*_absorbing` are the logit of the absorbing state and its share of each distribution.
+    Args:
+        expert_logits: logits of expert states.
+        policy_logits: logits of the agent's own states.
+        policy_mask: which of those count.
+        expert_absorbing: the logit of the absorbing state and its share of the expert's time.
+        policy_absorbing: the same for the agent's own time.
     """
     expert_logit, expert_share = expert_absorbing
     policy_logit, policy_share = policy_absorbing
@@ -85,7 +90,16 @@ def gradient_penalty(
     mix: Float[Array, " B"],
 ) -> Float[Array, ""]:
     r"""`E[(|grad_x l(x)|_2 - 1)^2]` at `x = u x_expert + (1 - u) x_policy`
-    (Gulrajani et al. 2017, arXiv 1704.00028), over the rows where the policy's state counts."""
+    (Gulrajani et al. 2017, arXiv 1704.00028), over the rows where the policy's state counts.
+
+    Args:
+        network: the discriminator.
+        params: its parameters.
+        expert: expert inputs.
+        policy: as many inputs of the agent's own.
+        mask: which of those count.
+        mix: u, uniform in [0, 1).
+    """
     inputs = mix[:, None] * expert + (1.0 - mix[:, None]) * policy
     slopes = jax.vmap(jax.grad(lambda x: network.apply(params, x)))(inputs)
     norms = jnp.sqrt(jnp.sum(jnp.square(slopes), axis=-1) + 1e-12)
@@ -93,7 +107,7 @@ def gradient_penalty(
 
 
 class Imitator:
-    """What one agent does with its own demonstrations. Holds settings only, no state."""
+    """What one agent does with its own demonstrations. It holds settings only, no state."""
 
     def __init__(self, settings: Imitation, observation_size: int, discount: float) -> None:
         self.settings = settings
@@ -131,10 +145,19 @@ class Imitator:
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
     ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
-        """`settings.updates` optimiser steps on random expert and policy states.
+        """Takes `settings.updates` optimiser steps on random expert and policy states.
 
-        `idle[t]` is how many steps of the episode limit the agent forgoes by dying, or by the
-        episode's termination, at step `t`; zero elsewhere.
+        Args:
+            state: the discriminator.
+            key: decides which states are drawn.
+            expert: the agent's own demonstrations.
+            observations: the agent's own observations in a rollout.
+            alive: whether it was alive.
+            idle: how many steps of the episode limit the agent forgoes by dying, or by the
+                episode's termination, at each step; zero elsewhere.
+
+        Returns:
+            The discriminator after the last step, and what to report of that step.
         """
         flat = observations.reshape(-1, observations.shape[-1])
         flat_alive = alive.reshape(-1)
@@ -147,7 +170,7 @@ class Imitator:
         def loss_fn(params, batch_key):
             keys = jax.random.split(batch_key, 3)
             size = (self.settings.batch,)
-            theirs = jax.random.randint(keys[0], size, 0, expert.count)
+            theirs = jax.random.randint(keys[0], size, 0, expert.size)
             ours = jax.random.randint(keys[1], size, 0, flat.shape[0])
             mask = flat_alive[ours]
             expert_inputs = self.inputs(expert.observations[theirs])
@@ -188,10 +211,16 @@ class Imitator:
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
     ) -> Float[Array, "T N"]:
-        """Imitation reward of each living step, before the coefficient; zero once dead.
+        """The imitation reward of each step, before the coefficient; zero where the agent is dead.
 
         With `absorbing`, the step that ends in death or termination also earns what the
         absorbing state pays over the `idle` steps left: `r_abs * sum_{k=1..idle} gamma^k`.
+
+        Args:
+            state: the discriminator.
+            observations: the agent's own observations in a rollout.
+            alive: whether it was alive.
+            idle: as in `update`.
         """
         logits = self.network.apply(state.params, self.inputs(observations))
         rewards = reward_of(self.settings.reward, logits)

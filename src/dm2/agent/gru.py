@@ -48,11 +48,22 @@ def gru(
         n = tanh(x_n + r (h W_n + b))
         h' = (1 - z) n + z h
 
-    `inputs` are the projected inputs `x = (x_r, x_z, x_n)`, biases of the input side included.
-    Where `starts[t]` is true a new episode begins with the input at `t`: the hidden state that
-    arrives there is replaced by zeros *before* it is used.
+    Args:
+        weight: `(W_r, W_z, W_n)`.
+        bias: b.
+        inputs: the projected inputs `x = (x_r, x_z, x_n)`, biases of the input side included.
+        carry: the hidden state before the first step.
+        starts: where true, a new episode begins with the input of that step: the hidden state
+            that arrives there is replaced by zeros *before* it is used.
 
-    Returns the last hidden state and the hidden states after each step.
+    Returns:
+        The last hidden state, and the hidden states after each step.
+
+    Example: three steps of two environments, of which the second begins an episode at its last.
+
+        weight, bias = jnp.zeros((4, 12)), jnp.zeros(4)
+        starts = jnp.array([[False, False], [False, False], [False, True]])
+        last, outputs = gru(weight, bias, jnp.ones((3, 2, 12)), jnp.zeros((2, 4)), starts)
     """
     last, (outputs, *_) = _forward(weight, bias, inputs, carry, starts)
     return last, outputs

@@ -366,7 +366,7 @@ def next_values(trajectory: Trajectory) -> Float[Array, "T N"]:
     episode terminated it means nothing."""
     values, bootstrap = trajectory.extras.values, trajectory.bootstrap
     following = jnp.concatenate([values[1:], bootstrap[-1:]])
-    return jnp.where(trajectory.ended, bootstrap, following)
+    return jax.lax.select(trajectory.ended, bootstrap, following)
 
 
 # These only regroup arrays, so they serve one agent and a team alike. `Any` stands for an array, or

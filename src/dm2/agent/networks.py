@@ -58,10 +58,15 @@ class RecurrentNet(nn.Module):
         observations: Float[Array, "T N O"],
         starts: Bool[Array, "T N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, "T N D"]]:
-        """Run over time on normalised observations (see `normalise`); `starts[t]` marks that
-        `observations[t]` opens an episode.
+        """Runs the network over time.
 
-        Returns the hidden state after the last step, and the outputs of every step.
+        Args:
+            memory: the GRU's hidden state before the first step.
+            observations: normalised observations (see `normalise`).
+            starts: whether an episode begins at a step.
+
+        Returns:
+            The hidden state after the last step, and the outputs of every step.
         """
         dense_init = nn.initializers.orthogonal(_RELU_GAIN)
         # One row a step: the gradient of a weight is then one product, over one axis.
@@ -91,7 +96,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*B O"]) -> Float[Array, "*B"]:
-        """L = logit D, where D = P(expert | input)."""
+        """The logit `l = logit D` of each input, where `D = P(expert | input)`."""
         init = nn.initializers.orthogonal(5.0 / 3.0)
         x = nn.tanh(nn.Dense(self.hidden, kernel_init=init, name="dense_0")(inputs))
         x = nn.tanh(nn.Dense(self.hidden, kernel_init=init, name="dense_1")(x))
@@ -100,5 +105,5 @@ class Discriminator(nn.Module):
 
 
 def mask_logits(logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"]) -> Float[Array, "*B A"]:
-    """Logits with illegal actions at a value whose probability is exactly zero in float32."""
+    """The logits, with illegal actions at a value whose probability is exactly zero in float32."""
     return jnp.where(legal, logits, -1e9)

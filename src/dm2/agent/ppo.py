@@ -1,4 +1,7 @@
-"""The PPO loss of one agent."""
+"""The losses of PPO for one agent.
+
+Axes `*B` are any: time and sequences in training. Means run over the steps at which the agent is
+alive."""
 
 from typing import NamedTuple
 
@@ -13,7 +16,7 @@ __all__ = ["PolicyLoss", "entropy_of", "log_prob_of", "policy_loss", "value_loss
 
 
 class PolicyLoss(NamedTuple):
-    """Diagnostics of the actor's loss, means over the agent's living steps."""
+    """Diagnostics of the actor's loss."""
 
     entropy: Float[Array, ""]
     """Nats."""
@@ -25,13 +28,19 @@ class PolicyLoss(NamedTuple):
 def log_prob_of(
     logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"], actions: Int[Array, "*B"]
 ) -> Float[Array, "*B"]:
-    """Log pi(a | o) under the masked categorical distribution."""
+    """The log-probability `log pi(a | o)` of actions under the masked categorical distribution.
+
+    Args:
+        logits: the policy's outputs.
+        legal: the legal actions, to which the distribution is confined.
+        actions: the actions that were chosen.
+    """
     log_probs = jax.nn.log_softmax(mask_logits(logits, legal))
     return jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
 
 
 def entropy_of(logits: Float[Array, "*B A"], legal: Bool[Array, "*B A"]) -> Float[Array, "*B"]:
-    """Entropy of the masked categorical distribution, nats."""
+    """The entropy of the masked categorical distribution, in nats."""
     log_probs = jax.nn.log_softmax(mask_logits(logits, legal))
     return -jnp.sum(jnp.where(legal, jnp.exp(log_probs) * log_probs, 0.0), axis=-1)
 
@@ -50,7 +59,18 @@ def policy_loss(
 
         L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] - w E[H(pi)],   rho = pi / pi_old
 
-    The expectations run over the steps at which the agent was alive.
+    Args:
+        logits: the policy's outputs now.
+        legal: the legal actions.
+        actions: the actions that were chosen.
+        old_log_probs: their log-probabilities under the policy that chose them.
+        advantages: how much better they were than expected.
+        alive: the steps that count.
+        clip: eps.
+        entropy_weight: w.
+
+    Returns:
+        The loss, which is to be made smaller, and diagnostics.
     """
     log_ratio = jnp.where(alive, log_prob_of(logits, legal, actions) - old_log_probs, 0.0)
     ratio = jnp.exp(log_ratio)
@@ -66,5 +86,5 @@ def policy_loss(
 def value_loss(
     predictions: Float[Array, "*B"], targets: Float[Array, "*B"], alive: Bool[Array, "*B"]
 ) -> Float[Array, ""]:
-    """Half the mean squared error over the agent's living steps."""
+    """Half the mean squared error of the critic's predictions."""
     return 0.5 * masked_mean(jnp.square(predictions - targets), alive)

@@ -1,4 +1,4 @@
-"""What one agent perceives, remembers and is told of a rollout.
+"""What one agent perceives, and what its part of a rollout consists of.
 
 Shapes are those of one agent: `T` environment steps of `N` environments, `O` observation features,
 `A` actions, `H` units. A team's arrays have one more axis in front, the agents', `[K, ...]`.

@@ -38,18 +38,24 @@ class ValueScale(NamedTuple):
         return jnp.where(self.weight > 0, std, 1.0)
 
     def normalise(self, returns: Float[Array, "*B"]) -> Float[Array, "*B"]:
-        """Reward units to the critic's."""
+        """Returns in the critic's units."""
         return (returns - self.mean) / self.std
 
     def restore(self, outputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
-        """The critic's units to reward units."""
+        """The critic's outputs in reward units."""
         return outputs * self.std + self.mean
 
 
 def update_scale(
     scale: ValueScale, returns: Float[Array, "T N"], alive: Bool[Array, "T N"]
 ) -> ValueScale:
-    """Moments moved towards those of these returns, over the agent's living steps."""
+    """The moments, moved towards those of new returns.
+
+    Args:
+        scale: the moments so far.
+        returns: returns in reward units.
+        alive: the steps that count, those at which the agent is alive.
+    """
     step = jnp.where(jnp.any(alive), 1.0 - _DECAY, 0.0)
     return ValueScale(
         scale.first + step * (masked_mean(returns, alive) - scale.first),
@@ -60,7 +66,13 @@ def update_scale(
 
 def rescale_head(critic: Any, old: ValueScale, new: ValueScale) -> Any:
     """The critic with its last layer changed so that its restored predictions stay the same
-    (PopArt: van Hasselt et al. 2016, arXiv 1602.07714)."""
+    (PopArt: van Hasselt et al. 2016, arXiv 1602.07714).
+
+    Args:
+        critic: the network's parameters.
+        old: the scale that its outputs are in.
+        new: the scale that they are to be in.
+    """
     head = critic["params"]["head"]
     kernel = head["kernel"] * (old.std / new.std)
     bias = (head["bias"] * old.std + old.mean - new.mean) / new.std

@@ -83,7 +83,7 @@ def collect(
             lambda: jax.tree.map(jnp.zeros_like, shapes),
         )
         ended = outcome.terminated | outcome.truncated
-        facts = {
+        fields = {
             "legal": view.legal,
             "alive": view.alive,
             "starts": view.starts,
@@ -101,22 +101,22 @@ def collect(
             jnp.sum(jnp.where(ended, episodes.time + 1, 0)),
         )
         extras = _write(extras, new, time)
-        return (RolloutState(following, memory), extras), (facts, cut, totals)
+        return (RolloutState(following, memory), extras), (fields, cut, totals)
 
     turns = (jnp.arange(steps), jax.random.split(key, steps), method.action_keys(team, steps))
     shapes = jax.eval_shape(lambda: bootstrap(state.memory, state.episodes.env))
     extras = _blank_extras(env, method, team, state, steps)
     before = state.memory
-    (state, extras), (facts, cuts, totals) = jax.lax.scan(step, (state, extras), turns)
-    facts, cuts = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (facts, cuts))
+    (state, extras), (fields, cuts, totals) = jax.lax.scan(step, (state, extras), turns)
+    fields, cuts = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (fields, cuts))
     last = bootstrap(state.memory, state.episodes.env)
-    going = ~facts["ended"][:, -1]
+    going = ~fields["ended"][:, -1]
 
     def finish(cuts: Array, last: Array) -> Array:
         return cuts.at[:, -1].set(jnp.where(_like(going, last), last, cuts[:, -1]))
 
     bootstraps = jax.tree.map(finish, cuts, last)
-    trajectory = Trajectory(**facts, extras=extras, bootstrap=bootstraps, memory=before)
+    trajectory = Trajectory(**fields, extras=extras, bootstrap=bootstraps, memory=before)
     return state, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
 
 

@@ -37,7 +37,8 @@ class Episodes(NamedTuple):
 class EpisodeTotals(NamedTuple):
     """Sums over the episodes that ended in a rollout."""
 
-    count: Int[Array, ""]
+    ended: Int[Array, ""]
+    """How many there were."""
     won: Int[Array, ""]
     returns: Float[Array, ""]
     """Of the undiscounted team reward."""

@@ -169,11 +169,11 @@ class _Pen:
         height: _Number,
         anchor: str,
         colour: _Colour = _TEXT,
-        room: _Number = _WIDTH,
+        width: _Number = _WIDTH,
     ) -> float:
-        """Write, shortened to `room`; returns the width. A dark rim keeps it readable."""
+        """Write, shortened to `width`; returns the width. A dark rim keeps it readable."""
         font, text = _font(round(height * self.unit)), " ".join(text.split())
-        while font.getlength(text) > room * self.unit and len(text) > 1:
+        while font.getlength(text) > width * self.unit and len(text) > 1:
             text = text[:-2] + "…"
         at, rim = (at[0] * self.unit, at[1] * self.unit), round(0.75 * self.unit)
         self.draw.text(at, text, colour, font, anchor, stroke_width=rim, stroke_fill=_VOID)
@@ -189,7 +189,7 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont:
 
 @dataclass(frozen=True)
 class _Film:
-    """All that is to be seen; `battle` has the frames along its first axis."""
+    """All that a film shows; `battle` has the frames along its first axis."""
 
     battle: Frame
     scene: Renderable
@@ -308,10 +308,10 @@ def _draw_bar(
 
 
 def _draw_header(pen: _Pen, film: _Film, step: int) -> None:
-    """Title, time, who lives, and the score."""
+    """Title, time, who is alive, and the score."""
     alive, num_allies = np.asarray(film.battle.alive[step]), film.scene.num_allies
     pen.box((0, 0), (_WIDTH, _HEADER), _VOID)
-    pen.text((10, 16), film.title, 14, "lm", room=_WIDTH - 150)
+    pen.text((10, 16), film.title, 14, "lm", width=_WIDTH - 150)
     time = f"step {step} · {step * film.scene.step_seconds:.1f} s"
     pen.text((_WIDTH - 10, 16), time, 12, "rm")
     if film.scores is not None:
@@ -329,7 +329,7 @@ def _draw_outcome(pen: _Pen, view: _View, position: Float[np.ndarray, "U 2"], ou
     y = _HEADER + 20 if middle > (_HEADER + view.bottom) / 2 else view.bottom - 20
     pen.box((0, y - 22), (_WIDTH, y + 22), _EDGE)
     pen.box((0, y - 20.5), (_WIDTH, y + 20.5), _VOID)
-    pen.text((_WIDTH / 2, y), outcome, 22, "mm", room=_WIDTH - 40)
+    pen.text((_WIDTH / 2, y), outcome, 22, "mm", width=_WIDTH - 40)
 
 
 def _write_gif(path: Path, pictures: Iterator[Image.Image], count: int, fps: int) -> None:

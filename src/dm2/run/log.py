@@ -44,13 +44,13 @@ class Log:
             metrics: what `Programs.iterate` reported.
             rate: environment steps a second.
         """
-        ended = metrics["episodes"]
-        count = int(ended["count"])
+        totals = metrics["episodes"]
+        ended = int(totals["ended"])
         record: dict[str, Any] = {
-            "episodes": count,
-            "train_win_rate": float(ended["won"]) / count if count else None,
-            "mean_return": float(ended["returns"]) / count if count else None,
-            "mean_length": float(ended["length"]) / count if count else None,
+            "episodes": ended,
+            "train_win_rate": float(totals["won"]) / ended if ended else None,
+            "mean_return": float(totals["returns"]) / ended if ended else None,
+            "mean_length": float(totals["length"]) / ended if ended else None,
             "steps_per_s": rate,
         }
         record |= {name: [float(x) for x in v] for name, v in metrics["agents"].items()}

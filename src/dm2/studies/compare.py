@@ -332,16 +332,27 @@ def _environment(groups: dict[str, list[Run]], env: str, warnings: list[str]) ->
 
 
 def compare(paths: Sequence[str | Path], labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """What JSON can hold: `{env: {label: {...}}, ..., "warnings": [...]}`.
+    """Compares groups of runs that differ in nothing but their seed.
 
-    Of each group: `seeds`, `runs`, `budget` (the last step that all runs of the environment
-    were evaluated at or beyond), `steps_to_50` and `steps_to_80` (on the smoothed curve),
-    `area` and `final_win_rate` (both up to the budget, 0 to 1). Those hold `mean`,
-    `standard_error`, `iqm`, and `interval` (95 % bootstrap of the mean); steps hold also `values`
-    per seed (null if not reached), `censored` (how many), and `bound`: "lower" if any, since
-    such a run counts with its own last step. `ratio_steps_to_80` is the group's mean over that of
-    its `baseline`; its `bound` is "lower", "upper", or "unknown" if both are censored. What
-    cannot be computed is null. Raises InputError as `find_runs` and `group_runs` do.
+    Args:
+        paths: run directories, or parents of them.
+        labels: names of the groups, one for each of the paths; by default a group is called by
+            its method and the settings in which it differs from others.
+
+    Returns:
+        `{env: {label: {...}}, ..., "warnings": [...]}`, which JSON can hold; what cannot be
+        computed is null. Of each group: `seeds`, `runs`, `budget` (the last step that all runs of
+        the environment were evaluated at or beyond), `steps_to_50` and `steps_to_80` (on the
+        smoothed curve), `area` and `final_win_rate` (both up to the budget, 0 to 1). Those hold
+        `mean`, `standard_error`, `iqm`, and `interval` (95 % bootstrap of the mean); steps hold
+        also `values` per seed (null if not reached), `censored` (how many), and `bound`: "lower"
+        if any, since such a run counts with its own last step. `ratio_steps_to_80` is the group's
+        mean over that of its `baseline`; its `bound` is "lower", "upper", or "unknown" if both
+        are censored.
+
+    Raises:
+        InputError: a path holds no run, none of them can be used, a file is malformed, or a label
+            covers runs with different settings.
     """
     runs, skipped = find_runs(paths, labels)
     groups, repeated = group_runs(runs)

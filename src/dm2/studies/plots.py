@@ -181,10 +181,18 @@ def _save(figure: "Figure", out: Path) -> None:
 def learning_curves(
     paths: Sequence[str | Path], out: str | Path, labels: Sequence[str] | None = None
 ) -> Path:
-    """Draws the runs in or below `paths` to `out`, a .png, .pdf or .svg file; returns `out`.
+    """Draws the learning curves of groups of runs.
 
-    `labels`, one per path, name the groups. Raises InputError for another suffix, and as
-    `find_runs` and `group_runs` do.
+    Args:
+        paths: run directories, or parents of them.
+        out: the figure, a name that ends in .png, .pdf or .svg.
+        labels: names of the groups, one for each of the paths; see `compare`.
+
+    Returns:
+        The path of the figure.
+
+    Raises:
+        InputError: `out` has another suffix, or what `compare` raises.
     """
     out = Path(out)
     if out.suffix.lower() not in _FORMATS:
