@@ -1,13 +1,17 @@
 """The command line as a user meets it: output, exit codes, one clear error for bad input."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from dm2 import PPO, Config, Imitation
 from dm2.cli import main
+from dm2.run import progress
 
 TINY = ["--num-envs", "8", "--rollout-steps", "16", "--ppo.hidden", "8", "--ppo.epochs", "1"]
 TINY += ["--ppo.minibatches", "2", "--eval-every", "256", "--eval-episodes", "4"]
@@ -38,16 +42,33 @@ def refused(capsys, *arguments):
     return err
 
 
-def test_help_lists_every_command_and_hyperparameter(capsys):
+def test_help_lists_every_command_and_what_it_does(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("train", "resume", "evaluate", "record", "inspect", "compare", "watch"):
-        assert command in out
-    code, out, _ = run(capsys, "train", "dm2", "--help")
+    commands = ["train", "resume", "evaluate", "record", "inspect", "compare", "watch", "doctor"]
+    assert re.findall(r"• (\w+) +[A-Z]", out) == [*commands, "bench", "theory"]
+
+
+@pytest.mark.parametrize(
+    ("method", "groups"),
+    [("ippo", {"ppo.": PPO}), ("dm2", {"ppo.": PPO, "imitation.": Imitation})],
+)
+def test_help_says_every_default(capsys, method, groups):
+    code, out, _ = run(capsys, "train", method, "--help")
     assert code == 0
-    for flag in ("--ppo.learning-rate", "--imitation.coefficient", "--eval-every", "--seeds"):
-        assert flag in out
-    assert "(default: 10.0)" in out  # of two of them
+    said = {}
+    for option in re.split(r"^[│ ] (?=--)", out, flags=re.MULTILINE)[1:]:
+        flag, *words = option.replace("│", " ").split()
+        found = re.search(r"\(default: (.*?)\)", " ".join(words))
+        if found:
+            said[flag] = found[1]
+    defaults = {"--seeds": "None", "--jobs": "None", "--dry-run,": "False", "--json,": "False"}
+    for prefix, settings in ({"": Config} | groups).items():
+        for field in dataclasses.fields(settings):
+            if field.default is not dataclasses.MISSING:
+                flag = f"--{prefix}{field.name}".replace("_", "-")
+                defaults[flag] = "" if field.default == () else str(field.default)
+    assert said == defaults
 
 
 def test_version(capsys):
@@ -85,15 +106,33 @@ def test_train_then_everything_else(capsys, tmp_path, small_demos):
     run_json(capsys, "watch", out / "dm2", "--out", film)
     assert film.read_bytes()[:3] == b"GIF"
     # For people, one line a fact, and no path that could be taken for one.
-    for command, lines in (
-        (["inspect", recorded], [r"episodes +3", r"agents +3", r"provenance: method +dm2"]),
-        (["compare", out], [r"smax/3m\?limit=12", r"ippo .*", r"2 seeds .*", r"1 seed .*"]),
-        (["evaluate", out / "dm2", "--episodes", 5], [r"win_rate +[01]\S*", r"episodes +5"]),
-    ):
-        code, text, _ = run(capsys, *command)
-        assert code == 0
-        for line in lines:
-            assert re.search(rf"^ *{line} *$", text, re.MULTILINE), (line, text)
+    code, text, _ = run(capsys, "compare", out)
+    assert code == 0
+    for line in (r"smax/3m\?limit=12", r"ippo .*", r"2 seeds .*", r"1 seed .*"):
+        assert re.search(rf"^ *{line} *$", text, re.MULTILINE), (line, text)
+
+
+def test_people_are_told_what_json_says(capsys, small_run, small_demos):
+    played = ("evaluate", small_run.path, "--episodes", 5)
+    figures = run_json(capsys, *played)
+    code, text, _ = run(capsys, *played)
+    assert code == 0
+    shown = dict(line.split() for line in text.splitlines())
+    assert {k: float(v) for k, v in shown.items()} == pytest.approx(figures, rel=1e-3)
+
+    summary = run_json(capsys, "inspect", small_demos)
+    code, text, _ = run(capsys, "inspect", small_demos)
+    assert code == 0
+    facts = {name: value for name, value in summary.items() if isinstance(value, str | int | float)}
+    assert {"environment", "episodes", "steps", "win_rate", "sha256"} <= facts.keys()
+    facts["provenance: method"] = summary["provenance"]["method"]
+    for name, value in facts.items():
+        line = rf"^ *{name.replace('_', ' ')}  +(\S.*?) *$"
+        (said,) = re.findall(line, text, re.MULTILINE)
+        if isinstance(value, float):
+            assert float(said) == pytest.approx(value, rel=1e-3), name
+        else:
+            assert said == str(value), name
 
 
 def test_doctor(capsys):
@@ -106,26 +145,43 @@ def test_progress_goes_to_standard_error_in_lines(tmp_path):
     command = [sys.executable, "-m", "dm2", "train", "ippo", "--env", "smax/3m?limit=12"]
     command += ["--steps", "256", *TINY, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "0.00/0.00 M steps" in done.stderr
-    assert "steps/s" in done.stderr
+    # The run's last line; its team was evaluated.
+    line = (
+        r"ippo smax/3m\?limit=12 seed 0  0\.00/0\.00 M steps  [\d,]+ steps/s  wins: test \d+ %, .*"
+    )
+    assert re.fullmatch(line, done.stderr.splitlines()[-1])
     assert "\x1b" not in done.stderr + done.stdout
     assert done.stdout.startswith("runs")
+
+
+def test_progress_says_how_far_how_fast_and_how_well(capsys, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with progress.Reporter("ippo 3m", 4_000_000, 1_000_000) as reporter:
+        reporter.evaluated(0.25)
+        clock[0] = 120.0
+        reporter.advanced(2_000_000, 0.5)  # a million steps in 20 s: two million more in 40 s
+        reporter.advanced(2_000_000, None)  # not ten seconds later: no line until the end
+        assert capsys.readouterr().err.count("\n") == 1
+    out, err = capsys.readouterr()
+    wins = "wins: test 25 %, training 50 %"
+    assert err == f"ippo 3m  2.00/4.00 M steps  50,000 steps/s  {wins}  40 s left\n"
+    assert out == ""
 
 
 @pytest.mark.parametrize(
     ("env", "hint"),
     [
-        ("smax/3s_vs_4zz", "smax/3s_vs_4z"),
-        ("smacs/3s_vs_4z", "smac/3s_vs_4z"),
-        ("smax/3m?wall=safe", "walls"),
-        ("smax/3m?walls=soft", "lethal"),
-        ("smax/3m?limit=0", "limit"),
+        ("smax/3s_vs_4zz", "no such environment; did you mean 'smax/3s_vs_4z'? known: "),
+        ("smacs/3s_vs_4z", "no such environment; did you mean 'smac/3s_vs_4z'? known: "),
+        ("smax/3m?wall=safe", "no option 'wall'; known: walls, limit\n"),
+        ("smax/3m?walls=soft", "walls must be 'safe' or 'lethal'\n"),
+        ("smax/3m?limit=0", "limit must be a whole number above 0\n"),
     ],
 )
 def test_a_wrong_environment(capsys, tmp_path, env, hint):
     error = refused(capsys, "train", "ippo", "--env", env, "--out", tmp_path / "run")
-    assert env in error
-    assert hint in error
+    assert error.startswith(f"dm2: env = {env!r}: {hint}")
     assert not (tmp_path / "run").exists()
 
 
@@ -153,8 +209,9 @@ def test_an_unknown_method_names_the_known_ones(capsys, tmp_path):
 def test_bad_settings_name_field_and_value(capsys, tmp_path, flag, value):
     arguments = ["train", "ippo", "--env", "smax/3m", "--out", tmp_path / "run"]
     error = refused(capsys, *arguments, flag, value)
-    assert flag.removeprefix("--").replace("-", "_") in error
-    assert str(value) in error
+    field = flag.removeprefix("--").replace("-", "_")
+    assert error.startswith(f"dm2: {field} = {value}: must ")
+    assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -174,13 +231,16 @@ def test_dm2_needs_demonstrations_and_ippo_none(capsys, tmp_path, small_demos):
 def test_demonstrations_that_do_not_fit_or_are_damaged(capsys, tmp_path, small_demos):
     arguments = ["train", "dm2", "--out", tmp_path / "run", "--demos"]
     error = refused(capsys, *arguments, small_demos, "--env", "smax/5m_vs_6m")
-    assert "smax/3m" in error
+    assert "environment is smax/3m, must be smax/5m_vs_6m" in error
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(small_demos.read_bytes()[:-100])
-    assert str(cut) in refused(capsys, *arguments, cut, "--env", "smax/3m")
-    assert str(cut) in refused(capsys, "inspect", cut)
+    for command in ((*arguments, cut, "--env", "smax/3m"), ("inspect", cut)):
+        error = refused(capsys, *command)
+        assert error.startswith(f"dm2: {cut}: ")
+        assert "the file is damaged: copy it again" in error
     absent = tmp_path / "absent.safetensors"
-    assert str(absent) in refused(capsys, *arguments, absent, "--env", "smax/3m")
+    error = refused(capsys, *arguments, absent, "--env", "smax/3m")
+    assert error.startswith(f"dm2: {absent}: no such file; ")
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +259,8 @@ def test_a_run_directory_in_use_or_of_another_version(capsys, tmp_path, small_ru
 
 def test_an_absent_checkpoint_names_the_present_ones(capsys, small_run):
     error = refused(capsys, "evaluate", small_run.path, "--at", 99999)
-    assert "512" in error
+    # Of 128 steps an iteration: 782 reach 99999.
+    assert error.endswith(": has no checkpoint of step 100096; choose one of 256, 512\n")
 
 
 def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):
@@ -207,7 +268,7 @@ def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):
 
 
 def test_compare_needs_runs(capsys, tmp_path):
-    refused(capsys, "compare")
+    assert refused(capsys, "compare").startswith("dm2: runs: none given; ")
     assert str(tmp_path) in refused(capsys, "compare", tmp_path)
 
 

@@ -1,12 +1,11 @@
 """What training takes, said beforehand."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
-from dm2 import IPPO, make
+from dm2 import IPPO, Demonstrations, make
 from dm2.config import ProgramSettings
 from dm2.run.costs import memory_mib
 from test_cli import refused, run_json
@@ -61,15 +60,35 @@ def test_memory_is_predicted():
 def test_dry_run_says_what_a_run_takes_and_makes_none(capsys, tmp_path):
     out = tmp_path / "run"
     arguments = ("train", "ippo", "--env", "smax/3m", "--steps", 10_000, "--out", out)
-    said = run_json(capsys, *arguments, "--dry-run")
-    assert said["iterations"] == 3  # of 32 x 128 steps
-    assert said["steps"] == 3 * 4096
-    settings = ProgramSettings(IPPO(), "smax/3m", 32, 128)
-    assert said["memory_mib"] == pytest.approx(memory_mib(settings, make("smax/3m").spec))
+    # An iteration is 32 x 128 = 4096 steps. Of 3 agents, 75 numbers observed, 8 actions.
+    rollout = 3.5 * 3 * 4096 * (4 * 75 + 8 + 40)
+    # Actor and critic, 4 bytes each of 20 numbers a unit, 64 units, a quarter of the steps.
+    minibatch = 2 * 4 * 20 * 64 * 4096 / 4
+    # As above, of one step.
+    first, rest = 75 * 64, 64 * 64 + 3 * (64 * 64 + 64 * 64)
+    update = 2 * (2 * 2 * first + 3 * (rest + 64 * 8 + rest + 64)) * 4 * 3
+    assert run_json(capsys, *arguments, "--dry-run") == {
+        "environment": "smax/3m",
+        "steps": 3 * 4096,
+        "iterations": 3,
+        "memory_mib": pytest.approx(900 + (rollout + minibatch) / 2**20),
+        "mflop_per_step": pytest.approx(update / 1e6),
+    }
     assert not out.exists()
-    assert json.dumps(said)
+
+
+def test_demonstrations_take_memory_twice(capsys, tmp_path, small_demos):
+    common = ("--env", "smax/3m?limit=12", "--out", tmp_path / "run", "--dry-run")
+    without = run_json(capsys, "train", "ippo", *common)["memory_mib"]
+    taken = run_json(capsys, "train", "dm2", *common, "--demos", small_demos)["memory_mib"]
+    demos = Demonstrations.load(small_demos)
+    longest = max(len(demos.alive_observations(k)) for k in range(3))
+    # Of each agent 75 numbers of 2 bytes a step, their count and the share of absorbing states.
+    held = 3 * (longest * 75 * 2 + 4 + 4)
+    assert (taken - without) * 2**20 == pytest.approx(2 * held, abs=1e-3)
 
 
 def test_dry_run_finds_what_is_wrong(capsys, tmp_path, small_demos):
     other = ("train", "dm2", "--env", "smax/8m", "--demos", small_demos, "--out", tmp_path / "run")
-    assert "smax/8m" in refused(capsys, *other, "--dry-run")
+    error = refused(capsys, *other, "--dry-run")
+    assert "environment is smax/3m, must be smax/8m" in error
