@@ -127,7 +127,7 @@ def test_the_profile_tells_the_loop_from_the_rest():
     found = [("dot.1", 1.0), ("tanh", 0.25)] * 4 + [("bitcast_dot", 3.0), ("gather", 5.0)]
     found += [("while.2", 90.0), ("$call", 90.0), ("end: dot.1", 90.0), ("Transpose", 90.0)]
     # In a process of its own: importing the profile takes a core away.
-    program = f"import json, profile; print(json.dumps(profile.sort({found})))"
+    program = f"import json, operations; print(json.dumps(operations.sort({found})))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=True
@@ -141,9 +141,9 @@ def test_the_profile_tells_the_loop_from_the_rest():
 
 
 PROFILE = """
-import profile
+import operations
 
-measured = profile.events
+measured = operations.events
 known = iter([
     [("dot.1", 10.0), ("tanh", 5.0)] * 4 + [("gather", 20.0)],
     [("dot.1", 10.0)] * 4 + [("dot.2", 30.0), ("gather", 50.0)],
@@ -154,8 +154,8 @@ def events(program, arguments):
     assert any(name.startswith("dot") and milliseconds > 0 for name, milliseconds in found)
     return next(known)
 
-profile.events, profile.matmul_gflops = events, lambda repeats: 80.0
-profile.main()
+operations.events, operations.matmul_gflops = events, lambda repeats: 80.0
+operations.main()
 """
 
 

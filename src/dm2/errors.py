@@ -6,10 +6,11 @@ from typing import Any, get_args
 __all__ = ["InputError", "check_choice", "check_finite", "check_positive", "check_setting"]
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """Unusable input: names the field, the value that was given, and the remedy.
 
-    The command line prints its message alone, without a traceback, and exits with 2.
+    The command line prints its message alone, without a traceback, and exits with 2. It is no
+    ValueError, which the parser of the command line would catch and put into words of its own.
     """
 
 

@@ -1,7 +1,6 @@
 """The command `train`, with a subcommand for every method and a flag for every setting of it."""
 
 import dataclasses
-import functools
 import inspect
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -46,56 +45,27 @@ class _Options:
 
 def train_command() -> Any:
     """The function behind `dm2 train`, whose subcommands are the methods that there are now."""
+
+    def train(call: Any) -> None:
+        """Train a team by one of the methods, and write a run directory."""
+        names = [field.name for field in dataclasses.fields(Config)]
+        _train(Config(**{name: getattr(call.config, name) for name in names}), call.options)
+
     methods: Any = Union[tuple(_subcommand(settings) for settings in METHODS.values())]  # noqa: UP007
-
-    def train(call: Annotated[methods, arg(name="")]) -> None:
-        _train(_checked(call.config), call.options)
-
-    train.__doc__ = "Train a team by one of the methods, and write a run directory."
+    train.__annotations__["call"] = Annotated[methods, arg(name="")]
     return train
 
 
 def _subcommand(settings: type[Settings]) -> Any:
     """The arguments of `dm2 train METHOD`: the run's settings, the method's own, the options."""
-    groups: list[Any] = []
-    for f in dataclasses.fields(settings):
-        if isinstance(f.default_factory, type) and dataclasses.is_dataclass(f.default_factory):
-            group = _unchecked(f.default_factory, [])
-            default = functools.partial(group, **vars(f.default_factory()))
-            groups.append((f.name, group, dataclasses.field(default_factory=default)))
-    own = [("method", Annotated[_unchecked(settings, groups), arg(name="")])]
-    config = _unchecked(Config, own)
+    own = [("method", Annotated[settings, arg(name="")])]
+    config = dataclasses.make_dataclass("_Config", own, bases=(Config,), frozen=True)
     fields: list[Any] = [
         ("config", Annotated[config, arg(name="")]),
         ("options", Annotated[_Options, arg(name="")]),
     ]
     call = dataclasses.make_dataclass("_Call", fields, frozen=True)
     return Annotated[call, subcommand(settings.name, description=inspect.getdoc(settings))]
-
-
-class _Unchecked:
-    """Values as tyro makes them, which any will do for. tyro would catch what a check raises and
-    put it into words of its own."""
-
-    def __post_init__(self) -> None:
-        pass
-
-
-def _unchecked(settings: type, fields: list[Any]) -> type:
-    """Settings without their checks, with some of their fields redefined."""
-    bases, doc = (_Unchecked, settings), {"__doc__": settings.__doc__}
-    name = settings.__name__
-    return dataclasses.make_dataclass(name, fields, bases=bases, namespace=doc, frozen=True)
-
-
-def _checked(made: Any) -> Any:
-    """The settings proper. Raises InputError for an unusable value."""
-    if not isinstance(made, _Unchecked):
-        return made
-    _, settings = type(made).__bases__
-    return settings(
-        **{f.name: _checked(getattr(made, f.name)) for f in dataclasses.fields(settings)}
-    )
 
 
 def _train(config: Config, options: _Options) -> None:

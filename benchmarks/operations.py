@@ -1,4 +1,4 @@
-"""Where an update's time goes: `python benchmarks/profile.py [SCENARIO [ENVIRONMENTS]]`.
+"""Where an update's time goes: `python benchmarks/operations.py [SCENARIO [ENVIRONMENTS]]`.
 
 Runs the policies' and the value functions' epochs on one core each after the other, under JAX's
 profiler, and sorts the compiled program's operations: products of matrices inside and outside of
