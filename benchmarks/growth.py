@@ -22,6 +22,7 @@ import jax.numpy as jnp  # noqa: E402
 
 from dm2.agent.packing import computed_share  # noqa: E402
 from dm2.config import ProgramSettings  # noqa: E402
+from dm2.methods.independent import Independent  # noqa: E402
 from dm2.run.programs import Programs  # noqa: E402
 
 STEPS, ROUNDS = 128, 7
@@ -34,7 +35,9 @@ def shares(programs: Programs) -> tuple[float, float]:
     """Parts of the first rollout's steps: alive; and computed by learning."""
     state = programs.init(SEED)
     trajectory = programs.collect(state.agents, state.rollout, state.iteration, SEED)[2]
-    packing = programs.method.prepare(state.agents, trajectory, None)[1].packing
+    method = programs.method
+    assert isinstance(method, Independent)
+    packing = method.prepare(state.agents, trajectory, None)[1].packing
     computed = jax.vmap(lambda packing: computed_share(packing, STEPS))(packing)
     return float(np.mean(trajectory.alive)), float(np.mean(computed))
 

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # so that times add up
@@ -25,6 +25,7 @@ import jax.numpy as jnp  # noqa: E402
 from dm2.agent.learner import actor_arguments, critic_arguments  # noqa: E402
 from dm2.bench import matmul_gflops  # noqa: E402
 from dm2.config import ProgramSettings  # noqa: E402
+from dm2.methods.independent import Independent  # noqa: E402
 from dm2.run.programs import Programs  # noqa: E402
 
 CONTAINERS = ("$", "Thunk", "while", "Pjit", "Common", "call", "Transpose")
@@ -51,7 +52,7 @@ def sort(found: list[tuple[str, float]]) -> collections.Counter[str]:
     counts = collections.Counter(name for name, _ in found)
     # The GRU's loop over time runs its operations once a step, all else once a block or less.
     often = max(counts[name] for name in counts if name.startswith("dot")) // 2
-    shares: collections.Counter[str] = collections.Counter()
+    shares = cast(Any, collections.Counter())  # its type knows whole numbers only
     for name, milliseconds in found:
         if name.startswith(CONTAINERS) or " " in name:
             continue
@@ -68,6 +69,7 @@ def main() -> None:
     programs = Programs(settings)
     state, method = programs.init(jnp.uint32(0)), programs.method
     trajectory = programs.collect(state.agents, state.rollout, state.iteration, jnp.uint32(0))[2]
+    assert isinstance(method, Independent)
     # If somebody died, an unknown share of the products would be left out.
     everybody = jnp.ones_like(trajectory.alive)
     trajectory = trajectory._replace(alive=everybody, next_alive=everybody)

@@ -31,14 +31,16 @@ def script(name: str, env: Any, state: Any, legal: Array) -> Array:
     smac = env.spec.name.startswith("smac/")
     stop, north, south, east, west, attack = (1, 2, 3, 4, 5, 6) if smac else (4, 0, 2, 1, 3, 5)
     frame, allies = env.frame(state), env.num_allies
-    position, alive = frame.position, frame.alive
+    position: Array = frame.position
+    alive: Array = frame.alive
     offset = position[None, allies:] - position[:allies, None]  # [K, M, 2, N]
-    distance = jnp.where(alive[None, allies:], jnp.linalg.norm(offset, axis=2), jnp.inf)
+    length: Array = jnp.linalg.norm(offset, axis=2)
+    distance = jnp.where(alive[None, allies:], length, jnp.inf)
     closest = jnp.argmin(distance, axis=1)
     if name == "focus":
         living = alive[:allies, None]
         centre = jnp.sum(jnp.where(living, position[:allies], 0.0), 0) / jnp.sum(living, 0)
-        spread = jnp.linalg.norm(position[allies:] - centre, axis=1)
+        spread: Array = jnp.linalg.norm(position[allies:] - centre, axis=1)
         one = jnp.argmin(jnp.where(alive[allies:], spread, jnp.inf), axis=0)
         target = jnp.broadcast_to(one, closest.shape)
     else:
@@ -95,7 +97,7 @@ def play(name: str, env: Any, seed: int = 0) -> Battles:
 
     run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(limit)))
     (_, won, _, length, returns), rows = run((state, no, no, zeros.astype(jnp.int32), zeros))
-    return Battles(*rows, won, length, returns)
+    return Battles(*rows, won=won, length=length, returns=returns)
 
 
 def demonstrations(name: str, env: Any) -> Demonstrations:

@@ -89,6 +89,8 @@ class Peer:
         self.actions = self.env.action_space(self.names[0]).n
         self.size = self.env.observation_space(self.names[0]).shape[0]
         self.network = ActorCritic(self.actions)
+        # Its type allows for changed variables beside what the network returns.
+        self.forward: Any = self.network.apply
         self.optimiser = optax.chain(optax.clip_by_global_norm(0.25), optax.adam(4e-3, eps=1e-5))
         self.iterate = jax.jit(self._iterate, donate_argnums=0)
 
@@ -112,7 +114,7 @@ class Peer:
             act_key, env_key = jax.random.split(key)
             legal = self._stack(jax.vmap(self.env.get_avail_actions)(state)).astype(bool)
             inputs = (seen, starts, legal)
-            hidden, logits, value = self.network.apply(
+            hidden, logits, value = self.forward(
                 params, hidden, jax.tree.map(lambda x: x[None], inputs)
             )
             action = jax.random.categorical(act_key, logits[0])
@@ -145,7 +147,7 @@ class Peer:
 
         def loss(params: Any, memory: Array, batch: Any) -> Array:
             row, gain, target = batch
-            _, logits, value = self.network.apply(params, memory, row.seen)
+            _, logits, value = self.forward(params, memory, row.seen)
             log_probs = jax.nn.log_softmax(logits)
             chosen = jnp.take_along_axis(log_probs, row.action[..., None], -1)[..., 0]
             ratio = jnp.exp(chosen - row.log_prob)
@@ -252,7 +254,7 @@ def peak_gflops(repeats: int) -> float:
 def race(rounds: int) -> list[dict[str, Any]]:
     """All programs by turns; medians and ranges over the rounds."""
     context = multiprocessing.get_context("spawn")
-    lines: dict[str, Connection] = {}
+    lines: dict[str, Any] = {}  # connections, whose class depends on the platform
     first: dict[str, tuple[float, float]] = {}
     for name in MAKERS:
         lines[name], theirs = context.Pipe()
@@ -286,7 +288,7 @@ def race(rounds: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Compile all, then run them by turns; print the medians and the ratios to the peer."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

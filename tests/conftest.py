@@ -4,12 +4,13 @@ dm2.set_up_process()
 
 import ctypes  # noqa: E402
 import gc  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 
 from dm2.run.programs import forget_programs  # noqa: E402
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_envs": 8,
     "rollout_steps": 16,
     "eval_every": 256,

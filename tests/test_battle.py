@@ -10,6 +10,7 @@ import pytest
 
 from dm2.envs import Environment, Renderable, Step, TeamView, list_environments, make
 from dm2.envs.geometry import separate
+from dm2.envs.smax import Smax
 from dm2.envs.smax.combat import Rules, fight
 from dm2.envs.smax.parity import Reference, differences, random_states
 from dm2.envs.smax.scenarios import SCENARIOS, UNIT_TYPES, surround_or_reflect
@@ -39,6 +40,12 @@ def battles(name: str) -> Battles:
     env = ToyEnv() if name == "toy" else make(name)
     reset = functools.partial(env.reset, num_envs=B)
     return Battles(env, quick_jit(reset), quick_jit(env.step), quick_jit(env.observe))
+
+
+def smax(name: str) -> Smax:
+    env = make(name)
+    assert isinstance(env, Smax)
+    return env
 
 
 def key(seed: int) -> jax.Array:
@@ -118,7 +125,7 @@ def test_sizes_of_the_other_scenarios(name):
     ],
 )
 def test_options(name, walls, limit, canonical):
-    env = make(name)
+    env = smax(name)
     assert env.rules.lethal_walls == walls
     assert env.spec.episode_limit == limit
     assert env.spec.name == canonical
@@ -203,7 +210,8 @@ def test_contract(name, steps):
         following, result = step(key(t), state, actions)
         view = observe(following)
         check_shapes(env, view, result)
-        check_step(*jax.tree.map(np.asarray, (result, view)), t, env.spec.episode_limit)
+        told, seen = jax.tree.map(np.asarray, (result, view))
+        check_step(told, seen, t, env.spec.episode_limit)
         assert jax.tree.structure(following) == jax.tree.structure(state)
         if t % 10 == 1:
             assert same_bits(step(key(t), state, actions), (following, result))
@@ -395,7 +403,7 @@ def test_exactly_at_its_range_a_weapon_does_not_reach():
 
 
 def test_cooldowns_vary_by_minus_one_to_two_ticks():
-    noise = make("smax/3m").noise(key(0), 2000)
+    noise = smax("smax/3m").noise(key(0), 2000)
     assert noise.deviations.shape == (8, 6, 2000)
     low, high, mean = (float(f(noise.deviations)) for f in (jnp.min, jnp.max, jnp.mean))
     np.testing.assert_allclose([low, high, mean], [-1 / 16, 2 / 16, 0.5 / 16], atol=2e-3)
@@ -417,7 +425,7 @@ def test_equals_jaxmarl_from_any_state(scenario, lethal):
 
 
 def test_the_random_states_are_of_every_kind():
-    env = make("smax/3s_vs_4z")
+    env = smax("smax/3s_vs_4z")
     state = random_states(env, np.random.default_rng(0), 500)
     units, allies = jax.tree.map(np.asarray, state.units), env.num_allies
     actions = np.random.default_rng(1).integers(0, env.spec.num_actions, (allies, 500))
@@ -482,7 +490,7 @@ def test_whole_battles_are_as_jaxmarls():
 
 
 def test_drawn_units_and_places_are_those_of_smacv2():
-    env = make("smax/smacv2_5_units")
+    env = smax("smax/smacv2_5_units")
     state = jax.jit(env.reset, static_argnums=1)(key(0), 4000)
     kinds = np.asarray(state.kinds)
     assert (kinds[:5] == kinds[5:]).all()

@@ -59,29 +59,29 @@ def random_trajectory(rng: np.random.Generator, imitates: bool) -> Trajectory:
     """Every field different for every agent, also those that a real team shares."""
     shape = (K, T, N)
 
-    def real(*more: int) -> np.ndarray:
-        return rng.normal(size=(*shape, *more)).astype(np.float32)
+    def real(*more: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=(*shape, *more)), jnp.float32)
 
-    def coin(chance: float) -> np.ndarray:
-        return rng.random(shape) < chance
+    def coin(chance: float) -> jax.Array:
+        return jnp.asarray(rng.random(shape) < chance)
 
     ended = coin(0.3)
     legal = rng.random((*shape, A)) < 0.7
     legal[..., 0] = True
     hidden = rng.normal(size=(2, K, N, H)).astype(np.float32)
     return Trajectory(
-        legal=legal,
+        legal=jnp.asarray(legal),
         alive=coin(0.8),
         starts=coin(0.3),
-        actions=np.argmax(rng.random((*shape, A)) * legal, axis=-1).astype(np.int32),
+        actions=jnp.asarray(np.argmax(rng.random((*shape, A)) * legal, axis=-1), jnp.int32),
         next_alive=coin(0.8),
         rewards=real(),
         terminated=ended & coin(0.5),
         ended=ended,
-        time_left=rng.integers(1, 9, shape, dtype=np.int32),
-        extras=Extras(-np.abs(real()), real(), real(O), real(O) if imitates else None),
+        time_left=jnp.asarray(rng.integers(1, 9, shape, dtype=np.int32)),
+        extras=Extras(-jnp.abs(real()), real(), real(O), real(O) if imitates else None),
         bootstrap=real(),
-        memory=Memory(hidden[0], hidden[1], rng.normal(size=(K, N)).astype(np.float32)),
+        memory=Memory(hidden[0], hidden[1], jnp.asarray(rng.normal(size=(K, N)), jnp.float32)),
     )
 
 
@@ -90,8 +90,8 @@ def random_inputs(team: Independent, seed: int) -> Inputs:
     experts = None
     imitates = team.learner.imitator is not None
     if imitates:
-        rows = rng.normal(size=(K, M, O)).astype(np.float32)
-        counts, shares = np.array([16, 18, 20], np.int32), np.array([0.1, 0.2, 0.3], np.float32)
+        rows = jnp.asarray(rng.normal(size=(K, M, O)), jnp.float32)
+        counts, shares = jnp.array([16, 18, 20], jnp.int32), jnp.array([0.1, 0.2, 0.3])
         experts = Expert(rows, counts, shares)
     inputs = Inputs(random_agents(team, seed), random_trajectory(rng, imitates), experts)
     return jax.tree.map(jnp.asarray, inputs)
@@ -372,6 +372,7 @@ def test_an_iteration_lets_nothing_but_behaviour_reach_the_others():
     env, seed = ToyEnv(), jnp.uint32(3)
     programs = Programs(ProgramSettings(Toy(), "toy", N, T), env)
     team = programs.method
+    assert isinstance(team, Independent)
     rollout = quick_jit(lambda key: begin(env, team, key, N))(jax.random.PRNGKey(0))
     state = TrainState(random_agents(team, 0), rollout, jnp.int32(0))
     changed = state._replace(agents=differently_minded(state.agents, 1))

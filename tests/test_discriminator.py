@@ -17,7 +17,7 @@ from dm2.agent.discriminator import (
     reward_of,
 )
 from dm2.agent.networks import Discriminator
-from dm2.agent.settings import Imitation
+from dm2.agent.settings import Imitation, RewardForm, Survival
 
 FORMS = ("logit", "softplus", "log", "paper")
 LOGITS = jnp.array([-2.0, 0.0, 3.0])
@@ -155,7 +155,7 @@ NEVER = jnp.zeros((T, N), int)
 
 
 @functools.cache
-def make(survival="none", discount=0.5, reward="logit"):
+def make(survival: Survival = "none", discount=0.5, reward: RewardForm = "logit"):
     """An imitator of two-feature observations."""
     updates = 1 if survival == "absorbing" else 80
     quick = {"hidden": HIDDEN, "updates": updates, "batch": 64, "learning_rate": 1e-2}

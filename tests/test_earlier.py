@@ -40,6 +40,7 @@ def test_a_team_plays_as_it_did(earlier, method, expected):
 def test_a_run_goes_on(earlier, method):
     run = dm2.load(earlier / method)
     assert run.config.method.name == method
+    assert isinstance(run.config.method, dm2.IPPO)
     assert run.config.method.ppo == dm2.PPO(hidden=8, epochs=1, minibatches=2)
     # Every array is where it was, bit by bit: the tree's order is that of the file's manifest.
     state, _ = run.load_newest_valid(Programs(run.config.program).shapes())

@@ -1,6 +1,7 @@
 """What a trained team is said to be worth and to have done, by hand arithmetic."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,9 +14,9 @@ from dm2.run.log import Log
 from test_demos import episodes
 
 OUTCOME = Outcome(
-    won=np.array([True, False, False, False]),
-    returns=np.array([2.0, 0.5, 0.0, -0.5], np.float32),
-    length=np.array([3, 12, 12, 9]),
+    won=jnp.array([True, False, False, False]),
+    returns=jnp.array([2.0, 0.5, 0.0, -0.5]),
+    length=jnp.array([3, 12, 12, 9]),
 )
 
 
@@ -77,6 +78,7 @@ def test_a_recording_goes_on_where_a_batch_ends(small_run, monkeypatch):
     demos = record(small_run, episodes=5, seed=3)
     one = demos[0]
     assert one.num_episodes == 5
+    assert one.won is not None
     assert demos.provenance["win_rate"] == np.mean(one.won)
     # Every episode is drawn anew, also those of later batches.
     openings = [one.observations[i].tobytes() for i in one.offsets[:-1]]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from dm2.envs.base import Frame
 from dm2.errors import InputError
@@ -67,6 +68,7 @@ def film(path: Path, frames: list[Frame], scene: Scene | None = None, **options:
     options = {"title": "a battle", "outcome": None, **options}
     assert render(frames, scene or Scene(), path, **options) == path
     with Image.open(path) as image:
+        assert isinstance(image, GifImageFile)
         pictures = []
         for t in range(image.n_frames):
             image.seek(t)
@@ -267,7 +269,13 @@ def test_equal_arguments_give_equal_small_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     position = rng.uniform(0, 30, (1, 20, 2)) + rng.normal(0, 0.5, (60, 20, 2)).cumsum(0)
     frames = [
-        Frame(p, *rng.uniform(0, 1, (2, 20)), rng.random(20) < 0.9, rng.integers(-1, 20, 20), kind)
+        Frame(
+            p,
+            *rng.uniform(0, 1, (2, 20)),
+            alive=rng.random(20) < 0.9,
+            target=rng.integers(-1, 20, 20),
+            kind=kind,
+        )
         for p, kind in zip(position, rng.integers(0, 2, (60, 20)), strict=True)
     ]
     paths = [tmp_path / "a.gif", tmp_path / "new" / "folder" / "b.gif"]

@@ -113,7 +113,7 @@ def test_one_step_by_hand():
 def test_forward_is_the_unrolled_equations(name):
     arguments = numbers(0)
     last, outputs = GRU(*arguments, STARTS[name])
-    expected_last, expected = unrolled(*arguments, STARTS[name])
+    expected_last, expected = unrolled(*arguments, starts=STARTS[name])
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(last, expected_last, rtol=1e-5, atol=1e-6)
 

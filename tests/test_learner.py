@@ -1,6 +1,7 @@
 """One agent on small synthetic trajectories: death, bookkeeping, and the sign of what is learnt."""
 
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ def learner(method, **ppo):
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
 INIT, UPDATE = compiled(IMITATING.init), compiled(IMITATING.learn)
 ACT = functools.partial(jax.jit, static_argnums=4, compiler_options=QUICK)(IMITATING.act)
+assert IMITATING.imitator is not None
 REWARDS = compiled(IMITATING.imitator.rewards)
 POLICY, VALUE = compiled(IMITATING.policy), compiled(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
@@ -76,8 +78,8 @@ EVERYONE = {
 def random_memory(seed):
     """A memory in mid-episode."""
     rng = np.random.default_rng(seed)
-    hidden = [jnp.asarray(rng.normal(size=(N, HIDDEN)), jnp.float32) for _ in range(2)]
-    return Memory(*hidden, jnp.asarray(rng.normal(size=N), jnp.float32))
+    actor, critic = (jnp.asarray(rng.normal(size=(N, HIDDEN)), jnp.float32) for _ in range(2))
+    return Memory(actor, critic, jnp.asarray(rng.normal(size=N), jnp.float32))
 
 
 def play(act, agent, memory, view, key):
@@ -85,8 +87,8 @@ def play(act, agent, memory, view, key):
 
     def step(memory, now):
         key, view = now
-        memory, *new = act(agent, memory, key, view, greedy=False)
-        return memory, new
+        memory, actions, extras = act(agent, memory, key, view, greedy=False)
+        return memory, (actions, extras)
 
     keys = jax.random.split(key, len(view.alive))
     return jax.lax.scan(step, memory, (keys, view))[1]
@@ -163,14 +165,15 @@ def test_acting_is_legal_and_holds_the_value_of_the_dead():
     _, logits = POLICY(AGENT, memory.actor, view)
     _, values = VALUE(AGENT, memory.critic, view)
     expected, drawn = np.asarray(jax.nn.log_softmax(mask_logits(logits, legal))), []
-    for seed in range(20):
-        key = jax.random.PRNGKey(seed)
-        after, actions, extras = ACT(AGENT, memory, key, view, False)
+    keys = map(jax.random.PRNGKey, range(20))
+    acted = [ACT(AGENT, memory, key, view, False) for key in keys]
+    for _, actions, extras in acted:
         assert np.all(np.asarray(legal)[np.arange(N), actions])
         np.testing.assert_allclose(extras.log_probs, expected[np.arange(N), actions], rtol=1e-5)
         drawn.append(np.asarray(actions))
     assert len({tuple(row) for row in drawn}) > 1
     held = np.where(alive, values, memory.value)
+    after, _, extras = acted[-1]
     for value in (after.value, extras.values, IMITATING.bootstrap(AGENT, memory, view)):
         np.testing.assert_allclose(value, held, rtol=1e-5, atol=1e-6)
     # Greedy, the most likely action is taken, whatever the key; nothing else is different.
@@ -178,7 +181,7 @@ def test_acting_is_legal_and_holds_the_value_of_the_dead():
     for seed in range(2):
         again, actions, _ = ACT(AGENT, memory, jax.random.PRNGKey(seed), view, True)
         np.testing.assert_array_equal(actions, best)
-    assert_identical(again, after)
+        assert_identical(again, after)
 
 
 # ---- what goes into an update
@@ -224,7 +227,8 @@ IDLE = jnp.zeros((T, N), int).at[2, 0].set(7).at[1, 1].set(8).at[2, 2].set(7).at
 
 def test_the_mixed_reward_by_hand():
     rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
-    fake = rules.imitator = FakeImitator()
+    fake = FakeImitator()
+    rules.imitator = cast(Any, fake)
     rewards, _, metrics = rules._mixed_reward(AGENT, jax.random.PRNGKey(0), path, theirs)
     # 7 + 8 + 7 + 4 = 26 idle steps, over 6 + 4 + 3 + 4 = 17 living ones.
     assert np.sum(path.alive) == 17

@@ -120,6 +120,7 @@ def test_a_new_method_goes_all_the_way(known, capsys, tmp_path):
     demos = dm2.Demonstrations.load(file)
     assert demos.provenance["method"] == "random"
     for agent in demos.agents:
+        assert agent.actions is not None
         chosen = np.bincount(agent.actions[agent.alive], minlength=5)
         assert chosen[:5].min() > 0.5 * chosen[:5].max()  # always legal, so equally often
     run_json(capsys, "watch", out / "seed_0", "--out", tmp_path / "battle.gif")

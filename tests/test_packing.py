@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from test_learner import AGENT, FATES, N, T, compiled, learner, per_step, trajec
 
 S, O, H, D = 2, 5, 8, 3  # noqa: E741
 NET = RecurrentNet(H, D, 1.0)
+APPLY: Any = NET.apply
+"""Its type allows for changed variables beside what the network returns."""
 
 
 # ---- which steps
@@ -120,7 +123,7 @@ def case(seed=0):
 
 def ours(params, memory, observations, starts, weights, count):
     """Outputs and the gradient of a loss, by blocks of `S` steps."""
-    net = packing._Blocked(NET.apply, observations.reshape(T * N, O))
+    net = packing._Blocked(APPLY, observations.reshape(T * N, O))
     rows = jnp.arange(T * N).reshape(-1, S, N)
     blocks = packing._Blocks(rows, starts.reshape(rows.shape))
     buffer = jax.tree.map(lambda x: jnp.full_like(x, 7), net.buffer(params, memory, blocks))
@@ -144,7 +147,7 @@ def test_blocks_are_the_network_up_to_there(count):
         return
 
     def plain(params):
-        outputs = NET.apply(params, memory, observations[:known], starts[:known])[1]
+        outputs = APPLY(params, memory, observations[:known], starts[:known])[1]
         return jnp.sum(weights[:known] * jnp.sin(outputs)), outputs
 
     expected, values = jax.grad(plain, has_aux=True)(params)
@@ -220,7 +223,7 @@ def test_the_plain_one_by_hand():
 
         return jax.lax.scan(step, memory, (observations, starts))
 
-    def loss(outputs, targets, alive):
+    def loss(outputs: jax.Array, targets: jax.Array, alive: jax.Array):
         error = jnp.where(alive, outputs[..., 0] - targets, 0.0)
         value = 0.5 * jnp.sum(error**2) / jnp.sum(alive)
         return value, {"loss": value}

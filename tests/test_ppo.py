@@ -82,7 +82,7 @@ def test_policy_loss_agrees_with_rlax():
     chances = probabilities(logits, legal)
     ratios = chosen(chances, taken) / np.exp(before)
     living = (jnp.asarray(x[alive], jnp.float32) for x in (ratios, advantages))
-    expected = rlax.clipped_surrogate_pg_loss(*living, 0.2)
+    expected = rlax.clipped_surrogate_pg_loss(*living, epsilon=0.2)
     entropy = -np.sum(chances * np.log(np.where(legal, chances, 1.0)), axis=-1)[alive].mean()
     assert loss == pytest.approx(float(expected) - 0.5 * entropy, rel=1e-5)
     assert aux.clip_fraction == pytest.approx(np.mean(np.abs(ratios[alive] - 1) > 0.2))

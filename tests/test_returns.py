@@ -1,6 +1,7 @@
 """Advantages against hand arithmetic, plain loops and rlax."""
 
 import functools
+from typing import Any
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -64,7 +65,7 @@ def test_several_episodes_in_one_column():
 #     A_1 = (r_1 + c/2 - c) + (r_2 + c/2 - c)/2 + (r_3 + next_3/2 - c)/4
 #         = r_1 + r_2/2 + r_3/4 + next_3/8 - c
 # and A_0 = r_0 + c/2 - V_0 + A_1/4.
-DEATH = {"alive": [1, 1, 0, 0], "next_alive": [1, 0, 0, 0]}
+DEATH: dict[str, Any] = {"alive": [1, 1, 0, 0], "next_alive": [1, 0, 0, 0]}
 
 
 @pytest.mark.parametrize("carried", [2, 6])
@@ -80,7 +81,7 @@ def test_after_death_only_the_teams_rewards_count(carried):
 def test_a_cut_after_death_adds_the_carried_value(carried, ended):
     # As above plus gamma^3 c = c/8 at step 1.
     c = carried
-    ends = {"terminated": NO, "ended": [0, 0, 0, ended]}
+    ends: dict[str, Any] = {"terminated": NO, "ended": [0, 0, 0, ended]}
     got = gae([1, 2, 4, 8], [1, c, c, c], [c, c, c, c], **DEATH, **ends)
     first = 6 - c + c / 8
     assert got.tolist() == [c / 2 + first / 4, first, 0, 0]
@@ -132,7 +133,7 @@ def test_agrees_with_rlax(seed):
     next_values = np.where(truncated, cut, following)
     yes, ended = np.ones((steps, envs), bool), terminated | truncated
     columns = (rewards, values, next_values, yes, yes, terminated, ended)
-    got = [gae(*(x[:, n] for x in columns), gamma, lam) for n in range(envs)]
+    got = [gae(*(x[:, n] for x in columns), gamma=gamma, lam=lam) for n in range(envs)]
     theirs = jax.vmap(rlax.truncated_generalized_advantage_estimation, 1, 1)(
         jnp.asarray(rewards + gamma * np.where(truncated, cut - following, 0.0), jnp.float32),
         jnp.asarray(gamma * (1.0 - terminated), jnp.float32),

@@ -314,7 +314,9 @@ def episodes(rollouts, places) -> list[Episode]:
         times = slice(opening.t, last.t + 1)
         code = code_of(last.name, last.time, rows.actions[:, last.t, n])
         arrived = [[observation(k, last.time + 1, last.name, code)] for k in range(K)]
-        seen = np.concatenate([rows.observations[:, times, n], np.float32(arrived)], axis=1)
+        seen = np.concatenate(
+            [rows.observations[:, times, n], np.asarray(arrived, np.float32)], axis=1
+        )
         found.append(Episode(n, times, last.name, last, think_through(seen)))
     return found
 
@@ -342,7 +344,7 @@ def test_memory_matters(episodes):
     longest = max(episodes, key=lambda e: e.times.stop - e.times.start)
     _, _, name, last, thoughts = longest
     final = [[observation(k, last.time, name, 0)] for k in range(K)]
-    forgetful = think_through(np.float32(final))
+    forgetful = think_through(np.asarray(final, np.float32))
     assert np.abs(forgetful.values[:, 0] - thoughts.values[:, -2]).min() > 1e-3
 
 
@@ -440,7 +442,9 @@ def test_the_global_state_never_reaches_the_agents(rollouts):
 
     key = jax.random.PRNGKey(5)
     _, expected, _ = compiled_collect()(AGENTS, rollouts.first, key)
-    unknowing = quick_jit(lambda *args: collect(Unknown(), TEAM, *args, T))
+    unknowing = quick_jit(
+        lambda agents, state, key: collect(Unknown(), TEAM, agents, state, key, T)
+    )
     _, trajectory, _ = unknowing(AGENTS, rollouts.first, key)
     assert same_bits(trajectory, expected)
 
@@ -462,7 +466,7 @@ class CentralTeam(Independent):
 
     centralised = True
 
-    def act(self, state, memory, keys, view, greedy, global_state=None):
+    def act(self, state, memory, keys, view, greedy, global_state: Any = None) -> Any:
         """As `Independent`, and the global state for each agent beside the extras."""
         memory, actions, extras = super().act(state, memory, keys, view, greedy)
         if global_state is None:
@@ -470,7 +474,7 @@ class CentralTeam(Independent):
         shared = jnp.broadcast_to(global_state, (K, *global_state.shape))
         return memory, actions, {"own": extras, "global": shared}
 
-    def bootstrap(self, state, memory, view, global_state=None):
+    def bootstrap(self, state, memory, view, global_state: Any = None) -> Any:
         """The values, and the state in which they are."""
         values = super().bootstrap(state, memory, view)
         return {
@@ -505,9 +509,9 @@ class KeyedTeam(Independent):
 
     offset: Any = 0
 
-    def action_keys(self, agents, steps):
+    def action_keys(self, state, steps):
         """The keys that one rollout of `2T` steps would use at these steps."""
-        keys = super().action_keys(agents, 2 * T)
+        keys = super().action_keys(state, 2 * T)
         return jax.lax.dynamic_slice_in_dim(keys, self.offset, steps, axis=0)
 
 
@@ -636,12 +640,13 @@ def test_in_a_recording_each_agent_draws_from_its_own_key():
     _, act_key, _ = jax.random.split(key, 3)
     keys = [jax.random.fold_in(act_key, k) for k in range(K)]
     (_, recording) = play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True)
+    assert recording is not None
     memories = [jax.tree.map(lambda x, k=k: x[k], TEAM.memory(E)) for k in range(K)]
     for time in range(2):
         facts = (recording.observations, recording.legal, recording.alive)
         for k in range(K):
             mine = jax.tree.map(lambda x, k=k: x[k], AGENTS)
-            view = View(*(x[time, k] for x in facts), jnp.full(E, time == 0))
+            view = View(*(x[time, k] for x in facts), starts=jnp.full(E, time == 0))
             step_key = jax.random.fold_in(keys[k], time)
             memories[k], actions, _ = LEARNER.act(mine, memories[k], step_key, view, greedy=False)
             assert actions.tolist() == recording.actions[time, k].tolist()

@@ -280,6 +280,7 @@ def test_shields_regenerate_after_ten_seconds_without_a_hit():
 
 def test_a_signed_reward_takes_regeneration_off():
     env = make("smac/3s_vs_3z?reward=signed&limit=40")
+    assert isinstance(env, Smac)
     assert env.spec.name == "smac/3s_vs_3z?reward=signed&limit=40"
     assert make(env.spec.name).spec == env.spec
     places = {"x": [1, 1, 1, 31, 31, 31], "y": [1, 16, 31, 1, 16, 31]}

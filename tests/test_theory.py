@@ -146,7 +146,7 @@ def test_the_visitation_agrees_with_rollouts():
 @hypothesis.given(sizes, seeds)
 def test_a_batch_is_its_games_one_by_one(size, seed):
     rng = np.random.default_rng(seed)
-    game = random_games(3, *size, rng)
+    game = random_games(3, *size, rng=rng)
     policies, expert = random_policies(game, rng), random_policies(game, rng, 0.1)
     for function in (state_visitation, joint_visitation, marginals, returns, nash_gaps):
         together = function(game, policies)
@@ -162,7 +162,7 @@ def test_a_batch_is_its_games_one_by_one(size, seed):
 def test_random_games_keep_their_floor(size, seed, share):
     rng = np.random.default_rng(seed)
     floor = share / size[1]
-    game = random_games(2, *size, rng, floor=floor)
+    game = random_games(2, *size, rng=rng, floor=floor)
     low, high = visitation_bounds(game)
     assert (low >= floor - 1e-12).all()
     visits = state_visitation(game, random_policies(game, rng, 0.3))
@@ -174,7 +174,7 @@ def test_random_games_keep_their_floor(size, seed, share):
 @hypothesis.given(sizes, seeds)
 def test_no_policy_beats_the_best_response(size, seed):
     rng = np.random.default_rng(seed)
-    game = random_games(1, *size, rng)[0]
+    game = random_games(1, *size, rng=rng)[0]
     policies = random_policies(game, rng)
     for i in range(game.agents):
         value, best = best_response(game, policies, i)

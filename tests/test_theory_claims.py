@@ -62,7 +62,7 @@ def close(got, wanted, tolerance=1e-12):
 @few
 @hypothesis.given(sizes, seeds)
 def test_the_claims_hold_on_random_games(claim, size, seed):
-    verdict = claim(draw(2, *size, np.random.default_rng(seed)))
+    verdict = claim(draw(2, *size, rng=np.random.default_rng(seed)))
     assert verdict.games == 2
     assert verdict.enforced
     assert verdict.violations == 0, verdict
@@ -73,7 +73,7 @@ def test_the_claims_hold_on_random_games(claim, size, seed):
 def test_cases_of_equality(size, seed):
     rng = np.random.default_rng(seed)
     agents, states, actions = size
-    game = random_games(1, *size, rng)[0]
+    game = random_games(1, *size, rng=rng)[0]
     expert = np.eye(actions)[rng.integers(actions, size=(agents, states))]
     # Theorem 1: J = L where at most one agent may miss, as the union bound is then no bound.
     one = expert.copy()
@@ -406,11 +406,12 @@ def test_without_a_margin_another_policy_visits_the_same_states(seed):
 def test_state_only_teams_can_be_stuck_where_states_pin_the_expert_down():
     game, expert, start = stag_hunt()
     settings = Algorithm(states_only=True)
-    for history in converge(scenario("stag-hunt"), settings).values():
+    histories = list(converge(scenario("stag-hunt"), settings).values())
+    for history in histories:
         assert history.converged
         # All hares: nobody alone gets the states any closer.
         close(history.policies[..., 1], 1, 1e-6)
-    hares = history.policies
+    hares = histories[-1].policies
     rewards = imitation_rewards(settings, marginals(game, expert), marginals(game, hares))
     assert nash_gaps(game.with_rewards(joint_rewards(rewards)), hares).max() < 1e-9
     # With actions in the targets, the reward for the missing action grows until it is taken.
@@ -490,7 +491,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("name", dm2.theory.__all__)
 def test_public_names_are_documented_and_their_examples_run(name, small):
     thing = getattr(dm2.theory, name)
-    text = inspect.getdoc(thing)
+    text = inspect.getdoc(thing) or ""
     sections = re.findall(r"^(Args|Returns|Raises|Example):$", text, re.MULTILINE)
     assert "Args" in sections
     entries = re.split(r"^\w+:$", text, flags=re.MULTILINE)[1 + sections.index("Args")]
@@ -505,7 +506,7 @@ def test_public_names_are_documented_and_their_examples_run(name, small):
 def test_where_a_user_begins_there_is_an_example():
     begin = ("Algorithm", "MarkovGame", "compatible", "converge", "marginals", "run", "scenario")
     for name in (*begin, "verify"):
-        assert ">>> " in inspect.getdoc(getattr(dm2.theory, name)), name
+        assert ">>> " in (inspect.getdoc(getattr(dm2.theory, name)) or ""), name
 
 
 def test_verify_prints_a_row_a_claim_and_repeats_itself(capsys, small):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import weakref
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ from dm2 import (
     train,
 )
 from dm2.demos.experts import load_experts
+from dm2.methods.independent import Independent
 from dm2.run.directory import RunDirectory
 from dm2.run.loop import resume
 from dm2.run.programs import Programs
@@ -104,8 +106,9 @@ def test_iterating_compiles_once(small_demos):
         state, _ = programs.iterate(state, seed, experts)
         programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
     method = programs.method
-    compiled = (programs.collect, programs.evaluate, method.prepare)
-    compiled += (method.improve_actor, method.improve_critic)
+    assert isinstance(method, Independent)
+    compiled: list[Any] = [programs.collect, programs.evaluate, method.prepare]
+    compiled += [method.improve_actor, method.improve_critic]
     assert [program._cache_size() for program in compiled] == [1] * 5
 
 
@@ -115,7 +118,7 @@ def test_compiled_ahead_is_what_a_run_needs(small_demos):
     programs.compile(experts, 4)
     made = []
 
-    def refuse(event: str, _: float, **about: object) -> None:
+    def refuse(event: str, duration_secs: float, **about: str | int) -> None:
         if event.endswith("backend_compile_duration"):
             made.append(about.get("fun_name"))
 
@@ -183,7 +186,7 @@ def test_more_steps_equal_a_longer_run(small_demos, tmp_path):
     assert metrics_of(longer) == metrics_of(whole)
 
 
-def start_process(arguments):
+def start_process(arguments) -> Any:  # Popen's type does not know that `stderr` is there
     return subprocess.Popen(
         [sys.executable, "-m", "dm2", *arguments],
         stdout=subprocess.DEVNULL,
@@ -290,6 +293,7 @@ def test_record_keeps_what_happened(small_run):
         part = demos[k]
         assert part.num_episodes == 5
         assert part.lengths.max() <= 12
+        assert part.actions is not None
         chosen = np.take_along_axis(part.legal, part.actions[:, None].astype(int), axis=1)
         assert chosen[part.alive].all()
     # Episodes are joint: the same lengths and outcomes for every agent.
