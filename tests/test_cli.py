@@ -260,7 +260,7 @@ def test_a_run_directory_in_use_or_of_another_version(capsys, tmp_path, small_ru
 def test_an_absent_checkpoint_names_the_present_ones(capsys, small_run):
     error = refused(capsys, "evaluate", small_run.path, "--at", 99999)
     # Of 128 steps an iteration: 782 reach 99999.
-    assert error.endswith(": has no checkpoint of step 100096; choose one of 256, 512\n")
+    assert error.endswith(": has no checkpoint of step 99999; choose one of 256, 512\n")
 
 
 def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):

@@ -167,9 +167,10 @@ def _opened(run: RunDirectory | str | Path) -> RunDirectory:
 def _load(run: RunDirectory, at: int | None) -> tuple[Programs, Any, int]:
     """A run's programs, its team at a checkpoint (the newest if None), and that step."""
     programs = programs_for(run.config.program)
-    if at is not None and at not in run.steps():
+    if at is not None:
         # A checkpoint asked for at `at` was written when its iteration ended.
-        at = -(-at // run.config.iteration_steps) * run.config.iteration_steps
+        ended = -(-at // run.config.iteration_steps) * run.config.iteration_steps
+        at = ended if ended in run.steps() else at
     team, extra = run.load_checkpoint(programs.shapes().agents, at, prefix="agents")
     return programs, team, extra["step"]
 
