@@ -10,6 +10,7 @@ of next to nothing, so they play as at first, in all rounds.
 import statistics
 import sys
 import time
+from typing import cast
 
 import numpy as np
 
@@ -35,8 +36,7 @@ def shares(programs: Programs) -> tuple[float, float]:
     """Parts of the first rollout's steps: alive; and computed by learning."""
     state = programs.init(SEED)
     trajectory = programs.collect(state.agents, state.rollout, state.iteration, SEED)[2]
-    method = programs.method
-    assert isinstance(method, Independent)
+    method = cast(Independent, programs.method)
     packing = method.prepare(state.agents, trajectory, None)[1].packing
     computed = jax.vmap(lambda packing: computed_share(packing, STEPS))(packing)
     return float(np.mean(trajectory.alive)), float(np.mean(computed))

@@ -67,9 +67,8 @@ def main() -> None:
     scenario, envs, *_ = [*sys.argv[1:], *["5m_vs_6m", "128"][len(sys.argv) - 1 :]]
     settings = ProgramSettings(dm2.IPPO(), f"smax/{scenario}", int(envs), 128)
     programs = Programs(settings)
-    state, method = programs.init(jnp.uint32(0)), programs.method
+    state, method = programs.init(jnp.uint32(0)), cast(Independent, programs.method)
     trajectory = programs.collect(state.agents, state.rollout, state.iteration, jnp.uint32(0))[2]
-    assert isinstance(method, Independent)
     # If somebody died, an unknown share of the products would be left out.
     everybody = jnp.ones_like(trajectory.alive)
     trajectory = trajectory._replace(alive=everybody, next_alive=everybody)
