@@ -16,8 +16,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup  ## Train experts, record them, train DM² on them beside IPPO, draw the comparison.
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo.sh $(DEMO)
 
-test: lint types  ## Lint, types, tests, the README's commands.
-	$(BIN)/python -m pytest
+test: lint types  ## Lint, types, tests, the README's commands; two processes, a file at a time.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-learning: setup  ## The slow tests: that agents learn, and DM² faster than IPPO.
 	$(BIN)/python -m pytest -m learning

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tyro
 
-from dm2.cli.bench import bench, doctor
+from dm2.cli.machine import bench, doctor
 from dm2.cli.run import evaluate, inspect, record, resume, watch
 from dm2.cli.studies import compare
 from dm2.cli.theory import theory

@@ -13,7 +13,7 @@ __all__ = ["bench", "doctor"]
 
 def doctor(json: Json = False) -> None:
     """Check the installation and list versions, devices and environments."""
-    from dm2.cli.doctor import examine
+    from dm2.cli.installation import examine
 
     report(examine(), json)
 
