@@ -16,11 +16,11 @@ Stochastic = Annotated[bool, arg(help="Sample actions instead of taking the most
 Seed = Annotated[int, arg(help="Seed of the episodes played.")]
 
 
-def console(stderr: bool = False) -> Any:
+def console() -> Any:
     """A console of the terminal's width, or of 110 columns where the output is a file."""
     from rich.console import Console
 
-    return Console(stderr=stderr, width=None if sys.stdout.isatty() else 110)
+    return Console(width=None if sys.stdout.isatty() else 110)
 
 
 def report(result: dict[str, Any], json: bool) -> None:
