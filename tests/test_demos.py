@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -320,10 +321,10 @@ def test_alive_observations_leave_out_the_dead():
 def test_absorbing_fraction_counts_death_and_the_time_after_the_end():
     demos = episodes()
     # Limit 4, two episodes: agent 0 lives 2 + 1 of 8 steps, agent 1 lives 1 + 1.
-    assert demos.absorbing_fraction(0, 4) == 5 / 8
-    assert demos.absorbing_fraction(1, 4) == 6 / 8
-    assert demos.absorbing_fraction(0, 2) == 1 / 4
-    refuses(lambda: demos.absorbing_fraction(0, 1), "episode_limit = 1", "at least 2")
+    assert demos.absorbing_fraction(0) == 5 / 8
+    assert demos.absorbing_fraction(1) == 6 / 8
+    shorter = episodes(provenance=PROVENANCE | {"episode_limit": 2})
+    assert shorter.absorbing_fraction(0) == 1 / 4
 
 
 def spec(**changes) -> EnvSpec:
@@ -332,9 +333,34 @@ def spec(**changes) -> EnvSpec:
     return EnvSpec(**(values | changes))
 
 
-def test_check_accepts_other_options_of_the_same_environment():
-    episodes().check(spec())
-    episodes().check(spec(name="smax/2m"))
+def test_check_accepts_the_recorded_environment(recwarn):
+    same = spec(name="smax/2m?walls=safe", version="jaxmarl 0.2.0")
+    episodes().check(same)
+    episodes().check(same, same_limit=True)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("changes", "have", "want"),
+    [
+        ({"name": "smax/2m?walls=kill"}, "environment smax/2m?walls=safe", "smax/2m?walls=kill"),
+        ({"name": "smax/2m"}, "environment smax/2m?walls=safe", "smax/2m"),
+        ({"version": "smax 2"}, "version jaxmarl 0.2.0", "smax 2"),
+        ({"episode_limit": 7}, "episode limit 4", "7"),
+    ],
+)
+def test_check_says_what_differs_and_may(changes, have, want):
+    same = {"name": "smax/2m?walls=safe", "version": "jaxmarl 0.2.0"}
+    said = f"the demonstrations were recorded with {have}, this run has {want}"
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        episodes().check(spec(**(same | changes)))
+    assert len(caught) == 1
+
+
+def test_another_limit_is_refused_where_time_up_to_it_counts():
+    longer = spec(name="smax/2m?walls=safe", version="jaxmarl 0.2.0", episode_limit=7)
+    problem = "episode limit is 4, must be 7"
+    refuses(lambda: episodes().check(longer, same_limit=True), problem, "absorbing", "dm2 record")
 
 
 @pytest.mark.parametrize(
@@ -344,6 +370,7 @@ def test_check_accepts_other_options_of_the_same_environment():
         ({"name": "smax/2m_vs_3m"}, "environment is smax/2m, must be smax/2m_vs_3m;"),
         ({"num_agents": 3}, "number of agents is 2, must be 3"),
         ({"observation_size": 9}, "observation size is 2, must be 9"),
+        ({"num_actions": 4}, "number of actions is 3, must be 4"),
     ],
 )
 def test_check_names_what_differs(changes, problem):
@@ -778,7 +805,25 @@ def test_the_file_appears_whole_under_its_name(tmp_path, monkeypatch):
     assert moved == [episodes().sha256]
 
 
-def test_unusable_places_to_save(tmp_path):
-    gone = tmp_path / "gone" / "demos"
-    refuses(lambda: episodes().save(gone), f"{gone}: no directory", "create it")
-    refuses(lambda: episodes().save(tmp_path), f"{tmp_path}: is a directory")
+def test_a_file_is_kept_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "demos"
+    size = episodes().save(path, overwrite=False)
+    before = path.read_bytes()
+    other = episodes(won=~WON)
+    refuses(lambda: other.save(path, overwrite=False), f"path = {str(path)!r}: exists", "overwrite")
+    assert path.read_bytes() == before
+    assert episodes().save(path, overwrite=False) == size  # the same contents are no harm
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    refuses(lambda: episodes().save(notes, overwrite=False), "exists")
+    assert notes.read_text() == "mine"
+
+
+def test_places_to_save(tmp_path):
+    episodes().save(tmp_path / "new" / "folder" / "demos")
+    refuses(lambda: episodes().save(tmp_path), f"path = {str(tmp_path)!r}: is a directory")
+    within = tmp_path / "new" / "folder" / "demos" / "more"
+    refuses(lambda: episodes().save(within), "cannot be written")
+    # 255 bytes are what a name may have on common file systems.
+    episodes().save(tmp_path / ("a" * 255))
+    refuses(lambda: episodes().save(tmp_path / ("a" * 256)), "File name too long")

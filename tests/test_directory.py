@@ -1,5 +1,6 @@
 """The run directory: one writer, nothing half written, clear refusals."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from dm2.run.directory import RunDirectory
 from dm2.version import __version__, source_commit
 
 CONFIG = Config(IPPO(PPO(clip=0.1)), env="smax/3s_vs_4z", seed=4)
+LONGER = dataclasses.replace(CONFIG, steps=2_000_000)
 
 
 @pytest.fixture
@@ -137,22 +139,20 @@ class TestConfig:
         with pytest.raises(InputError, match=f"made by dm2 {newer}, this is {__version__}; instal"):
             RunDirectory.open(run.path)
 
-    def test_extend(self, run):
-        run.extend(2_000_000)
+    def test_update(self, run):
+        run.update(LONGER)
         assert run.config.steps == 2_000_000
         opened = RunDirectory.open(run.path)
         assert opened.config == run.config
         assert opened.info["command"] == "dm2 train"
-        with pytest.raises(InputError, match="steps = 5: the run already goes to 2000000"):
-            run.extend(5)
 
-    def test_full_disk_while_extending_keeps_the_old_config(self, run, monkeypatch):
+    def test_full_disk_while_updating_keeps_the_old_config(self, run, monkeypatch):
         def full(descriptor):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match=r"config.json.*No space left"):
-            run.extend(2_000_000)
+            run.update(LONGER)
         assert run.config == RunDirectory.open(run.path).config == CONFIG
         assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "lock"]
 

@@ -1,17 +1,30 @@
 """What a trained team is said to be worth and to have done, by hand arithmetic."""
 
+import dataclasses
+import errno
+import hashlib
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
-from dm2 import IPPO, Config, record
+from dm2 import IPPO, Config, InputError, make, record
 from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
 from dm2.run import evaluate as evaluating
 from dm2.run.directory import RunDirectory
 from dm2.run.log import Log
 from test_demos import episodes
+
+Event: Any = event_pb2.__dict__["Event"]  # made at run time
 
 OUTCOME = Outcome(
     won=jnp.array([True, False, False, False]),
@@ -22,6 +35,10 @@ OUTCOME = Outcome(
 
 class KnownPrograms:
     """Programs whose battles are known, so that what is made of them can be worked out."""
+
+    def __init__(self, wins=True):
+        spec = dataclasses.replace(make("smax/3m").spec, wins=wins)
+        self.env = SimpleNamespace(spec=spec)
 
     def evaluate(self, agents, seed, step, episodes, greedy=True):
         """One victory in four."""
@@ -39,10 +56,57 @@ def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
         "win_rate": 0.25,
         "win_rate_standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
         "mean_return": 0.5,  # (2 + 0.5 + 0 - 0.5) / 4
+        # Squares about 0.5: 2.25 + 0 + 0.25 + 1 = 3.5, over n - 1 = 3, over n = 4.
+        "mean_return_standard_error": pytest.approx((3.5 / 3 / 4) ** 0.5),
         "mean_length": 9.0,  # (3 + 12 + 12 + 9) / 4
         "episodes": 4,
         "step": 512,
     }
+
+
+def test_where_nobody_can_win_there_is_no_win_rate(small_run, monkeypatch):
+    monkeypatch.setattr(evaluating, "_load", lambda run, at: (KnownPrograms(wins=False), None, 512))
+    result = evaluating.evaluate(small_run, episodes=4)
+    assert result["win_rate"] is None
+    assert result["win_rate_standard_error"] is None
+    assert result["mean_return"] == 0.5
+
+
+def test_evaluating_is_the_same_anywhere(small_run, tmp_path):
+    """In another process, with other programs, as often as one likes; and it changes no run."""
+    before = hashes(small_run.path)
+    here = [evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=5) for _ in range(2)]
+    command = [sys.executable, "-m", "dm2", "evaluate", str(small_run.path), "--json"]
+    command += ["--episodes", "9", "--stochastic", "--seed", "5"]
+    there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [json.loads(there)] * 2 == here
+    assert evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=6) != here[0]
+    assert hashes(small_run.path) == before
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, float("nan")])
+def test_a_seed_that_is_none(small_run, tmp_path, seed):
+    for use in (evaluating.evaluate, record):
+        with pytest.raises(InputError, match=r"seed = .*: must be a whole number from 0 to"):
+            use(small_run, episodes=1, seed=seed)
+    with pytest.raises(InputError, match="seed = "):
+        evaluating.watch(small_run, tmp_path / "x.gif", seed=seed)
+
+
+def test_numbers_of_other_types_will_do(small_run):
+    numbers = {"episodes": np.int64(3), "seed": np.uint32(7), "at": 512.0}
+    assert evaluating.evaluate(str(small_run.path), **numbers) == evaluating.evaluate(
+        small_run.path, episodes=3, seed=7, at=512
+    )
+    with pytest.raises(InputError, match="episodes = 0: must be a whole number above 0"):
+        evaluating.evaluate(small_run, episodes=0)
+    with pytest.raises(InputError, match="at = -1: must be a whole number from 0 up"):
+        evaluating.evaluate(small_run, at=-1)
+
+
+def hashes(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_what_a_run_writes_by_hand(tmp_path):
@@ -68,9 +132,88 @@ def test_what_a_run_writes_by_hand(tmp_path):
     assert (second["train_win_rate"], second["mean_return"], second["mean_length"]) == (None,) * 3
     means = {"win_rate": 0.25, "mean_return": 0.5, "mean_length": 9.0}
     assert third == {"kind": "eval", "step": 256, "episodes": 4, **means}
-    (events,) = (run.path / "tensorboard").iterdir()
-    assert events.read_bytes().count(b"train/train_win_rate") == 1
-    assert events.read_bytes().count(b"eval/win_rate") == 1
+    assert events_of(run) == [
+        ("train/episodes", 128, 4.0),
+        ("train/train_win_rate", 128, 0.25),
+        ("train/mean_return", 128, 1.5),
+        ("train/mean_length", 128, 10.0),
+        ("train/steps_per_s", 128, 7.0),
+        ("train/x", 128, 1.5),
+        ("train/episodes", 256, 0.0),
+        ("train/steps_per_s", 256, 7.0),
+        ("eval/win_rate", 256, 0.25),
+        ("eval/mean_return", 256, 0.5),
+        ("eval/mean_length", 256, 9.0),
+        ("eval/episodes", 256, 4.0),
+    ]
+
+
+def events_of(run):
+    """Every scalar in a run's events: tag, step, value. The file is read as TensorBoard reads it:
+    length, checksum, an event, checksum."""
+    (file,) = (run.path / "tensorboard").iterdir()
+    data, found = file.read_bytes(), []
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + size])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        data = data[16 + size :]
+    return found
+
+
+def test_where_nobody_can_win_returns_are_written(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
+    totals = {"ended": 4, "won": 0, "returns": 6.0, "length": 40}
+    with Log(run, wins=False) as log:
+        assert log.iteration(128, {"episodes": totals, "agents": {}}, 7.0) == 1.5
+        assert log.evaluation(128, OUTCOME) == 0.5
+    first, second = run.read_metrics()
+    assert (first["train_win_rate"], first["mean_return"]) == (None, 1.5)
+    assert (second["win_rate"], second["mean_return"]) == (None, 0.5)
+
+
+def test_events_are_the_record_also_after_a_kill(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
+    totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
+
+    def write(*steps):
+        with Log(run) as log:
+            for step in steps:
+                log.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
+
+    write(128, 256, 384)
+    with next((run.path / "tensorboard").iterdir()).open("ab") as file:
+        file.write(b"half an ev")  # what a kill leaves
+    run.truncate_metrics(256)  # as `resume` does, to the checkpoint of step 256
+    write(384, 512)
+    returns = [(step, value) for tag, step, value in events_of(run) if tag == "train/mean_return"]
+    assert returns == [(128, 1.5), (256, 1.5), (384, 1.5), (512, 1.5)]
+
+
+@pytest.mark.parametrize("fails", ["write", "flush", "close", "__init__"])
+def test_without_events_training_is_written_down_all_the_same(tmp_path, monkeypatch, fails):
+    close = RecordWriter.close
+
+    def full(writer, *_):
+        if fails == "close":
+            close(writer)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, fails, full)
+    run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
+    totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
+
+    def write():
+        with Log(run) as log:
+            for step in range(1, 40):
+                log.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
+                log.evaluation(step, OUTCOME)
+
+    problem = "tensorboard: no more events are written: No space left"
+    with pytest.warns(RuntimeWarning, match=problem) as caught:
+        write()
+    assert len(caught) == 1
+    assert [record["step"] for record in run.read_metrics()] == [n // 2 for n in range(2, 80)]
 
 
 def test_a_recording_goes_on_where_a_batch_ends(small_run, monkeypatch):
@@ -102,7 +245,7 @@ def test_a_recording_is_sampled_unless_greedy_is_asked_for(small_run, monkeypatc
 
 def test_every_agent_is_given_its_own_expert():
     demos = episodes()
-    experts = load_experts(demos, 4)
+    experts = load_experts(demos)
     for k, agent in enumerate(demos.agents):
         mine = jax.tree.map(lambda x, k=k: np.asarray(x[k]), experts)
         rows = agent.observations[agent.alive]

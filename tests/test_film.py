@@ -323,7 +323,7 @@ def test_mp4_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("film.webm", {}, r"path: .*film\.webm.*\.gif or \.mp4"),
+        ("film.webm", {}, r"out = .*film\.webm.*\.gif or \.mp4"),
         ("film", {}, r"\.gif or \.mp4"),
         ("film.gif", {"frames": []}, "frames: got none"),
         ("film.gif", {"fps": 0}, "fps: got 0"),
@@ -331,7 +331,7 @@ def test_mp4_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("film.gif", {"fps": 51}, "fps: got 51"),
         ("film.gif", {"size": 238}, "size: got 238"),
         ("film.gif", {"size": 481}, "size: got 481"),
-        ("taken/film.gif", {}, "path: cannot make the folder"),
+        ("taken/film.gif", {}, "out = .*cannot be written: "),
     ],
 )
 def test_bad_input(tmp_path: Path, name: str, options: dict[str, Any], message: str) -> None:

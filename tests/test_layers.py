@@ -14,7 +14,8 @@ PACKAGE = Path(dm2.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    "errors files version",
+    "errors version",
+    "files",
     "compilation",
     "agent",
     "envs",

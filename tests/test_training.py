@@ -100,7 +100,7 @@ def test_iterating_compiles_once(small_demos):
     # What comes back from the second device is bound to a place; that must not make new programs.
     config = dm2_config(small_demos)
     programs = Programs(config.program)
-    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
+    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos))
     state = jax.tree.map(np.asarray, programs.init(seed))  # as a checkpoint gives it
     for _ in range(3):
         state, _ = programs.iterate(state, seed, experts)
@@ -114,7 +114,7 @@ def test_iterating_compiles_once(small_demos):
 
 def test_compiled_ahead_is_what_a_run_needs(small_demos):
     programs = Programs(dm2_config(small_demos).program)
-    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos), 12)
+    seed, experts = jax.numpy.uint32(0), load_experts(Demonstrations.load(small_demos))
     programs.compile(experts, 4)
     made = []
 

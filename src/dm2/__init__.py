@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dm2.config import Config
     from dm2.demos import Demonstrations
     from dm2.envs import Environment, make
-    from dm2.errors import InputError
+    from dm2.errors import DivergedError, InputError
     from dm2.methods import DM2, IPPO
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, record, watch
@@ -32,6 +32,7 @@ __all__ = [
     "PPO",
     "Config",
     "Demonstrations",
+    "DivergedError",
     "Environment",
     "Imitation",
     "InputError",
@@ -56,6 +57,7 @@ _MODULES = {
     "PPO": "agent.settings",
     "Config": "config",
     "Demonstrations": "demos",
+    "DivergedError": "errors",
     "Environment": "envs",
     "Imitation": "agent.settings",
     "InputError": "errors",

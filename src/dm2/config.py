@@ -4,7 +4,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from dm2.errors import InputError, check_positive, check_setting
+from dm2.errors import (
+    InputError,
+    as_seed,
+    check_positive,
+    check_setting,
+    checks_itself,
+    convert_fields,
+)
 from dm2.methods import METHODS, Settings, settings_class
 
 __all__ = ["Config", "ProgramSettings"]
@@ -25,6 +32,7 @@ class ProgramSettings:
         return self.num_envs * self.rollout_steps
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Config:
     """One training run. All counts of steps are environment steps summed over environments.
@@ -64,15 +72,13 @@ class Config:
         ok = isinstance(self.method, Settings)
         remedy = "must be a method's settings, for example dm2.IPPO()"
         check_setting(ok, "method", self.method, remedy)
-        ok = isinstance(self.env, str) and bool(self.env)
-        check_setting(ok, "env", self.env, "must be a name")
+        convert_fields(self)
+        check_setting(bool(self.env), "env", self.env, "must be a name")
         check_positive(self, "", "steps", "num_envs", "rollout_steps", "eval_every")
         check_positive(self, "", "eval_episodes", "checkpoint_every", "keep")
-        ok = isinstance(self.seed, int) and 0 <= self.seed < 2**32
-        check_setting(ok, "seed", self.seed, "must be a whole number from 0 to 2^32 - 1")
+        as_seed(self.seed)
         for step in self.checkpoint_steps:
-            ok = isinstance(step, int) and step > 0
-            check_setting(ok, "checkpoint_steps", step, "must be whole numbers above 0")
+            check_setting(step > 0, "checkpoint_steps", step, "must be whole numbers above 0")
         self.method.check(self.num_envs)
         name = self.method.name
         if self.method.imitates:

@@ -2,11 +2,21 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "replacing", "sync_directory", "write_atomically", "write_synced"]
+from dm2.errors import InputError, as_path
+
+__all__ = [
+    "TEMPORARY",
+    "check_target",
+    "replacing",
+    "sync_directory",
+    "write_atomically",
+    "write_synced",
+]
 
 TEMPORARY = ".tmp-"
 """How the name of a file or folder begins that is being written; no reader takes it for one."""
@@ -25,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The suffix is that of `path`, since some libraries read the format off it. Raises OSError.
     """
-    temporary = path.with_name(TEMPORARY + path.name)
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -34,6 +44,44 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def check_target(field: str, target: str | os.PathLike[str]) -> Path:
+    """Makes sure, before the work is done whose result it takes, that a file can be written.
+
+    Args:
+        field: what the message calls it.
+        target: the file, which is neither made nor changed. Missing parent folders are made.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: it cannot be written: a folder of that name, no permission, a name too long.
+    """
+    path = Path(as_path(field, target))
+    remedy = "choose another file"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{field} = {str(path)!r}: is a directory; {remedy}")
+        path.exists()  # raises where the name is too long
+        temporary = _temporary(path)
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror or error}"
+        raise InputError(f"{field} = {str(path)!r}: {problem}; {remedy}") from None
+    return path
+
+
+def _temporary(path: Path) -> Path:
+    """Where `path` is written to first. Of a name so long that it takes no more letters, the
+    digest is taken."""
+    name = path.name
+    if len(os.fsencode(name)) > 200:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix[:16]
+    return path.with_name(TEMPORARY + name)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -20,6 +20,7 @@ from dm2.agent.returns import masked_gae, masked_mean
 from dm2.agent.settings import PPO, Imitation
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
+from dm2.errors import InputError
 
 __all__ = [
     "AgentState",
@@ -307,7 +308,9 @@ class Learner:
         critic, opt_state, metrics = packed_fit(
             self.critic.apply, loss, self.optimiser, critic, opt_state, sequences, targets, packing
         )
-        return critic, opt_state, {"value_loss": self._last_epoch(metrics)["value_loss"]}
+        metrics = self._last_epoch(metrics)
+        norm = metrics.pop("gradient_norm")
+        return critic, opt_state, metrics | {"critic_grad_norm": norm}
 
     def _mixed_reward(
         self,
@@ -318,8 +321,11 @@ class Learner:
     ) -> tuple[Array, AgentState, Metrics]:
         """`r = w r_env + c r_imitation` after the discriminator's own update."""
         settings, imitator = self.imitation, self.imitator
-        if settings is None or imitator is None or state.discriminator is None or expert is None:
+        if settings is None or imitator is None or state.discriminator is None:
             return trajectory.rewards, state, {}
+        if expert is None:
+            problem = "experts = None: these agents learn by imitation, and none reached them"
+            raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
         of_steps = (cast(Array, trajectory.extras.observations), trajectory.alive, idle)

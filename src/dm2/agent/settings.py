@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dm2.errors import check_choice, check_finite, check_positive, check_setting
+from dm2.errors import (
+    check_choice,
+    check_finite,
+    check_positive,
+    check_setting,
+    checks_itself,
+    convert_fields,
+)
 
 __all__ = ["PPO", "Imitation", "RewardForm", "Survival"]
 
@@ -11,6 +18,7 @@ RewardForm = Literal["logit", "softplus", "log", "paper"]
 Survival = Literal["none", "centred", "absorbing"]
 
 
+@checks_itself
 @dataclass(frozen=True)
 class PPO:
     """Proximal policy optimisation of one agent (Schulman et al. 2017, arXiv 1707.06347).
@@ -43,6 +51,7 @@ class PPO:
 
     def __post_init__(self) -> None:
         prefix = "ppo."
+        convert_fields(self, prefix)
         check_positive(self, prefix, "hidden", "epochs", "minibatches")
         positive = ("learning_rate", "clip", "max_grad_norm", "head_gain")
         check_finite(self, prefix, *positive, low=1e-12)
@@ -55,6 +64,7 @@ class PPO:
         check_setting(num_envs % self.minibatches == 0, "ppo.minibatches", self.minibatches, remedy)
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Imitation:
     """Distribution matching of one agent by an adversarial discriminator (GAIL, arXiv 1606.03476).
@@ -88,6 +98,7 @@ class Imitation:
 
     def __post_init__(self) -> None:
         prefix = "imitation."
+        convert_fields(self, prefix)
         check_finite(self, prefix, "coefficient", "task_weight", "gradient_penalty")
         check_finite(self, prefix, "learning_rate", low=1e-12)
         check_positive(self, prefix, "hidden", "updates", "batch")

@@ -4,7 +4,10 @@ Results go to standard output, progress and messages to standard error. Exit cod
 1 failed or stopped, 2 unusable arguments or input.
 """
 
+import io
+import os
 import sys
+import warnings
 from collections.abc import Callable
 
 import tyro
@@ -47,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _prepare_streams()
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         from dm2.version import __version__
@@ -57,12 +61,15 @@ def main(argv: list[str] | None = None) -> int:
     if name in _COMPUTING:
         set_up_process()
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            _commands(name),
-            prog="dm2",
-            args=argv,
-            description="Decentralised multi-agent learning.",
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            tyro.extras.subcommand_cli_from_dict(
+                _commands(name),
+                prog="dm2",
+                args=argv,
+                description="Decentralised multi-agent learning.",
+            )
+            sys.stdout.flush()
     except SystemExit as stop:
         # tyro's own: 0 after --help, 2 for arguments it cannot use.
         return stop.code if isinstance(stop.code, int) else 1
@@ -70,9 +77,32 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dm2: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"dm2: {stop or 'stopped'}", file=sys.stderr)
+        print(f"dm2: {str(stop) or 'stopped'}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (RuntimeError, OSError) as error:
         print(f"dm2: failed: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _prepare_streams() -> None:
+    """Makes the standard streams take whatever is printed: one that the caller closed leads
+    nowhere, and letters that an encoding lacks become question marks."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="replace")
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"dm2: warning: {message}", file=sys.stderr)

@@ -24,11 +24,12 @@ def console() -> Any:
 
 
 def report(result: dict[str, Any], json: bool) -> None:
-    """Prints one JSON object, or one `name  value` line each."""
+    """Prints one JSON object, or one `name  value` line for each value that there is."""
     if json:
         print(jsonlib.dumps(result, allow_nan=False))
         return
-    width = max(map(len, result))
-    for name, value in result.items():
+    shown = {name: value for name, value in result.items() if value is not None}
+    width = max(map(len, shown))
+    for name, value in shown.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{name:<{width}}  {text}")

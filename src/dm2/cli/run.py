@@ -6,6 +6,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from dm2.cli.output import At, Json, RunPath, Seed, Stochastic, console, report
+from dm2.errors import InputError
+from dm2.files import check_target
 
 __all__ = ["evaluate", "inspect", "record", "resume", "watch"]
 
@@ -15,12 +17,15 @@ __all__ = ["evaluate", "inspect", "record", "resume", "watch"]
 def resume(
     run: RunPath,
     steps: Annotated[int | None, arg(help="Train to this many steps instead.")] = None,
+    demos: Annotated[
+        Path | None, arg(help="Where the file of demonstrations is now, if it was moved.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Go on with a stopped or killed run, bit-identically; or train a finished one for longer."""
     from dm2.run.loop import resume as resume_run
 
-    done = resume_run(run, steps, quiet=json)
+    done = resume_run(run, steps, demos=demos, quiet=json)
     report({"run": str(done.path), "steps": done.steps()[-1]}, json)
 
 
@@ -45,15 +50,19 @@ def record(
     episodes: Annotated[int, arg(help="Joint episodes to record.")] = 1000,
     greedy: Annotated[bool, arg(help="Take the most likely actions instead of sampling.")] = False,
     seed: Seed = 0,
+    overwrite: Annotated[bool, arg(help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Record demonstrations of a trained team."""
+    from dm2.demos.dataset import EXISTS
     from dm2.run.evaluate import record as record_run
 
+    if check_target("out", out).exists() and not overwrite:
+        raise InputError(f"out = {str(out)!r}: {EXISTS}")
     demos = record_run(run, at=at, episodes=episodes, greedy=greedy, seed=seed)
-    size = demos.save(out)
-    won = demos.provenance["win_rate"]
-    report({"file": str(out), "bytes": size, "episodes": episodes, "win_rate": won}, json)
+    size = demos.save(out, overwrite=overwrite)
+    scores = {"win_rate": demos.provenance["win_rate"], "mean_return": demos.mean_return}
+    report({"file": str(out), "bytes": size, "episodes": episodes, **scores}, json)
 
 
 def inspect(

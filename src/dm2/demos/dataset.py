@@ -1,6 +1,7 @@
 """The demonstrations of one team as arrays, and the checks that they pass when they are built."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,12 @@ from dm2.demos import file
 from dm2.demos.fields import AGAIN, FIELDS, REQUIRED, about, check
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError
+from dm2.files import check_target
 
 __all__ = ["AgentDemonstrations", "Demonstrations"]
+
+EXISTS = "exists, and runs may depend on it; choose another file, or say overwrite"
+"""The rest of the message where a file would be replaced that nobody said may be."""
 
 # what provenance must hold -> whether a value is accepted, what is
 _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -251,6 +256,12 @@ class Demonstrations:
         """The digest of the contents: all arrays and the provenance."""
         return file.digest(self._arrays(), self.provenance)
 
+    @property
+    def mean_return(self) -> float | None:
+        """The mean of the team's undiscounted returns over all episodes; None if unknown."""
+        returns = self._per_episode("returns")
+        return None if returns is None else float(np.mean(returns, dtype=np.float64))
+
     @classmethod
     def from_episodes(
         cls,
@@ -307,23 +318,30 @@ class Demonstrations:
         defaults = {"concurrency": [0] * len(parts), "rounding_error": max(errors, default=0.0)}
         return cls(tuple(parts), defaults | provenance)
 
-    def save(self, path: str | Path) -> int:
+    def save(self, path: str | Path, *, overwrite: bool = True) -> int:
         """Writes the demonstrations to a file.
 
         The file is written as a whole or not at all. If writing fails, an older file of that name
-        stays as it was.
+        stays as it was. Missing parent folders are made.
 
         Args:
             path: The file to write.
+            overwrite: Whether another file of that name may be replaced; runs that were trained on
+                it then cannot go on. `dm2 record` replaces none unless it is told to.
 
         Returns:
             The size of the file in bytes.
 
         Raises:
-            InputError: If the path is unusable.
+            InputError: If the path is unusable, or holds another file and `overwrite` is False.
             OSError: If the disk fails.
         """
-        return file.write(Path(path), self._arrays(), self.provenance)
+        target = check_target("path", path)
+        if target.exists() and not overwrite:
+            if _digest_of(target) == self.sha256:
+                return target.stat().st_size
+            raise InputError(f"path = {str(target)!r}: {EXISTS}")
+        return file.write(target, self._arrays(), self.provenance)
 
     @classmethod
     def load(cls, path: str | Path) -> "Demonstrations":
@@ -347,28 +365,45 @@ class Demonstrations:
                     agents.append(AgentDemonstrations(**part))
             return cls(tuple(agents), provenance, file_bytes=path.stat().st_size)
 
-    def check(self, env_spec: EnvSpec) -> None:
+    def check(self, env_spec: EnvSpec, *, same_limit: bool = False) -> None:
         """Checks that these demonstrations fit an environment.
 
-        Only the part of the environment's name before `?` must be equal: options such as walls may
-        differ.
+        The part of the environment's name before `?` must be equal. Where options such as walls,
+        the environment's version or the episode limit differ, a warning says so.
 
         Args:
             env_spec: The specification of the environment.
+            same_limit: Whether the episode limit must be equal, because time up to it counts.
 
         Raises:
-            InputError: If the name, the number of agents or the size of the observations differs.
+            InputError: If the name, the number of agents or of actions, or the size of the
+                observations differs; or the episode limit, where it must be equal.
         """
-        name, size = self.provenance["environment"], self.agents[0].observations.shape[1]
+        recorded, size = self.provenance, self.agents[0].observations.shape[1]
+        name, limit = recorded["environment"], recorded["episode_limit"]
         base, wanted = name.partition("?")[0], env_spec.name.partition("?")[0]
+        again = f"record some on {env_spec.name} with `dm2 record`"
+        fits = f"demonstrations of {name} do not fit {env_spec.name}"
         for field_name, have, want in (
             ("environment", base, wanted),
             ("number of agents", len(self), env_spec.num_agents),
             ("observation size", size, env_spec.observation_size),
+            ("number of actions", recorded["num_actions"], env_spec.num_actions),
         ):
-            problem = f"demonstrations of {name} do not fit {env_spec.name}: {field_name} is"
-            remedy = f"record some on {env_spec.name} with `dm2 record`"
-            check(have == want, f"{problem} {have}, must be {want}", remedy)
+            check(have == want, f"{fits}: {field_name} is {have}, must be {want}", again)
+        if same_limit and limit != env_spec.episode_limit:
+            problem = f"{fits}: episode limit is {limit}, must be {env_spec.episode_limit}"
+            why = "survival = 'absorbing' would take a recording that was cut for a death"
+            raise InputError(f"{problem}, since {why}; choose another survival, or {again}")
+        versions = (recorded["environment_version"], env_spec.version)
+        for field_name, have, want in (
+            ("environment", name, env_spec.name),
+            ("version", *versions),
+            ("episode limit", limit, env_spec.episode_limit),
+        ):
+            if have != want:
+                differ = f"the demonstrations were recorded with {field_name} {have}"
+                warnings.warn(f"{differ}, this run has {want}", UserWarning, stacklevel=2)
 
     def alive_observations(self, k: int) -> Float[np.ndarray, "M O"]:
         """The observations of one agent at the steps at which it was alive.
@@ -381,25 +416,19 @@ class Demonstrations:
         """
         return self[k].observations[self[k].alive]
 
-    def absorbing_fraction(self, k: int, episode_limit: int) -> float:
-        """The share of time steps at which one agent was dead or the episode was over.
-
-        Every episode counts as `episode_limit` steps.
+    def absorbing_fraction(self, k: int) -> float:
+        """The share of time steps at which one agent was dead or the episode was over. Every
+        episode counts as many steps as its limit has.
 
         Args:
             k: The index of the agent.
-            episode_limit: The number of steps to count for each episode.
 
         Returns:
             The share, from 0 to 1.
-
-        Raises:
-            InputError: If an episode is longer than `episode_limit`.
         """
         agent = self[k]
-        longest, remedy = agent.lengths.max(), f"must be at least {agent.lengths.max()}"
-        check(episode_limit >= longest, f"episode_limit = {episode_limit}", remedy)
-        return 1.0 - float(agent.alive.sum()) / (agent.num_episodes * episode_limit)
+        steps = agent.num_episodes * self.provenance["episode_limit"]
+        return 1.0 - float(agent.alive.sum()) / steps
 
     def summary(self) -> dict[str, Any]:
         """Summarises the demonstrations, as `dm2 inspect --json` prints it.
@@ -407,7 +436,7 @@ class Demonstrations:
         Returns:
             A dictionary of plain values. Steps are joint steps, and unknown values are None.
         """
-        won, returns = self._per_episode("won"), self._per_episode("returns")
+        won = self._per_episode("won")
         source, first = self.provenance, self.agents[0]
         lengths = np.concatenate([agent.lengths for agent in self._distinct()])
         labels = source["concurrency"]
@@ -422,7 +451,7 @@ class Demonstrations:
             "dtype": first.observations.dtype.name,
             "fields": list(first.arrays()),
             "win_rate": source["win_rate"] if won is None else float(np.mean(won)),
-            "mean_return": None if returns is None else float(np.mean(returns, dtype=np.float64)),
+            "mean_return": self.mean_return,
             "concurrency": labels,
             "concurrent": len(set(labels)) == 1,
             "file_bytes": self.file_bytes,
@@ -440,7 +469,7 @@ class Demonstrations:
             "steps": len(agent.alive),
             "steps_alive": len(alive),
             "episode_length": _spread(agent.lengths),
-            "absorbing": self.absorbing_fraction(k, self.provenance["episode_limit"]),
+            "absorbing": self.absorbing_fraction(k),
             "observation": _spread(alive),  # on the steps alive, as are constant features
             "constant_features": float(np.mean(low == high)),
         }
@@ -457,6 +486,14 @@ class Demonstrations:
         """The values of all different joint episodes; None if one of them is unknown."""
         values = [getattr(agent, name) for agent in self._distinct()]
         return None if any(v is None for v in values) else np.concatenate(values)
+
+
+def _digest_of(path: Path) -> str | None:
+    """The digest of the demonstrations in a file; None if it holds none."""
+    try:
+        return file.digest(*file.read(path))
+    except InputError:
+        return None
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

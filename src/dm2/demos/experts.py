@@ -9,20 +9,13 @@ from dm2.demos.dataset import Demonstrations
 __all__ = ["load_experts"]
 
 
-def load_experts(demos: Demonstrations, episode_limit: int) -> Expert:
-    """Every agent's observations while alive, padded to one length, stacked `[K, ...]`.
-
-    Args:
-        demos: the demonstrations of a team.
-        episode_limit: environment steps up to which death and an early end count as absorbing.
-
-    Raises:
-        InputError: an episode is longer than `episode_limit`.
-    """
+def load_experts(demos: Demonstrations) -> Expert:
+    """Every agent's observations while alive, padded to one length, stacked `[K, ...]`. Death and
+    an early end count as absorbing up to the episode limit of the recording."""
     observations = [demos.alive_observations(k) for k in range(len(demos.agents))]
     longest = max(len(rows) for rows in observations)
     padded = [np.pad(rows, ((0, longest - len(rows)), (0, 0))) for rows in observations]
-    shares = [demos.absorbing_fraction(k, episode_limit) for k in range(len(observations))]
+    shares = [demos.absorbing_fraction(k) for k in range(len(observations))]
     return Expert(
         jnp.asarray(np.stack(padded)),
         jnp.asarray([len(rows) for rows in observations], jnp.int32),

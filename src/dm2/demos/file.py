@@ -70,11 +70,9 @@ def write(path: Path, agents: Agents, provenance: dict[str, Any]) -> int:
         The size of the file in bytes.
 
     Raises:
-        InputError: If the path is unusable, or the arrays are larger than `MAX_BYTES`.
+        InputError: If the arrays are larger than `MAX_BYTES`.
         OSError: If the disk fails.
     """
-    check(path.parent.is_dir(), f"{path}: no directory {path.parent}", "create it first")
-    check(not path.is_dir(), f"{path}: is a directory", "give the name of a file")
     size = sum(array.nbytes for part in agents for array in part.values())
     check(size <= MAX_BYTES, f"{path}: {size} bytes of arrays", "record fewer episodes")
     header = _header(agents, provenance) | {"sha256": digest(agents, provenance)}

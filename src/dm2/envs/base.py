@@ -59,6 +59,8 @@ class EnvSpec:
     state_size: int
     episode_limit: int
     """Environment steps after which an episode is truncated."""
+    wins: bool = True
+    """Whether an episode can be won. Where it cannot, returns are what counts."""
 
 
 @runtime_checkable

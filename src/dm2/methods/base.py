@@ -18,7 +18,7 @@ from dm2.agent.demonstrations import Expert
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program
 from dm2.envs.base import EnvSpec
-from dm2.errors import InputError
+from dm2.errors import InputError, convert_fields
 
 __all__ = ["Method", "Settings"]
 
@@ -86,6 +86,15 @@ class Settings:
     imitates: ClassVar[bool] = False
     """Whether agents learn from demonstrations."""
 
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
+    @property
+    def needs_same_limit(self) -> bool:
+        """Whether the demonstrations must have been recorded at the environment's episode
+        limit."""
+        return False
+
     def check(self, num_envs: int) -> None:
         """Raises InputError if the settings do not go with so many parallel environments."""
 
@@ -107,16 +116,10 @@ class Settings:
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
         """Inverse of `dataclasses.asdict`. Raises InputError for a setting that is unknown or
         has an unusable value."""
-        made, fields = {}, {field.name: field for field in dataclasses.fields(cls)}
-        for name, value in values.items():
-            field = fields.get(name)
-            if field is None:
-                known = ", ".join(fields) or "none"
-                problem = f"{name}: method {cls.name} has no such setting; known: {known}"
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                problem = f"{name}: method {cls.name} has no such setting"
+                problem += f"; known: {', '.join(known) or 'none'}"
                 raise InputError(f"{problem}; was it written by another version of dm2?")
-            group = field.default_factory if isinstance(value, dict) else None
-            try:
-                made[name] = group(**value) if isinstance(group, type) else value
-            except TypeError as error:
-                raise InputError(f"{name}: {error}") from None
-        return cls(**made)
+        return cls(**values)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from dm2.agent.learner import Learner
 from dm2.agent.settings import Imitation
 from dm2.envs.base import EnvSpec
+from dm2.errors import checks_itself
 from dm2.methods.base import Method
 from dm2.methods.independent import Independent
 from dm2.methods.ippo import IPPO
@@ -13,6 +14,7 @@ from dm2.methods.ippo import IPPO
 __all__ = ["DM2"]
 
 
+@checks_itself
 @dataclass(frozen=True)
 class DM2(IPPO):
     """DM² (Wang et al. 2023, arXiv 2206.00233, Algorithm 1): independent PPO in which every agent
@@ -23,6 +25,11 @@ class DM2(IPPO):
     imitates: ClassVar[bool] = True
 
     imitation: Imitation = field(default_factory=Imitation)
+
+    @property
+    def needs_same_limit(self) -> bool:
+        """With absorbing states, the time between an episode's end and the limit counts."""
+        return self.imitation.survival == "absorbing"
 
     def build(self, spec: EnvSpec) -> Method:
         """The method for an environment."""

@@ -7,12 +7,14 @@ from dm2.agent.costs import fit_bytes, update_flops
 from dm2.agent.learner import Learner
 from dm2.agent.settings import PPO
 from dm2.envs.base import EnvSpec
+from dm2.errors import checks_itself
 from dm2.methods.base import Method, Settings
 from dm2.methods.independent import Independent
 
 __all__ = ["IPPO"]
 
 
+@checks_itself
 @dataclass(frozen=True)
 class IPPO(Settings):
     """Independent PPO (de Witt et al. 2020, arXiv 2011.09533): every agent has an actor, a critic

@@ -23,10 +23,11 @@ class Outcome(NamedTuple):
     length: Int[Array, " N"]
     """Environment steps."""
 
-    def means(self) -> dict[str, float]:
-        """`win_rate`, `mean_return` and `mean_length` of the episodes."""
+    def means(self, wins: bool) -> dict[str, float | None]:
+        """`win_rate`, `mean_return` and `mean_length` of the episodes. Where there are no `wins`,
+        the win rate is None."""
         return {
-            "win_rate": float(np.mean(self.won)),
+            "win_rate": float(np.mean(self.won)) if wins else None,
             "mean_return": float(np.mean(self.returns)),
             "mean_length": float(np.mean(self.length)),
         }

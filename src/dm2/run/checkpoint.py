@@ -30,6 +30,7 @@ __all__ = [
     "DamagedCheckpoint",
     "is_complete",
     "load",
+    "nonfinite",
     "read_manifest",
     "save",
     "sweep",
@@ -105,6 +106,14 @@ def load(
     _check_match(directory, stored, wanted)
     leaves = [_restore_kind(stored[name], leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), manifest["extra"]
+
+
+def nonfinite(tree: Any, prefix: str = "") -> str | None:
+    """The name of a leaf that holds a number that is not finite; None if there is none."""
+    for name, leaf in _named_leaves(tree, prefix).items():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all():
+            return name
+    return None
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

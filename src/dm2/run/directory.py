@@ -1,7 +1,6 @@
 """The run directory: configuration, metrics, checkpoints and a lock, safe to kill at any moment."""
 
 import contextlib
-import dataclasses
 import datetime
 import fcntl
 import json
@@ -72,17 +71,33 @@ class RunDirectory:
             "config": config.to_dict(),
         }
         run = cls(path, {**info, **provenance}, config)
-        _refuse_used(path)
+        run._encoded_info()  # what cannot be written must not leave a folder behind
+        cls.check_unused(path)
         try:
             with writing(path):
                 path.mkdir(parents=True, exist_ok=True)
             with run.lock():
-                _refuse_used(path)  # another process may have been quicker
+                cls.check_unused(path)  # another process may have been quicker
                 run._write_info()
         except CheckpointError as error:
             why = f"cannot start a run here: {error.__cause__}"
             raise InputError(f"{path}: {why}; choose another --out") from None
         return cls.open(path)
+
+    @staticmethod
+    def check_unused(path: Path) -> None:
+        """Raises InputError unless `path` is absent or holds only what a killed `create` leaves."""
+        try:
+            names = {entry.name for entry in path.iterdir()} - {LOCK}
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; choose another --out") from None
+        if any(not name.startswith(TEMPORARY) for name in names):
+            remedy = "choose another --out"
+            if CONFIG in names:
+                remedy = f"go on with `dm2 resume {path}`, or {remedy}"
+            raise InputError(f"{path}: is in use; {remedy}")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunDirectory":
@@ -112,12 +127,9 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
-    def extend(self, steps: int) -> None:
-        """Sets the run's `steps` to more. Raises InputError if it is fewer than it was."""
-        if steps < self.config.steps:
-            remedy = f"the run already goes to {self.config.steps}; ask for as many or more"
-            raise InputError(f"steps = {steps}: {remedy}")
-        config = dataclasses.replace(self.config, steps=steps)
+    def update(self, config: Config) -> None:
+        """Writes other settings of the same run. Raises CheckpointError if the disk fails; the
+        old ones are kept then."""
         run = RunDirectory(self.path, {**self.info, "config": config.to_dict()}, config)
         run._write_info()
         self.info, self.config = run.info, config
@@ -214,10 +226,11 @@ class RunDirectory:
             remedy = f"choose one of {', '.join(map(str, present))}"
             raise InputError(f"{self.path}: has no checkpoint of step {step}; {remedy}")
         try:
-            return checkpoint.load(self.checkpoint_path(step), like, prefix, _EARLIER_NAMES)
+            loaded = checkpoint.load(self.checkpoint_path(step), like, prefix, _EARLIER_NAMES)
         except DamagedCheckpoint as error:
-            others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
-            raise InputError(f"{error} (complete ones: {others})") from None
+            raise InputError(f"{error} (complete ones: {self._others(step)})") from None
+        self._check_finite(loaded[0], step, prefix)
+        return loaded
 
     def load_newest_valid(self, like: Any) -> tuple[Any, dict[str, Any]]:
         """The newest undamaged checkpoint, to resume from; call it inside `lock()`.
@@ -235,6 +248,7 @@ class RunDirectory:
             except DamagedCheckpoint as error:
                 damaged.append(error)
                 continue
+            self._check_finite(loaded[0], step)
             for newer in self._checkpoint_steps():
                 if newer > step:
                     self._set_aside(newer)
@@ -247,7 +261,14 @@ class RunDirectory:
 
     def _write_info(self) -> None:
         with writing(self.path / CONFIG):
-            write_atomically(self.path / CONFIG, json.dumps(self.info, indent=2).encode() + b"\n")
+            write_atomically(self.path / CONFIG, self._encoded_info())
+
+    def _encoded_info(self) -> bytes:
+        try:
+            return json.dumps(self.info, indent=2).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            remedy = "settings must be plain values that JSON can hold"
+            raise InputError(f"{self.path / CONFIG}: {error}; {remedy}") from None
 
     def _acquire(self, descriptor: int) -> None:
         try:
@@ -285,6 +306,20 @@ class RunDirectory:
         paths = (self.path / CHECKPOINTS).glob("*")
         return sorted(int(path.name) for path in paths if re.fullmatch(r"\d{12,}", path.name))
 
+    def _check_finite(self, tree: Any, step: int, prefix: str = "") -> None:
+        """Raises InputError if the team in a checkpoint holds a number that is not finite, as
+        runs of development versions before 0.1.0 kept it after they had diverged."""
+        team = tree if prefix else getattr(tree, "agents", None)
+        name = checkpoint.nonfinite(team, prefix or "agents")
+        if name is not None:
+            problem = f"{self.path}: the team of step {step} diverged: {name} is not finite"
+            remedy = "choose another checkpoint, or train again with a lower learning rate"
+            raise InputError(f"{problem}; {remedy} (complete ones: {self._others(step)})")
+
+    def _others(self, step: int) -> str:
+        """The other complete checkpoints."""
+        return ", ".join(str(other) for other in self.steps() if other != step) or "none"
+
     def _set_aside(self, step: int) -> None:
         path = self.checkpoint_path(step)
         aside = path.with_name(path.name + ".damaged")
@@ -296,22 +331,6 @@ class RunDirectory:
 def load(path: str | os.PathLike[str]) -> RunDirectory:
     """Opens an existing run; see `RunDirectory.open`."""
     return RunDirectory.open(path)
-
-
-def _refuse_used(path: Path) -> None:
-    """Raises InputError unless `path` is absent or holds only what a killed `create` leaves."""
-    ours = {LOCK, TEMPORARY + CONFIG}
-    try:
-        used = {entry.name for entry in path.iterdir()} - ours
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; choose another --out") from None
-    if used:
-        remedy = "choose another --out"
-        if CONFIG in used:
-            remedy = f"go on with `dm2 resume {path}`, or {remedy}"
-        raise InputError(f"{path}: is in use; {remedy}")
 
 
 def _series(version: Any) -> list[str]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from dm2.demos import Demonstrations
 from dm2.envs import Renderable
-from dm2.errors import InputError
+from dm2.errors import InputError, Whole, as_path, as_seed, as_whole
 from dm2.run.directory import RunDirectory
-from dm2.run.film import render
+from dm2.run.film import check_film, render
 from dm2.run.programs import Programs, programs_for
 
 __all__ = ["evaluate", "record", "watch"]
@@ -23,10 +23,10 @@ _RECORD_BATCH = 100
 def evaluate(
     run: RunDirectory | str | Path,
     *,
-    at: int | None = None,
-    episodes: int = 128,
+    at: Whole | None = None,
+    episodes: Whole = 128,
     stochastic: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> dict[str, Any]:
     """Plays test episodes with a run's team.
 
@@ -38,29 +38,40 @@ def evaluate(
         seed: decides all that is random.
 
     Returns:
-        `win_rate` and its binomial standard error, `mean_return`, `mean_length` (environment
-        steps), `episodes`, `step`.
+        `win_rate` and its binomial standard error (None where nobody can win), `mean_return` and
+        its standard error (None for one episode), `mean_length` (environment steps), `episodes`,
+        `step`.
 
     Raises:
-        InputError: there is no such run or checkpoint, or `episodes` is not above 0.
+        InputError: there is no such run or checkpoint, its team diverged, or an argument is
+            unusable.
     """
-    _check_episodes(episodes)
+    episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     programs, team, step = _load(_opened(run), at)
     outcome = jax.device_get(
         programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
     )
-    means = outcome.means()
-    error = math.sqrt(means["win_rate"] * (1.0 - means["win_rate"]) / episodes)
-    return {**means, "win_rate_standard_error": error, "episodes": episodes, "step": step}
+    means = outcome.means(programs.env.spec.wins)
+    rate = means["win_rate"]
+    of_rate = None if rate is None else math.sqrt(rate * (1.0 - rate) / episodes)
+    spread = float(np.std(outcome.returns, ddof=1)) if episodes > 1 else None
+    of_return = None if spread is None else spread / math.sqrt(episodes)
+    return {
+        **means,
+        "win_rate_standard_error": of_rate,
+        "mean_return_standard_error": of_return,
+        "episodes": episodes,
+        "step": step,
+    }
 
 
 def record(
     run: RunDirectory | str | Path,
     *,
-    at: int | None = None,
-    episodes: int = 1000,
+    at: Whole | None = None,
+    episodes: Whole = 1000,
     greedy: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> Demonstrations:
     """Records demonstrations of a run's team: joint episodes, all agents concurrently.
 
@@ -76,9 +87,10 @@ def record(
         The demonstrations, which `Demonstrations.save` writes to a file.
 
     Raises:
-        InputError: there is no such run or checkpoint, or `episodes` is not above 0.
+        InputError: there is no such run or checkpoint, its team diverged, or an argument is
+            unusable.
     """
-    _check_episodes(episodes)
+    episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     run = _opened(run)
     programs, team, step = _load(run, at)
     batch = min(_RECORD_BATCH, episodes)
@@ -106,13 +118,13 @@ def record(
             "seed": run.config.seed,
             "training_step": step,
             "policy": "greedy" if greedy else "stochastic",
-            "win_rate": float(np.mean(outcome.won)),
+            "win_rate": outcome.means(spec.wins)["win_rate"],
             "episodes": episodes,
         },
         actions=actions,
         legal=legal,
         returns=outcome.returns,
-        won=outcome.won,
+        won=outcome.won if spec.wins else None,
     )
 
 
@@ -120,9 +132,9 @@ def watch(
     run: RunDirectory | str | Path,
     out: str | Path,
     *,
-    at: int | None = None,
+    at: Whole | None = None,
     stochastic: bool = False,
-    seed: int = 0,
+    seed: Whole = 0,
     ranges: bool = False,
 ) -> Path:
     """Films one battle of a run's team.
@@ -139,9 +151,10 @@ def watch(
         The path of the film.
 
     Raises:
-        InputError: there is no such run or checkpoint, the environment cannot be drawn, or `out`
-            has another suffix.
+        InputError: there is no such run or checkpoint, its team diverged, the environment cannot
+            be drawn, `out` cannot be written or has another suffix, or `seed` is unusable.
     """
+    seed, path = as_seed(seed), check_film(out)
     run = _opened(run)
     programs, team, step = _load(run, at)
     env = programs.env
@@ -157,24 +170,20 @@ def watch(
     title = f"{run.config.method.name} {env.spec.name}, {step:,} steps"
     scores = np.concatenate([[0.0], np.asarray(kept.returns)[:, 0]])[: len(frames)].tolist()
     options = {"title": title, "outcome": won, "scores": scores, "ranges": ranges}
-    return render(frames, env, Path(out), **options)
+    return render(frames, env, path, **options)
 
 
 def _opened(run: RunDirectory | str | Path) -> RunDirectory:
-    return run if isinstance(run, RunDirectory) else RunDirectory.open(run)
+    return run if isinstance(run, RunDirectory) else RunDirectory.open(as_path("run", run))
 
 
-def _load(run: RunDirectory, at: int | None) -> tuple[Programs, Any, int]:
+def _load(run: RunDirectory, at: Whole | None) -> tuple[Programs, Any, int]:
     """A run's programs, its team at a checkpoint (the newest if None), and that step."""
     programs = programs_for(run.config.program)
-    if at is not None:
-        # A checkpoint asked for at `at` was written when its iteration ended.
-        ended = -(-at // run.config.iteration_steps) * run.config.iteration_steps
-        at = ended if ended in run.steps() else at
-    team, extra = run.load_checkpoint(programs.shapes().agents, at, prefix="agents")
+    step = None if at is None else as_whole("at", at, 0)
+    if step is not None:
+        # A checkpoint asked for at `step` was written when its iteration ended.
+        ended = -(-step // run.config.iteration_steps) * run.config.iteration_steps
+        step = ended if ended in run.steps() else step
+    team, extra = run.load_checkpoint(programs.shapes().agents, step, prefix="agents")
     return programs, team, extra["step"]
-
-
-def _check_episodes(episodes: int) -> None:
-    if episodes < 1:
-        raise InputError(f"episodes = {episodes}: must be a whole number above 0")

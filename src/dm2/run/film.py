@@ -17,10 +17,10 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from dm2.envs.base import Frame, Renderable
-from dm2.errors import InputError
-from dm2.files import replacing
+from dm2.errors import InputError, as_path
+from dm2.files import check_target, replacing
 
-__all__ = ["render"]
+__all__ = ["check_film", "render"]
 
 _WIDTH, _HEADER, _FOOTER = 480, 48, 24
 _SUPERSAMPLING = 2
@@ -72,14 +72,10 @@ def render(
         size: width in pixels, even, 240 to 1920; the height follows from the map's shape.
 
     Raises:
-        InputError: no frames, `scores` of another number, a suffix other than .gif and .mp4,
-            `fps` or `size` out of range, a folder that cannot be made, or an .mp4 without the
-            video packages.
+        InputError: no frames, `scores` of another number, `fps` or `size` out of range, or what
+            `check_film` raises.
     """
-    path = Path(path)
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise InputError(f"path: got {str(path)!r}, want a name that ends in .gif or .mp4")
+    path = check_film(path)
     if len(frames) == 0:
         raise InputError("frames: got none, want at least one")
     if scores is not None and len(scores) != len(frames):
@@ -90,13 +86,28 @@ def render(
         raise InputError(f"size: got {size}, want an even number of pixels, 240 to 1920")
     film = _Film(_stack(frames, scene.map_size), scene, title, outcome, scores, ranges)
     pictures = _pictures(film, size)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"path: cannot make the folder of {str(path)!r}: {error}") from error
     with replacing(path) as partial:
-        write(partial, pictures, len(frames), fps)
+        _WRITERS[path.suffix.lower()](partial, pictures, len(frames), fps)
     return path
+
+
+def check_film(out: str | Path) -> Path:
+    """The path of a film that can be written; missing parent folders are made.
+
+    Raises:
+        InputError: a suffix other than .gif and .mp4, an .mp4 without the video packages, or a
+            path that cannot be written.
+    """
+    suffix = Path(as_path("out", out)).suffix.lower()
+    if suffix not in _WRITERS:
+        raise InputError(f"out = {str(out)!r}: want a name that ends in .gif or .mp4")
+    if suffix == ".mp4":
+        try:
+            import imageio_ffmpeg  # noqa: F401  (imageio finds it by itself)
+        except ImportError as error:
+            remedy = "pip install dm2[video], or a name that ends in .gif"
+            raise InputError(f"out: an .mp4 needs the video packages: {remedy}") from error
+    return check_target("out", out)
 
 
 def _stack(frames: Sequence[Frame], map_size: _Point) -> Frame:
@@ -347,12 +358,8 @@ def _write_gif(path: Path, pictures: Iterator[Image.Image], count: int, fps: int
 
 
 def _write_mp4(path: Path, pictures: Iterator[Image.Image], count: int, fps: int) -> None:
-    try:
-        import imageio.v2
-        import imageio_ffmpeg  # noqa: F401  (imageio finds it by itself)
-    except ImportError as error:
-        remedy = "pip install dm2[video], or a name that ends in .gif"
-        raise InputError(f"path: an .mp4 needs the video packages: {remedy}") from error
+    import imageio.v2
+
     with imageio.v2.get_writer(path, fps=fps, codec="libx264", macro_block_size=2) as film:
         for t, picture in enumerate(pictures):
             for _ in range(1 if t < count - 1 else max(1, round(_HOLD_SECONDS * fps))):

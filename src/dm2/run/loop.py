@@ -1,18 +1,22 @@
 """Training runs on disk: the host loop around the compiled programs. It knows no method."""
 
 import dataclasses
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dm2.agent.demonstrations import Expert
 from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.demos.experts import load_experts
-from dm2.errors import InputError
+from dm2.errors import DivergedError, InputError, Whole, as_path, as_whole
+from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
 from dm2.run.directory import RunDirectory
 from dm2.run.log import Log
@@ -27,7 +31,7 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
     """Trains one run into a new directory.
 
     Args:
-        config: the settings.
+        config: the settings. The run keeps the demonstrations' absolute path.
         out: the directory, which must not exist or be empty.
         quiet: whether to print no progress.
 
@@ -36,8 +40,11 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
 
     Raises:
         InputError: settings, demonstrations or directory are unusable.
+        DivergedError: an update came to a number that is not finite.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
+    path = Path(as_path("out", out))
+    config = _checked(config)
     programs = programs_for(config.program)
     demos = _load_demos(config, programs)
     provenance = {"environment": dataclasses.asdict(programs.env.spec)}
@@ -46,16 +53,23 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
             "path": config.demos,
             "sha256": demos.sha256,
             "win_rate": demos.provenance.get("win_rate"),
+            "mean_return": demos.mean_return,
         }
-    run = RunDirectory.create(out, config, provenance)
+    run = RunDirectory.create(path, config, provenance)
     with run.lock():
-        experts = _experts(demos, programs)
-        programs.compile(experts, config.eval_episodes)
+        experts = _experts(demos)
+        _compile(run, programs, experts)
         _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
     return run
 
 
-def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -> RunDirectory:
+def resume(
+    path: str | Path,
+    steps: Whole | None = None,
+    *,
+    demos: str | Path | None = None,
+    quiet: bool = False,
+) -> RunDirectory:
     """Goes on with a run from its newest checkpoint, as if it had never stopped.
 
     The results are bit-identical with those of an uninterrupted run on the same machine (with as
@@ -64,33 +78,36 @@ def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -
     Args:
         path: the run's directory.
         steps: environment steps to train to instead of what the run was made for, no fewer.
+        demos: where the file of demonstrations lies now, if it was moved.
         quiet: whether to print no progress.
 
     Returns:
         The run's directory.
 
     Raises:
-        InputError: there is no such run, or it cannot go on.
+        InputError: there is no such run, or it cannot go on; nothing in it was changed then.
+        DivergedError: an update came to a number that is not finite.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
-    run = RunDirectory.open(path)
+    run = RunDirectory.open(as_path("path", path))
     with run.lock():
-        if steps is not None:
-            run.extend(steps)
-        programs = programs_for(run.config.program)
-        demos = _load_demos(run.config, programs)
+        config = _changed(run, steps, demos)
+        programs = programs_for(config.program)
+        loaded = _load_demos(config, programs, f"dm2 resume {run.path}")
         recorded = run.info.get("demonstrations", {}).get("sha256")
-        if demos is not None and demos.sha256 != recorded:
+        if loaded is not None and loaded.sha256 != recorded:
             remedy = "bring back the file that the run began with"
-            raise InputError(f"demos = {run.config.demos!r}: its contents changed; {remedy}")
-        experts = _experts(demos, programs)
-        programs.compile(experts, run.config.eval_episodes)
+            raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
+        experts = _experts(loaded)
+        _compile(run, programs, experts)
         if run.steps():
             state, extra = run.load_newest_valid(programs.shapes())
-            run.truncate_metrics(extra["step"])
+            step = extra["step"]
         else:
-            state = programs.init(jnp.uint32(run.config.seed))
-            run.truncate_metrics(-1)
+            state, step = programs.init(jnp.uint32(config.seed)), -1
+        if config != run.config:
+            run.update(config)
+        run.truncate_metrics(step)
         _loop(run, programs, state, experts, quiet)
     return run
 
@@ -105,9 +122,10 @@ def foresee(config: Config) -> dict[str, Any]:
     Raises:
         InputError: settings or demonstrations are unusable.
     """
+    config = _checked(config)
     programs = programs_for(config.program)
     demos = _load_demos(config, programs)
-    size = 0 if demos is None else sum(x.nbytes for x in _experts(demos, programs) or ())
+    size = 0 if demos is None else sum(x.nbytes for x in _experts(demos) or ())
     spec, steps = programs.env.spec, config.iteration_steps
     return {
         "environment": spec.name,
@@ -118,28 +136,77 @@ def foresee(config: Config) -> dict[str, Any]:
     }
 
 
-def _load_demos(config: Config, programs: Programs) -> Demonstrations | None:
+def _checked(config: Config) -> Config:
+    """The settings with an absolute path, once what they announce is known to come."""
+    if not isinstance(config, Config):
+        raise InputError(f"config = {config!r}: must be a dm2.Config")
+    end = config.iterations * config.iteration_steps
+    for mark in config.checkpoint_steps:
+        if mark > end:
+            remedy = f"the run ends at {end}; ask for that many at most, or for more steps"
+            raise InputError(f"checkpoint_steps = {mark}: {remedy}")
+    return _at_home(config)
+
+
+def _at_home(config: Config) -> Config:
+    """The settings with the demonstrations' absolute path, for whoever resumes elsewhere."""
+    if config.demos is None:
+        return config
+    return dataclasses.replace(config, demos=os.path.abspath(config.demos))
+
+
+def _changed(run: RunDirectory, steps: Whole | None, demos: str | Path | None) -> Config:
+    """The settings with which a run goes on; they are not written yet."""
+    config = run.config
+    if steps is not None:
+        wanted = as_whole("steps", steps)
+        if wanted < config.steps:
+            remedy = f"the run already goes to {config.steps}; ask for as many or more"
+            raise InputError(f"steps = {wanted}: {remedy}")
+        config = dataclasses.replace(config, steps=wanted)
+    if demos is not None:
+        config = _at_home(dataclasses.replace(config, demos=as_path("demos", demos)))
+    return config
+
+
+def _load_demos(
+    config: Config, programs: Programs, going_on: str | None = None
+) -> Demonstrations | None:
+    """The demonstrations, if the method learns from any. `going_on` is the command that may name
+    another place for them."""
     if config.demos is None:
         return None
+    if going_on is not None and not Path(config.demos).exists():
+        remedy = f"if it was moved, say where it is now: {going_on} --demos FILE"
+        raise InputError(f"demos = {config.demos!r}: no such file; {remedy}")
     demos = Demonstrations.load(config.demos)
-    demos.check(programs.env.spec)
+    demos.check(programs.env.spec, same_limit=config.method.needs_same_limit)
     return demos
 
 
-def _experts(demos: Demonstrations | None, programs: Programs) -> Expert | None:
-    return None if demos is None else load_experts(demos, programs.env.spec.episode_limit)
+def _experts(demos: Demonstrations | None) -> Expert | None:
+    return None if demos is None else load_experts(demos)
+
+
+def _compile(run: RunDirectory, programs: Programs, experts: Expert | None) -> None:
+    try:
+        programs.compile(experts, run.config.eval_episodes)
+    except KeyboardInterrupt:
+        when = "stopped while compiling, nothing is lost"
+        raise KeyboardInterrupt(f"{when}; go on: dm2 resume {run.path}") from None
 
 
 def _loop(
     run: RunDirectory, programs: Programs, state: TrainState, experts: Expert | None, quiet: bool
 ) -> None:
     """Iterates to the end of the run; evaluates, logs and checkpoints on the way."""
-    config = run.config
+    config, wins = run.config, programs.env.spec.wins
     seed = jnp.uint32(config.seed)
     step = int(state.iteration) * config.iteration_steps
     total = config.iterations * config.iteration_steps
     title = f"{config.method.name} {config.env} seed {config.seed}"
-    with Log(run) as log, stop_signal() as stop, Reporter(title, total, step, quiet=quiet) as out:
+    reporter = Reporter(title, total, step, wins=wins, quiet=quiet)
+    with Log(run, wins) as log, stop_signal() as stop, reporter as out:
 
         def evaluate() -> None:
             episodes = config.eval_episodes
@@ -155,16 +222,45 @@ def _loop(
             before, step = step, step + config.iteration_steps
             rate = config.iteration_steps / (time.monotonic() - began)
             out.advanced(step, log.iteration(step, metrics, rate))
+            found = next(_not_finite(metrics), None)
+            if found is not None:
+                raise _diverged(run, log, step, *found)
             last = step >= total
             if last or _crossed(before, step, config.eval_every):
                 evaluate()
             chosen = any(before < mark <= step for mark in config.checkpoint_steps)
             due = _crossed(before, step, config.checkpoint_every)
             if last or chosen or due or stop.is_set():
+                leaf = checkpoint.nonfinite(state.agents, "agents")
+                if leaf is not None:
+                    raise _diverged(run, log, step, leaf, None)
                 run.save_checkpoint(step, state, {}, permanent=chosen)
                 run.prune(config.keep)
             if stop.is_set() and not last:
                 raise KeyboardInterrupt(f"stopped at {step} steps; go on: dm2 resume {run.path}")
+
+
+def _not_finite(metrics: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """What of an iteration's metrics is not finite, and whose it is; None for the team's return,
+    which only the environment can spoil."""
+    if not np.isfinite(metrics["episodes"]["returns"]):
+        yield "mean_return", None
+    losses_first = sorted(metrics["agents"].items(), key=lambda one: not one[0].endswith("loss"))
+    for name, values in losses_first:
+        for agent in np.flatnonzero(~np.isfinite(values)):
+            yield name, int(agent)
+
+
+def _diverged(
+    run: RunDirectory, log: Log, step: int, quantity: str, agent: int | None
+) -> DivergedError:
+    """The error that stops a run, after it was written down."""
+    log.divergence(step, agent, quantity)
+    whose = f"{quantity} of agent {agent}" if agent is not None else quantity
+    problem = f"{run.path}: training diverged: {whose} is not finite at step {step}"
+    kept = run.steps()
+    kept_text = f"the checkpoint of step {kept[-1]} is kept" if kept else "there is no checkpoint"
+    return DivergedError(f"{problem}; {kept_text}; train again with a lower learning rate")
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -14,6 +14,7 @@ from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
+from dm2.errors import InputError
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
@@ -41,8 +42,10 @@ class Programs:
             env: the environment; by default the one that `settings.env` names.
 
         Raises:
-            InputError: there is no such environment.
+            InputError: there is no such environment, or JAX computes in 64 bits.
         """
+        if jax.dtypes.canonicalize_dtype(float) != jnp.float32:
+            raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
         self.settings = settings
         self.env = env or make(settings.env)
         self.method = settings.method.build(self.env.spec)

@@ -13,11 +13,23 @@ _LINE_EVERY_S = 10.0
 
 
 class Reporter:
-    """Shows steps, steps a second, win rates and the time left, on standard error."""
+    """Shows steps, steps a second, scores and the time left, on standard error. Training goes on
+    where that cannot be written."""
 
-    def __init__(self, title: str, total: int, done: int, *, quiet: bool = False) -> None:
-        """`total` and `done` in environment steps; `quiet` shows nothing."""
+    def __init__(
+        self, title: str, total: int, done: int, *, wins: bool = True, quiet: bool = False
+    ) -> None:
+        """Begins to count.
+
+        Args:
+            title: what is trained.
+            total: environment steps of the whole run.
+            done: environment steps that are done already.
+            wins: whether scores are win rates; otherwise they are returns.
+            quiet: whether to show nothing.
+        """
         self._title, self._total, self._step = title, total, done
+        self._wins = wins
         self._quiet = quiet
         self._begun = self._shown = time.monotonic()
         self._first = done
@@ -52,15 +64,15 @@ class Reporter:
         elif not self._quiet and kind is None:
             self._print()
 
-    def evaluated(self, win_rate: float) -> None:
-        """A test win rate came in."""
-        self._test = win_rate
+    def evaluated(self, score: float) -> None:
+        """A test score came in."""
+        self._test = score
 
-    def advanced(self, step: int, train_win_rate: float | None) -> None:
-        """An iteration ended at `step`."""
+    def advanced(self, step: int, score: float | None) -> None:
+        """An iteration ended at `step`; the score is that of its episodes, None for none."""
         self._step = step
-        if train_win_rate is not None:
-            self._train = train_win_rate
+        if score is not None:
+            self._train = score
         if self._bar:
             self._bar.update(self._task, completed=step, state=self._state())
         elif not self._quiet and time.monotonic() - self._shown > _LINE_EVERY_S:
@@ -72,15 +84,21 @@ class Reporter:
         return (self._step - self._first) / max(time.monotonic() - self._begun, 1e-9)
 
     def _state(self) -> str:
-        def percent(rate: float | None) -> str:
-            return "-" if rate is None else f"{100 * rate:.0f} %"
+        def text(score: float | None) -> str:
+            if score is None:
+                return "-"
+            return f"{100 * score:.0f} %" if self._wins else f"{score:.4g}"
 
         millions = f"{self._step / 1e6:.2f}/{self._total / 1e6:.2f} M steps"
-        wins = f"wins: test {percent(self._test)}, training {percent(self._train)}"
-        return f"{millions}  {self.steps_per_s:,.0f} steps/s  {wins}"
+        scores = f"test {text(self._test)}, training {text(self._train)}"
+        kind = "wins" if self._wins else "return"
+        return f"{millions}  {self.steps_per_s:,.0f} steps/s  {kind}: {scores}"
 
     def _print(self) -> None:
         self._shown = time.monotonic()
         rate = self.steps_per_s
         left = f"{(self._total - self._step) / rate:.0f} s left" if rate > 0 else ""
-        print(f"{self._title}  {self._state()}  {left}".rstrip(), file=sys.stderr, flush=True)
+        try:
+            print(f"{self._title}  {self._state()}  {left}".rstrip(), file=sys.stderr, flush=True)
+        except OSError:  # nobody reads on
+            self._quiet = True

@@ -12,25 +12,27 @@ from typing import Any
 import jax
 
 from dm2.config import Config
-from dm2.errors import InputError
+from dm2.demos import Demonstrations
+from dm2.errors import DivergedError, InputError, Whole, as_path, as_seed, as_whole
 from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.loop import foresee, resume, train
 from dm2.run.process import stop_signal
 from dm2.run.worker import work
 
-__all__ = ["best_jobs", "train_or_resume", "train_seeds"]
+__all__ = ["best_jobs", "train_all", "train_seeds"]
 
 
 def train_seeds(
-    config: Config, out: str | Path, seeds: int, *, jobs: int = 1, quiet: bool = False
+    config: Config, out: str | Path, seeds: Whole, *, jobs: Whole = 1, quiet: bool = False
 ) -> list[RunDirectory]:
     """Trains the seeds `config.seed`, `config.seed + 1`, … into `out/seed_<n>`.
 
     Runs that are already there go on where they stopped, so a sweep that was cut short is
-    finished by the same call. With several jobs each process has its share of the cores. How many
-    cores a process has decides how XLA splits sums, hence the rounding: the same `jobs` on the
-    same machine give the same bits. As always where Python starts processes, a script must then
-    call this under `if __name__ == "__main__":`.
+    finished by the same call. A seed that diverges does not keep the others from training. With
+    several jobs each process has its share of the cores. How many cores a process has decides how
+    XLA splits sums, hence the rounding: the same `jobs` on the same machine give the same bits. As
+    always where Python starts processes, a script must then call this under
+    `if __name__ == "__main__":`.
 
     Args:
         config: the settings of the first seed.
@@ -43,33 +45,52 @@ def train_seeds(
         The runs' directories.
 
     Raises:
-        InputError: before any training, if settings are unusable or one of the runs has others.
+        InputError: before any training, if settings are unusable, or a folder is in use or holds a
+            run with other settings.
+        DivergedError: seeds diverged; all were trained first.
         Exception: what `train` and `resume` raise; of several processes, all are waited for first.
     """
-    for name, value in {"seeds": seeds, "jobs": jobs}.items():
-        if value < 1:
-            raise InputError(f"{name} = {value}: must be a whole number above 0")
-    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(seeds)]
-    tasks = [(one, Path(out) / f"seed_{one.seed}") for one in configs]
+    count, processes, folder = as_whole("seeds", seeds), as_whole("jobs", jobs), as_path("out", out)
+    foresee(config)
+    as_seed(config.seed + count - 1, "the last of the seeds")
+    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(count)]
+    tasks = [(one, Path(folder) / f"seed_{one.seed}") for one in configs]
     for one, path in tasks:
-        if (path / CONFIG).exists() and RunDirectory.open(path).config != one:
+        if not (path / CONFIG).exists():
+            RunDirectory.check_unused(path)
+        elif not _same(one, RunDirectory.open(path)):
             raise InputError(f"{path}: holds a run with other settings; choose another --out")
-    jobs = min(jobs, seeds)
-    if jobs == 1:
-        for one, path in tasks:
-            train_or_resume(one, path, quiet)
+    processes = min(processes, count)
+    if processes == 1:
+        train_all(tasks, quiet)
     else:
-        foresee(config)
-        _SideBySide(tasks, jobs, quiet).run()
+        _SideBySide(tasks, processes, quiet).run()
     return [RunDirectory.open(path) for _, path in tasks]
 
 
-def train_or_resume(config: Config, path: str | Path, quiet: bool) -> None:
-    """Trains a run, or goes on with it if it is there; see `train` and `resume`."""
-    if (Path(path) / CONFIG).exists():
-        resume(path, quiet=quiet)
-    else:
-        train(config, path, quiet=quiet)
+def train_all(tasks: Sequence[tuple[Config, str | Path]], quiet: bool) -> None:
+    """Trains runs one after another, or goes on with those that are there. Raises what `train` and
+    `resume` raise: DivergedError at the end only, of all that diverged."""
+    diverged = []
+    for config, path in tasks:
+        try:
+            if (Path(path) / CONFIG).exists():
+                resume(path, demos=config.demos, quiet=quiet)
+            else:
+                train(config, path, quiet=quiet)
+        except DivergedError as error:
+            diverged.append(str(error))
+    if diverged:
+        raise DivergedError("; ".join(diverged))
+
+
+def _same(config: Config, run: RunDirectory) -> bool:
+    """Whether a run has these settings. Demonstrations are the same if their contents are,
+    wherever the file lies."""
+    if dataclasses.replace(run.config, demos=config.demos) != config:
+        return False
+    recorded = run.info.get("demonstrations", {}).get("sha256")
+    return config.demos is None or Demonstrations.load(config.demos).sha256 == recorded
 
 
 def best_jobs(config: Config, seeds: int) -> int:
@@ -98,6 +119,17 @@ def _free_mib() -> float | None:
         return None
     kib = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
     return int(kib[0]) / 1024 if kib else None
+
+
+def _error_of(process: SpawnProcess, line: Any) -> BaseException:
+    """What a process that failed said, or, if it was killed, that it was."""
+    try:
+        if line.poll():
+            return line.recv()
+    except Exception:  # it was killed while it spoke, or before, or cannot be put into bytes
+        pass
+    remedy = "if it was memory, take fewer --jobs; the same command goes on"
+    return RuntimeError(f"a training process ended with code {process.exitcode}; {remedy}")
 
 
 class _SideBySide:
@@ -130,13 +162,13 @@ class _SideBySide:
             except BaseException:  # a second Ctrl-C
                 self._stop_all()
                 raise
-        for process, line in self._workers:
-            if process.exitcode == 0:
-                continue
-            if line.poll():
-                raise line.recv()
-            remedy = "if it was memory, take fewer --jobs; the same command goes on"
-            raise RuntimeError(f"a training process ended with code {process.exitcode}; {remedy}")
+        errors = [_error_of(process, line) for process, line in self._workers if process.exitcode]
+        if stop.is_set() and errors:
+            said = [error for error in errors if isinstance(error, KeyboardInterrupt)]
+            raise said[0] if said else KeyboardInterrupt("stopped; the same command goes on")
+        # What says most goes first: a process that another one's end took along says nothing.
+        for error in sorted(errors, key=lambda error: type(error) is RuntimeError):
+            raise error
 
     def _stop_all(self) -> None:
         for process, _ in self._workers:

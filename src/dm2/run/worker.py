@@ -37,10 +37,9 @@ def work(
     threading.Thread(target=follow, daemon=True).start()
     try:
         from dm2.config import Config
-        from dm2.run.sweep import train_or_resume
+        from dm2.run.sweep import train_all
 
-        for values, path in tasks:
-            train_or_resume(Config.from_dict(values), path, quiet)
+        train_all([(Config.from_dict(values), path) for values, path in tasks], quiet)
     except (Exception, KeyboardInterrupt) as error:
         line.send(error)
         raise SystemExit(1) from None

@@ -6,8 +6,11 @@ Where the two contracts differ, this holds:
 - Unlike agents are padded to the widest: observations with zeros, actions with illegal ones.
 - The team's reward is the mean of the agents' rewards.
 - JaxMARL folds time limits into `done`. An episode that ends with the limit's step is truncated,
-  one that ends before is terminated.
-- JaxMARL knows no victory in general: nothing is ever `won`, returns are what to compare.
+  one that ends before, or that is won, is terminated. A limit other than JaxMARL's is handed to its
+  environment, which would otherwise end at its own.
+- JaxMARL reports no victory. It is read from the state where one is defined: a battle in which
+  the enemies are dead and an ally lives, a riddle that was told rightly. Elsewhere nobody can win,
+  the specification says so (`wins`), and returns are what to compare.
 - The state is all agents' observations, one after the other.
 """
 
@@ -64,9 +67,13 @@ class JaxMarl:
         known = jaxmarl.registered_envs
         if name not in known:
             raise InputError(f"{field}: JaxMARL has no such environment; known: {', '.join(known)}")
-        try:
+
+        def make(**options: int) -> Any:  # JaxMARL's environments are untyped
             with quiet_import():
-                self._env: Any = jaxmarl.make(name)  # JaxMARL's environments are untyped
+                return jaxmarl.make(name, **options)
+
+        try:
+            self._env = make()
         except Exception as error:  # whatever the environment's constructor raises
             raise InputError(f"{field}: JaxMARL cannot make it: {error}") from error
         self._agents: list[str] = list(self._env.agents)
@@ -78,7 +85,19 @@ class JaxMarl:
         episode_limit = limit or own_limit
         if not isinstance(episode_limit, int):
             raise InputError(f"{field}: JaxMARL states no episode limit; add ?limit=STEPS")
+        if own_limit is not None and episode_limit != own_limit:
+            with contextlib.suppress(TypeError):  # its constructor takes none
+                self._env = make(max_steps=episode_limit)
+            ends = self._env.max_steps
+            if ends < episode_limit:
+                remedy = f"JaxMARL ends its episodes after {ends} steps; ask for that many at most"
+                raise InputError(f"{field}: limit = {limit}: {remedy}")
+        self._won = _VICTORIES.get(name)
         observations, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
+        named = isinstance(observations, dict) and observations.keys() >= set(self._agents)
+        if not named:
+            problem = "its observations do not go by its agents' names"
+            raise InputError(f"{field}: {problem}; choose another environment")
         self._masks = self._has_masks(state)
         sizes = [observations[agent].size for agent in self._agents]
         self.spec = EnvSpec(
@@ -89,6 +108,7 @@ class JaxMarl:
             num_actions=max(self._actions),
             state_size=max(sizes) * len(sizes),
             episode_limit=episode_limit,
+            wins=self._won is not None,
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> JaxMarlState:
@@ -112,11 +132,12 @@ class JaxMarl:
         # At a time limit JaxMARL calls agents done that are alive.
         alive = jnp.where(late, state.alive, alive)
         reward = jnp.mean(jnp.stack([rewards[agent] for agent in self._agents]), axis=0)
+        won = over & (self._won(state.env, env, actions) if self._won else False)
         return self._state(env, observations, alive, time), Step(
             reward=reward.astype(jnp.float32),
-            terminated=over & ~late,
-            truncated=late,
-            won=jnp.zeros_like(over),
+            terminated=over & (won | ~late),
+            truncated=late & ~won,
+            won=won,
         )
 
     def observe(self, state: JaxMarlState) -> TeamView:
@@ -161,6 +182,24 @@ class JaxMarl:
         except (AttributeError, NotImplementedError):
             return False
         return isinstance(masks, dict) and set(self._agents) <= set(masks)
+
+
+def _battle_is_won(before: Any, after: Any, actions: Int[Array, "K N"]) -> Bool[Array, " N"]:
+    """Whether all enemies of an SMAX battle are dead and an ally lives."""
+    alive, num_allies = after.state.unit_alive, len(actions)
+    return jnp.any(alive[:num_allies], axis=0) & ~jnp.any(alive[num_allies:], axis=0)
+
+
+def _riddle_is_solved(before: Any, after: Any, actions: Int[Array, "K N"]) -> Bool[Array, " N"]:
+    """Whether the prisoner in the room told, and all had been there."""
+    told = jnp.take_along_axis(actions, before.agent_in_room[None], axis=0)[0] == _TELL
+    return told & jnp.all(after.has_been.astype(bool), axis=0)
+
+
+_TELL = 2  # the riddle's action
+_VICTORIES = {"HeuristicEnemySMAX": _battle_is_won, "switch_riddle": _riddle_is_solved}
+"""By name: whether an episode that is over was won, from the states before and after the last step
+and the actions of it."""
 
 
 @contextlib.contextmanager
