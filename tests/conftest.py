@@ -4,6 +4,8 @@ dm2.set_up_process()
 
 import ctypes  # noqa: E402
 import gc  # noqa: E402
+import hashlib  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
@@ -17,6 +19,12 @@ SMALL: dict[str, Any] = {
     "eval_episodes": 4,
     "checkpoint_every": 256,
 }
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    """The contents of all files in a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import hashlib
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
+from conftest import hashes
 from dm2 import IPPO, Config, InputError, make, record
 from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
@@ -102,11 +102,6 @@ def test_numbers_of_other_types_will_do(small_run):
         evaluating.evaluate(small_run, episodes=0)
     with pytest.raises(InputError, match="at = -1: must be a whole number from 0 up"):
         evaluating.evaluate(small_run, at=-1)
-
-
-def hashes(folder):
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_what_a_run_writes_by_hand(tmp_path):

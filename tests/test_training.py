@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import jax
 import numpy as np
 import pytest
 
-from conftest import SMALL
+from conftest import SMALL, hashes
 from dm2 import (
     DM2,
     IPPO,
     PPO,
     Config,
     Demonstrations,
+    DivergedError,
     Imitation,
     InputError,
     evaluate,
@@ -154,6 +156,99 @@ def test_side_by_side_gives_the_same_runs(small_demos, tmp_path):
         assert metrics_of(other) == metrics_of(run)
 
 
+def test_how_often_a_team_is_evaluated_changes_nothing(small_demos, tmp_path):
+    config = dm2_config(small_demos, steps=512)
+    usual = train(config, tmp_path / "usual", quiet=True)
+    often = dataclasses.replace(config, eval_every=128, eval_episodes=7)
+    assert arrays_of(train(often, tmp_path / "often", quiet=True), 512) == arrays_of(usual, 512)
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    """A function after which the third iteration of every run of a seed leaves agent 1 with a
+    number that is not finite, in its losses or in its parameters."""
+    iterate = Programs.iterate
+
+    def arrange(where: str, seed: int = 0) -> None:
+        def spoil(programs, state, own_seed, experts):
+            state, metrics = iterate(programs, state, own_seed, experts)
+            if int(state.iteration) == 3 and int(own_seed) == seed:
+                if where == "loss":
+                    loss = metrics["agents"]["value_loss"].at[1].set(np.inf)
+                    metrics["agents"]["value_loss"] = loss
+                else:
+                    scale = state.agents.scale
+                    scale = scale._replace(second=scale.second.at[1].set(np.nan))
+                    state = state._replace(agents=state.agents._replace(scale=scale))
+            return state, metrics
+
+        monkeypatch.setattr(Programs, "iterate", spoil)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("where", "quantity"), [("loss", "value_loss"), ("state", "agents/scale/second")]
+)
+def test_a_run_that_diverges_stops_there(small_demos, tmp_path, spoiled, where, quantity):
+    config = dm2_config(small_demos, checkpoint_every=128, eval_every=128, keep=1)
+    spoiled(where)
+    said = rf"{quantity} of agent 1 is not finite at step 384; the checkpoint of step 256 is kept"
+    with pytest.raises(DivergedError, match=said):
+        train(config, tmp_path / "run", quiet=True)
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.steps() == [256]
+    assert evaluate(run, episodes=2)["step"] == 256
+    *earlier, last = run.read_metrics()
+    assert last == {"kind": "diverged", "step": 384, "agent": 1, "quantity": quantity}
+    # The team was not evaluated after that.
+    assert [r["step"] for r in earlier if r["kind"] == "eval"] == [0, 128, 256]
+    with pytest.raises(DivergedError, match="step 384"):
+        resume(run.path, quiet=True)  # the same bits again
+
+
+def test_a_seed_that_diverges_leaves_the_others_to_train(small_demos, tmp_path, spoiled):
+    spoiled("loss", seed=3)
+    config = dm2_config(small_demos, steps=512, seed=3)
+    with pytest.raises(DivergedError, match=r"seed_3: .*; there is no checkpoint;") as caught:
+        train_seeds(dataclasses.replace(config, checkpoint_every=512), tmp_path, 2, quiet=True)
+    assert "seed_4" not in str(caught.value)
+    assert RunDirectory.open(tmp_path / "seed_4").steps() == [512]
+
+
+def test_a_learning_rate_that_is_far_too_high_is_found_out(tmp_path):
+    ppo = dataclasses.replace(TINY, learning_rate=1e25)
+    with pytest.raises(DivergedError, match="lower learning rate"):
+        train(Config(IPPO(ppo), ENV, steps=12800, **SMALL), tmp_path / "run", quiet=True)
+
+
+def test_a_checkpoint_of_a_team_that_diverged_is_not_used(small_run, tmp_path):
+    """Development versions trained on, and wrote such checkpoints."""
+    copy = tmp_path / "run"
+    shutil.copytree(small_run.path, copy)
+    run = RunDirectory.open(copy)
+    state, extra = run.load_checkpoint(Programs(run.config.program).shapes(), 512)
+    scale = state.agents.scale._replace(mean=jax.numpy.full(3, np.nan))
+    agents = state.agents._replace(scale=scale)
+    run.save_checkpoint(512, state._replace(agents=agents), extra)
+    problem = r"the team of step 512 diverged: agents/scale/mean .*complete ones: 256"
+    for use in (evaluate, record, lambda run: resume(run, 1024, quiet=True)):
+        with pytest.raises(InputError, match=problem):
+            use(copy)
+    assert RunDirectory.open(copy).config.steps == 512
+    assert evaluate(copy, at=256, episodes=2)["step"] == 256
+
+
+def test_checkpoints_that_could_not_come_are_refused(small_demos, tmp_path):
+    # The run of 300 steps goes to the end of its iteration, 384.
+    config = dm2_config(small_demos, steps=300, checkpoint_steps=(384,))
+    assert train(config, tmp_path / "run", quiet=True).steps() == [256, 384]
+    beyond = dataclasses.replace(config, checkpoint_steps=(128, 385))
+    with pytest.raises(InputError, match="checkpoint_steps = 385: the run ends at 384"):
+        train(beyond, tmp_path / "other", quiet=True)
+    assert not (tmp_path / "other").exists()
+
+
 def test_side_by_side_an_error_is_the_error(small_demos, tmp_path):
     (tmp_path / "seed_1").mkdir()
     (tmp_path / "seed_1" / "notes.txt").write_text("mine")
@@ -256,6 +351,39 @@ def test_side_by_side_processes_end_with_the_first(tmp_path, number):
             assert path.steps()[-1] == path.read_metrics()[-1]["step"]
 
 
+def test_a_process_that_is_killed_is_said_to_be(tmp_path):
+    arguments = ["--env", ENV, "--steps", "1000000", "--num-envs", "8", "--rollout-steps", "16"]
+    arguments += ["--ppo.hidden", "8", "--ppo.epochs", "1", "--ppo.minibatches", "2"]
+    arguments += ["--seeds", "2", "--jobs", "2", "--out", str(tmp_path)]
+    process = start_process(["train", "ippo", *arguments])
+    for seed in (0, 1):
+        path = tmp_path / f"seed_{seed}"
+        wait_for_metrics(process, path / "metrics.jsonl", 1)
+        os.kill(int((path / "lock").read_text()), signal.SIGKILL)  # as the kernel does
+    assert process.wait() == 1
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    assert "dm2: failed: a training process ended with code -9; if it was memory, " in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_before_anything_is_trained(tmp_path, jobs):
+    """While programs are compiled, or processes are only beginning."""
+    arguments = ["--env", "smax/3s5z", "--seeds", "2", "--jobs", str(jobs), "--out", str(tmp_path)]
+    process = start_process(["train", "ippo", *arguments, "--ppo.hidden", "57"])
+    lock = tmp_path / "seed_0" / "lock"
+    while process.poll() is None and not lock.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    assert message.startswith("dm2: stopped")
+    assert "the same command goes on" in message or "dm2 resume" in message
+    assert message.count("\n") == 1
+
+
 def test_ctrl_c_leaves_a_checkpoint_to_resume_from(small_demos, tmp_path):
     path = tmp_path / "run"
     arguments = ["--env", ENV, "--steps", "1000000", "--num-envs", "8", "--rollout-steps", "16"]
@@ -312,6 +440,70 @@ def test_demonstrations_that_changed_are_refused(small_run, tmp_path):
     record(small_run, episodes=4, seed=1).save(path)
     with pytest.raises(InputError, match="contents changed"):
         resume(run.path, 512, quiet=True)
+
+
+def test_a_resume_that_fails_changes_nothing(small_run, tmp_path):
+    path = tmp_path / "team.safetensors"
+    record(small_run, episodes=4).save(path)
+    run = train(dm2_config(path, steps=256), tmp_path / "run", quiet=True)
+    before = hashes(run.path)
+    record(small_run, episodes=4, seed=1).save(path)
+    with pytest.raises(InputError, match="contents changed"):
+        resume(run.path, 512, quiet=True)
+    with pytest.raises(InputError, match="steps = 128: the run already goes to 256"):
+        resume(run.path, 128, quiet=True)
+    path.unlink()
+    with pytest.raises(InputError, match=r"no such file; if it was moved, .* --demos FILE"):
+        resume(run.path, 512, quiet=True)
+    assert hashes(run.path) == before
+
+
+def test_demonstrations_are_found_from_anywhere_and_where_they_went(
+    small_run, tmp_path, monkeypatch
+):
+    record(small_run, episodes=4).save(tmp_path / "team.safetensors")
+    monkeypatch.chdir(tmp_path)
+    config = dm2_config("team.safetensors", steps=256)
+    run = train(config, "run", quiet=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume(tmp_path / "run", 384, quiet=True)
+
+    moved = (tmp_path / "team.safetensors").rename(tmp_path / "elsewhere" / "moved.safetensors")
+    resume(tmp_path / "run", 512, demos="moved.safetensors", quiet=True)
+    again = RunDirectory.open(tmp_path / "run")
+    assert again.config.demos == str(moved)
+    assert again.config.steps == 512
+    other = dm2_config(moved, steps=512)
+    record(small_run, episodes=3).save(tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="contents changed"):
+        resume(tmp_path / "run", 640, demos=tmp_path / "other.safetensors", quiet=True)
+    whole = train(other, tmp_path / "whole", quiet=True)
+    assert arrays_of(again, 512) == arrays_of(whole, 512)
+    assert run.info["demonstrations"]["mean_return"] == pytest.approx(
+        Demonstrations.load(moved).mean_return
+    )
+
+
+def test_a_sweep_knows_its_demonstrations_by_their_contents(small_run, tmp_path):
+    paths = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    for path in paths:
+        record(small_run, episodes=4).save(path)
+    train_seeds(dm2_config(paths[0], steps=128), tmp_path / "runs", 1, quiet=True)
+    paths[0].unlink()
+    runs = train_seeds(dm2_config(paths[1], steps=128), tmp_path / "runs", 2, quiet=True)
+    assert [run.config.demos for run in runs] == [str(paths[1])] * 2
+    record(small_run, episodes=5).save(paths[1])
+    with pytest.raises(InputError, match="seed_0: holds a run with other settings"):
+        train_seeds(dm2_config(paths[1], steps=128), tmp_path / "runs", 2, quiet=True)
+
+
+def test_a_folder_in_use_is_found_before_any_seed_is_trained(small_demos, tmp_path):
+    (tmp_path / "seed_1").mkdir()
+    (tmp_path / "seed_1" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="seed_1: is in use"):
+        train_seeds(dm2_config(small_demos, steps=128), tmp_path, 2, quiet=True)
+    assert not (tmp_path / "seed_0").exists()
 
 
 def test_demonstrations_of_another_task_are_refused_before_anything_is_written(

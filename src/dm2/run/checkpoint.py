@@ -108,11 +108,11 @@ def load(
     return jax.tree.unflatten(jax.tree.structure(like), leaves), manifest["extra"]
 
 
-def nonfinite(tree: Any, prefix: str = "") -> str | None:
-    """The name of a leaf that holds a number that is not finite; None if there is none."""
+def nonfinite(tree: Any, prefix: str = "") -> tuple[str, np.ndarray] | None:
+    """The first leaf that holds a number that is not finite, by its name; None if there is none."""
     for name, leaf in _named_leaves(tree, prefix).items():
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all():
-            return name
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            return name, np.asarray(leaf)
     return None
 
 

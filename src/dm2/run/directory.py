@@ -310,9 +310,9 @@ class RunDirectory:
         """Raises InputError if the team in a checkpoint holds a number that is not finite, as
         runs of development versions before 0.1.0 kept it after they had diverged."""
         team = tree if prefix else getattr(tree, "agents", None)
-        name = checkpoint.nonfinite(team, prefix or "agents")
-        if name is not None:
-            problem = f"{self.path}: the team of step {step} diverged: {name} is not finite"
+        found = checkpoint.nonfinite(team, prefix or "agents")
+        if found is not None:
+            problem = f"{self.path}: the team of step {step} diverged: {found[0]} is not finite"
             remedy = "choose another checkpoint, or train again with a lower learning rate"
             raise InputError(f"{problem}; {remedy} (complete ones: {self._others(step)})")
 

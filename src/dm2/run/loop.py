@@ -222,33 +222,36 @@ def _loop(
             before, step = step, step + config.iteration_steps
             rate = config.iteration_steps / (time.monotonic() - began)
             out.advanced(step, log.iteration(step, metrics, rate))
-            found = next(_not_finite(metrics), None)
-            if found is not None:
-                raise _diverged(run, log, step, *found)
+            for quantity, agent in _not_finite(metrics, state, programs):
+                raise _diverged(run, log, step, quantity, agent)
             last = step >= total
             if last or _crossed(before, step, config.eval_every):
                 evaluate()
             chosen = any(before < mark <= step for mark in config.checkpoint_steps)
             due = _crossed(before, step, config.checkpoint_every)
             if last or chosen or due or stop.is_set():
-                leaf = checkpoint.nonfinite(state.agents, "agents")
-                if leaf is not None:
-                    raise _diverged(run, log, step, leaf, None)
                 run.save_checkpoint(step, state, {}, permanent=chosen)
                 run.prune(config.keep)
             if stop.is_set() and not last:
                 raise KeyboardInterrupt(f"stopped at {step} steps; go on: dm2 resume {run.path}")
 
 
-def _not_finite(metrics: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """What of an iteration's metrics is not finite, and whose it is; None for the team's return,
-    which only the environment can spoil."""
-    if not np.isfinite(metrics["episodes"]["returns"]):
-        yield "mean_return", None
+def _not_finite(
+    metrics: dict[str, Any], state: TrainState, programs: Programs
+) -> Iterator[tuple[str, int | None]]:
+    """What is not finite after an update, and whose it is, if an agent's: what the update
+    reported, losses first, and what it made of the team."""
     losses_first = sorted(metrics["agents"].items(), key=lambda one: not one[0].endswith("loss"))
     for name, values in losses_first:
         for agent in np.flatnonzero(~np.isfinite(values)):
             yield name, int(agent)
+    if not np.isfinite(metrics["episodes"]["returns"]):
+        yield "mean_return", None
+    found = checkpoint.nonfinite(state.agents, "agents")
+    if found is not None:
+        name, leaf = found
+        own = leaf.ndim > 0 and len(leaf) == programs.env.spec.num_agents
+        yield name, int(np.argwhere(~np.isfinite(leaf))[0, 0]) if own else None
 
 
 def _diverged(
