@@ -88,9 +88,12 @@ def test_area_is_not_extrapolated(budget):
         area_under_curve([0, 100, 400], [0.0, 0.5, 1.0], budget)
 
 
-def test_final_is_the_mean_of_the_last_five():
-    assert final([9, 1, 2, 3, 4, 5]) == pytest.approx(3.0)
-    assert final([1, 2]) == pytest.approx(1.5)
+def test_final_is_the_mean_over_a_stretch_with_both_its_ends():
+    steps, values = [0, 100, 200, 300, 400], [9.0, 1.0, 2.0, 6.0, 8.0]
+    assert final(steps, values, 100, 300) == pytest.approx(3.0)
+    assert final(steps, values, 101, 399) == pytest.approx(4.0)
+    with pytest.raises(InputError, match="first, budget = 110, 190: no evaluation"):
+        final(steps, values, 110, 190)
 
 
 def test_mean_and_standard_error():

@@ -5,6 +5,7 @@ import doctest
 import inspect
 import json
 import re
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -565,6 +566,20 @@ def test_converge_reports_and_draws_both_orders(capsys, tmp_path):
         assert label in out
         assert label in drawn
     assert "sweeps (one step of every agent each)" in drawn
+
+
+def test_a_users_matplotlib_settings_change_no_figure(capsys, tmp_path):
+    import matplotlib as mpl
+
+    def drawn(name: str) -> bytes:
+        arguments = ("converge", "--game", "handshake", "--sweeps", 3, "--out", tmp_path / name)
+        assert command(capsys, *arguments)[0] == 0
+        return (tmp_path / name).read_bytes()
+
+    plain = drawn("plain.png")
+    odd: dict[Any, Any] = {"text.usetex": True, "savefig.bbox": "tight", "lines.marker": "o"}
+    with mpl.rc_context(odd):
+        assert drawn("odd.png") == plain
 
 
 @pytest.mark.parametrize("game", ["four-tile", "lift", "stag-hunt", "random"])

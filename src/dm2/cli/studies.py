@@ -1,5 +1,6 @@
 """Commands on studies: compare."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +19,37 @@ def compare(
         tuple[str, ...],
         arg(help="Names of the groups, one for each of RUNS; by default method and settings."),
     ] = (),
+    budget: Annotated[
+        int | None,
+        arg(
+            help="Step at which area and final value are taken, without the runs that end before;"
+            " by default the last one that all finished runs reach."
+        ),
+    ] = None,
+    levels: Annotated[
+        tuple[float, ...],
+        arg(help="Win rates or returns whose steps are given; by default win rates of 0.5, 0.8."),
+    ] = (),
     json: Json = False,
 ) -> None:
-    """Compare methods over seeds: learning curves, steps to 50 % and 80 %, area, final win rate."""
-    from dm2.studies.compare import compare as compare_runs
-    from dm2.studies.compare import table
+    """Compare methods over seeds: learning curves, steps to a level, area, final value.
+
+    Environments in which nobody can win are compared by test return. What is left out of the
+    numbers is said on standard error.
+    """
+    from dm2.studies.compare import summarise, table
+    from dm2.studies.groups import read_study
 
     if not runs:
         raise InputError("runs: none given; name run directories, or parents of them")
-    result = compare_runs(runs, labels or None)
+    study = read_study(runs, labels or None, budget)
+    result = summarise(study, levels or None)
     if out is not None:
-        from dm2.studies.plots import learning_curves
+        from dm2.studies.plots import save_learning_curves
 
-        learning_curves(runs, out, labels or None)
+        save_learning_curves(study, out)
+    for note in result["warnings"]:
+        print(f"dm2: note: {note}", file=sys.stderr)
     if json:
         report(result, json)
         return

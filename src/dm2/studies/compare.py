@@ -1,9 +1,7 @@
-"""Finds run directories, groups their seeds by what was run, and compares the groups."""
+"""Compares groups of runs in numbers and tables."""
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,239 +12,21 @@ from rich.table import Table
 
 from dm2.errors import InputError
 from dm2.studies import statistics
+from dm2.studies.groups import BASELINE, Environment, Group, Study, read_study
+from dm2.studies.runs import MEASURES, Measure, Run
 
-__all__ = ["BASELINE", "Groups", "Run", "compare", "find_runs", "group_runs", "table"]
+__all__ = ["compare", "summarise", "table"]
 
-THRESHOLDS = {"steps_to_50": 0.5, "steps_to_80": 0.8}
-RATIO = "ratio_steps_to_80"
-BASELINE = "ippo"
-"""The method that the others are compared with."""
 WARNINGS = "warnings"
+WIN_RATE_LEVELS = (0.5, 0.8)
 
-# Beginnings of the settings that do not make another method. The demonstrations' path is among
-# them: files are told apart by what they hold.
-_NOT_SETTINGS = ("env", "method", "seed", "steps", "demos", "keep", "checkpoint", "eval")
 _SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
+_STEPS, _RATIO = "steps_to_", "ratio_"
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training run: its settings and its test win rates."""
-
-    path: Path
-    config: dict[str, Any]
-    demonstrations: dict[str, Any]
-    """What config.json says of the demonstrations: `sha256`, `win_rate`; may be empty."""
-    steps: np.ndarray
-    """Environment steps of the evaluations, increasing."""
-    win_rates: np.ndarray
-    """Share of test episodes won, 0 to 1, one per evaluation."""
-    label: str | None = None
-    """The user's name for its group, if any."""
-
-    @property
-    def budget(self) -> float:
-        """Step of the last evaluation: nothing is known of the run beyond it."""
-        return float(self.steps[-1])
-
-    @property
-    def demo_source(self) -> str | None:
-        """What tells its demonstrations from others: their hash, else their win rate."""
-        source = self.demonstrations.get("sha256") or self.demonstrations.get("win_rate")
-        return None if source is None else str(source)
-
-    @property
-    def demo_win_rate(self) -> float | None:
-        """The demonstrators' own win rate, 0 to 1, if known."""
-        return self.demonstrations.get("win_rate")
-
-    def settings(self) -> dict[str, Any]:
-        """Dotted settings that make up a group, leaving out seed, length and bookkeeping."""
-        flat = dict(_flatten(self.config))
-        if self.demo_source is not None:
-            flat["demonstrations"] = self.demo_source
-        elif self.config.get("demos") is None:
-            # Runs of earlier versions hold settings of imitation that their method ignored.
-            flat = {k: v for k, v in flat.items() if not k.startswith("imitation.")}
-        return {k: _plain(v) for k, v in flat.items() if not k.startswith(_NOT_SETTINGS)}
-
-
-Groups = dict[str, dict[str, list[Run]]]
-"""Runs by environment, then by label, sorted by seed."""
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _plain(value: Any) -> Any:
-    """1.0 and 1 are one setting."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config, demonstrations = content["config"], content.get("demonstrations") or {}
-        known = all(isinstance(config[name], str) for name in ("method", "env"))
-        rate = demonstrations.get("win_rate")
-        if known and isinstance(config["seed"], int) and (rate is None or 0 <= rate <= 1):
-            return config, demonstrations
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    remedy = "must be JSON with config.method, .env and .seed, as `dm2 train` writes it"
-    raise InputError(f"{path}: {remedy}")
-
-
-def _evaluation(line: bytes, where: str) -> tuple[float, float] | None:
-    """(step, win rate) of an evaluation, None for another kind of line."""
-    remedy = 'must be a JSON object; an "eval" has a step from 0 up and a win_rate from 0 to 1'
-    try:
-        entry = json.loads(line)
-        if entry["kind"] != "eval":
-            return None
-        step, win_rate = float(entry["step"]), float(entry["win_rate"])
-        if 0 <= step < math.inf and 0 <= win_rate <= 1:
-            return step, win_rate
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f"{where} = {line[:80].decode(errors='replace')!r}: {remedy}")
-
-
-def _read_metrics(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and win rates of the evaluations; the later of two at one step wins."""
-    *lines, last = path.read_bytes().split(b"\n")
-    # Whatever follows the last newline is torn (the run was killed, or writes it just now),
-    # unless it happens to be whole.
-    try:
-        json.loads(last)
-        lines.append(last)
-    except ValueError:
-        pass
-    read = [_evaluation(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
-    curve = dict(pair for pair in read if pair is not None)
-    steps = sorted(curve)
-    return np.array(steps), np.array([curve[step] for step in steps])
-
-
-def _directories(path: Path) -> list[Path]:
-    """`path` and whatever lies below it that holds a run."""
-    found = [file.parent for file in sorted(path.rglob("config.json"))]
-    found = [directory for directory in found if (directory / "metrics.jsonl").is_file()]
-    if not found:
-        remedy = "holds no training run (config.json beside metrics.jsonl); make one with"
-        raise InputError(f"{path}: {remedy} `dm2 train`, or name its directory or a parent of it")
-    return found
-
-
-def find_runs(
-    paths: Sequence[str | Path], labels: Sequence[str] | None = None
-) -> tuple[list[Run], list[str]]:
-    """Reads the runs in or below `paths`; returns them and the warnings about those skipped.
-
-    `labels`, one per path, name the groups. A run with fewer than two evaluations is no curve
-    and is skipped. Raises InputError if a path holds no run, if none of them can be used, or if
-    a file is malformed.
-    """
-    if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
-        raise InputError(f"paths = {paths!r}: must be a list of paths")
-    if labels is not None and len(labels) != len(paths):
-        raise InputError(f"labels = {list(labels)!r}: must be one per path, here {len(paths)}")
-    runs, warnings = {}, []
-    for i, path in enumerate(paths):
-        for directory in _directories(Path(path)):
-            if directory.resolve() in runs:
-                continue
-            config, demonstrations = _read_config(directory / "config.json")
-            steps, win_rates = _read_metrics(directory / "metrics.jsonl")
-            if len(steps) < 2:
-                warnings.append(f"{directory}: skipped, fewer than two evaluations so far")
-                continue
-            label = labels[i] if labels else None
-            run = Run(directory, config, demonstrations, steps, win_rates, label)
-            runs[directory.resolve()] = run
-    if not runs:
-        named = ", ".join(map(str, paths)) or "paths = []"
-        raise InputError(f"{named}: no run has been evaluated yet; train longer")
-    return list(runs.values()), warnings
-
-
-def _demos_name(run: Run, rivals: Iterable[Run]) -> str:
-    """`demos 52 %`; the hash's first digits tell apart sources of the same rounded win rate."""
-
-    def name(of: Run) -> str:
-        if of.demo_win_rate is None:
-            return f"demos {(of.demo_source or 'unknown')[:7]}"
-        return f"demos {100 * of.demo_win_rate:.0f} %"
-
-    alike = {rival.demo_source for rival in rivals if name(rival) == name(run)}
-    return name(run) + (f" {str(run.demo_source)[:7]}" if len(alike) > 1 else "")
-
-
-def _short(key: str, keys: Iterable[str]) -> str:
-    """`imitation.coefficient` as `coefficient`, unless another setting ends likewise."""
-    name = key.rsplit(".", 1)[-1]
-    return key if sum(other.rsplit(".", 1)[-1] == name for other in keys) > 1 else name
-
-
-def _label(run: Run, among: Sequence[Run]) -> str:
-    """The method, and its settings that differ among the runs of the same method."""
-    rivals = [rival for rival in among if rival.config["method"] == run.config["method"]]
-    every, own = [rival.settings() for rival in rivals], run.settings()
-    keys = {key: None for settings in every for key in settings}
-    parts = []
-    for key in keys:
-        if len({str(settings.get(key, "unset")) for settings in every}) == 1:
-            continue
-        if key == "demonstrations":
-            parts.append(_demos_name(run, rivals))
-        else:
-            parts.append(f"{_short(key, keys)}={own.get(key, 'unset')}")
-    return run.config["method"] + (f" ({', '.join(parts)})" if parts else "")
-
-
-def _key(run: Run) -> str:
-    return run.config["method"] + json.dumps(run.settings(), sort_keys=True)
-
-
-def _one_per_seed(runs: Iterable[Run], warnings: list[str]) -> list[Run]:
-    """The longest run of each seed: a repetition of a seed is no independent sample."""
-    chosen: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda run: -run.budget):
-        seed = run.config["seed"]
-        if seed in chosen:
-            kept = chosen[seed].path
-            warnings.append(f"{run.path}: skipped, repeats seed {seed} of {kept}")
-        else:
-            chosen[seed] = run
-    return [chosen[seed] for seed in sorted(chosen)]
-
-
-def group_runs(runs: Iterable[Run]) -> tuple[Groups, list[str]]:
-    """Groups runs that differ in nothing but seed, length and bookkeeping; warns of repeats.
-
-    Raises InputError if a label of the user's covers runs with different settings.
-    """
-    groups: Groups = {}
-    warnings: list[str] = []
-    runs = sorted(runs, key=lambda run: (run.config["method"] != BASELINE, run.config["method"]))
-    for env in sorted({run.config["env"] for run in runs}):
-        inside = [run for run in runs if run.config["env"] == env]
-        collected: dict[str, list[Run]] = {}
-        for run in inside:
-            label = _label(run, inside) if run.label is None else run.label
-            collected.setdefault(label, []).append(run)
-        for label, members in collected.items():
-            if len({_key(run) for run in members}) > 1:
-                names = sorted({_label(run, inside) for run in members})
-                remedy = "give each its own path and label, or leave labels out"
-                raise InputError(f"label {label!r}: covers {', '.join(names)} in {env}; {remedy}")
-        groups[env] = {k: _one_per_seed(v, warnings) for k, v in collected.items()}
-    return groups, warnings
+def _steps_to(measure: Measure, level: float) -> str:
+    """`steps_to_50` for a win rate of 0.5, `steps_to_return_-20` for a return of -20."""
+    return _STEPS + (f"{100 * level:.10g}" if measure == "win_rate" else f"return_{level:.10g}")
 
 
 def _json(value: Any) -> float | None:
@@ -264,101 +44,179 @@ def _summary(data: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _reach(runs: list[Run], threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Per run: the step of the threshold, inf if not reached; the same, censored; how many."""
-    curves = [(run.steps, run.win_rates) for run in runs]
-    steps = np.array([statistics.steps_to_threshold(*curve, threshold) for curve in curves])
-    return steps, *statistics.censor(steps, [run.budget for run in runs])
+def _reach(runs: list[Run], level: float, environment: Environment) -> tuple[Any, Any, int]:
+    """Per run: the step of the level, inf if not reached; the same, censored; how many were."""
+    steps = [
+        statistics.steps_to_threshold(run.steps, run.values, level, environment.window(run))
+        for run in runs
+    ]
+    return np.array(steps), *statistics.censor(steps, [run.end for run in runs])
 
 
-def _group(runs: list[Run], budget: float) -> dict[str, Any]:
+def _left_out(run: Run) -> dict[str, Any]:
+    return {
+        "path": str(run.path),
+        "seed": run.config["seed"],
+        "last_step": int(run.end),
+        "steps": run.planned,
+        "diverged": run.diverged,
+    }
+
+
+def _group(group: Group, levels: Sequence[float], environment: Environment) -> dict[str, Any]:
+    runs, measure = group.runs, environment.measure
+    budget, since = environment.budget, environment.final_from
     result: dict[str, Any] = {
+        "measure": measure,
         "seeds": [run.config["seed"] for run in runs],
         "runs": len(runs),
+        "left_out": [_left_out(run) for run in group.left_out],
         "budget": int(budget),
+        "final_from": int(since),
     }
-    for name, threshold in THRESHOLDS.items():
-        steps, bounded, censored = _reach(runs, threshold)
-        result[name] = _summary(bounded) | {
+    for level in levels:
+        steps, bounded, censored = _reach(runs, level, environment)
+        result[_steps_to(measure, level)] = _summary(bounded) | {
+            "level": level,
             "values": [_json(value) for value in steps],
             "censored": censored,
             "bound": "lower" if censored else None,
         }
-    area = [statistics.area_under_curve(run.steps, run.win_rates, budget) for run in runs]
-    last = [statistics.final(run.win_rates[run.steps <= budget]) for run in runs]
-    return result | {"area": _summary(np.array(area)), "final_win_rate": _summary(np.array(last))}
+    area = [statistics.area_under_curve(run.steps, run.values, budget) for run in runs]
+    final = [statistics.final(run.steps, run.values, since, budget) for run in runs]
+    return result | {
+        "area": _summary(np.array(area)),
+        f"final_{measure}": _summary(np.array(final)),
+    }
 
 
-def _ratio(runs: list[Run], baseline: list[Run], name: str) -> dict[str, Any]:
-    """Steps to 80 % over the baseline's: below 1 is faster. Says which way censoring bounds it."""
-    _, above, above_censored = _reach(runs, THRESHOLDS["steps_to_80"])
-    _, below, below_censored = _reach(baseline, THRESHOLDS["steps_to_80"])
+def _ratio(
+    runs: list[Run], baseline: list[Run], level: float, environment: Environment
+) -> dict[str, Any]:
+    """Steps to the level over the baseline's: below 1 is faster. Says which way censoring bounds
+    it."""
+    _, above, above_censored = _reach(runs, level, environment)
+    _, below, below_censored = _reach(baseline, level, environment)
     value, low, high = statistics.ratio_interval(above, below)
     if above_censored == len(runs) and below_censored == len(baseline):
         value = low = high = math.nan  # the ratio of two budgets says nothing
     # Two lower bounds bound their ratio neither way.
     bounds = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
     bound = bounds.get((above_censored > 0, below_censored > 0))
-    interval = [_json(low), _json(high)]
-    return {"value": _json(value), "interval": interval, "bound": bound, "baseline": name}
+    return {"value": _json(value), "interval": [_json(low), _json(high)], "bound": bound}
 
 
-def _baseline(groups: dict[str, list[Run]], env: str, warnings: list[str]) -> str | None:
+def _baseline(title: str, groups: dict[str, Group], warnings: list[str]) -> str | None:
     """The group labelled as the baseline method, else the only one of that method."""
     if BASELINE in groups:
         return BASELINE
-    candidates = [k for k, runs in groups.items() if runs[0].config["method"] == BASELINE]
+    candidates = [
+        label for label, group in groups.items() if group.runs[0].config["method"] == BASELINE
+    ]
     if len(candidates) > 1:
         names = ", ".join(candidates)
-        warnings.append(f"{env}: no ratio, since several groups could be its baseline: {names}")
+        warnings.append(f"{title}: no ratio, since several groups could be its baseline: {names}")
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _environment(groups: dict[str, list[Run]], env: str, warnings: list[str]) -> dict[str, Any]:
-    everyone = [run for runs in groups.values() for run in runs]
-    budget = min(run.budget for run in everyone)
-    longest = max(run.budget for run in everyone)
-    if budget < 0.9 * longest:
-        warnings.append(
-            f"{env}: runs end between {budget:,.0f} and {longest:,.0f} steps; areas and final win"
-            f" rates are taken at {budget:,.0f}"
-        )
-    result = {label: _group(runs, budget) for label, runs in groups.items()}
-    baseline = _baseline(groups, env, warnings)
-    for label, runs in groups.items():
+def _levels(title: str, measure: Measure, levels: Sequence[float | int] | None) -> list[float]:
+    """The levels in ascending order; by default 50 % and 80 % of wins, none of returns."""
+    if levels is None:
+        return list(WIN_RATE_LEVELS) if measure == "win_rate" else []
+    for level in levels:
+        if measure == "win_rate" and not 0 < level <= 1:
+            remedy = f"must be above 0 and at most 1 for {title}, which is compared by win rate"
+            raise InputError(f"levels = {level:g}: {remedy}")
+        if not math.isfinite(level):
+            raise InputError(f"levels = {level:g}: must be finite")
+    return sorted({float(level) for level in levels})
+
+
+def _environment(
+    title: str, environment: Environment, levels: Sequence[float | int] | None, warnings: list[str]
+) -> dict[str, Any]:
+    groups, measure = environment.groups, environment.measure
+    levels = _levels(title, measure, levels)
+    result = {label: _group(group, levels, environment) for label, group in groups.items()}
+    if not levels:
+        return result
+    baseline = _baseline(title, groups, warnings)
+    for label, group in groups.items():
         if baseline is not None and label != baseline:
-            result[label][RATIO] = _ratio(runs, groups[baseline], baseline)
+            ratio = _ratio(group.runs, groups[baseline].runs, levels[-1], environment)
+            name = _RATIO + _steps_to(measure, levels[-1])
+            result[label][name] = ratio | {"baseline": baseline}
     return result
 
 
-def compare(paths: Sequence[str | Path], labels: Sequence[str] | None = None) -> dict[str, Any]:
+def summarise(study: Study, levels: Sequence[float | int] | None = None) -> dict[str, Any]:
+    """The numbers of a study; see `compare` for the levels and for what is returned."""
+    warnings = list(study.notes)
+    result = {
+        title: _environment(title, environment, levels, warnings)
+        for title, environment in study.environments.items()
+    }
+    return result | {WARNINGS: warnings}
+
+
+def compare(
+    paths: Sequence[str | Path],
+    labels: Sequence[str] | None = None,
+    *,
+    budget: int | None = None,
+    levels: Sequence[float | int] | None = None,
+) -> dict[str, Any]:
     """Compares groups of runs that differ in nothing but their seed.
 
+    Environments in which nobody can win are compared by test return, others by test win rate. A
+    run is finished when its last evaluation reaches the steps of its settings and it did not
+    diverge. Runs that end before the finished ones of their group are left out of all its numbers,
+    and so are those that diverged; while none is finished, all others are used as far as they go.
+    Runs of other versions of an environment are of another environment; another version of dm2
+    makes another group. A run that does not say its version goes with the others' if that is one.
+
     Args:
-        paths: run directories, or parents of them.
+        paths: run directories, or parents of them; symbolic links are followed.
         labels: names of the groups, one for each of the paths; by default a group is called by
             its method and the settings in which it differs from others.
+        budget: the environment step at which area and final value are taken; runs that end before
+            it are left out, others are used, finished or not. By default, in each environment the
+            last step up to which all runs go that are not left out.
+        levels: the win rates (0 to 1) or returns for which the steps until they are reached are
+            given; by default win rates of 0.5 and 0.8, and no returns.
 
     Returns:
         `{env: {label: {...}}, ..., "warnings": [...]}`, which JSON can hold; what cannot be
-        computed is null. Of each group: `seeds`, `runs`, `budget` (the last step that all runs of
-        the environment were evaluated at or beyond), `steps_to_50` and `steps_to_80` (on the
-        smoothed curve), `area` and `final_win_rate` (both up to the budget, 0 to 1). Those hold
-        `mean`, `standard_error`, `iqm`, and `interval` (95 % bootstrap of the mean); steps hold
-        also `values` per seed (null if not reached), `censored` (how many), and `bound`: "lower"
-        if any, since such a run counts with its own last step. `ratio_steps_to_80` is the group's
-        mean over that of its `baseline`; its `bound` is "lower", "upper", or "unknown" if both
-        are censored.
+        computed is null. The name of an environment is followed by its version if there are
+        several. Each group holds
+
+        - `measure`: "win_rate" or "return", the same for all groups of an environment;
+        - `seeds` and `runs`: the seeds used and their number;
+        - `left_out`: of each run left out, `path`, `seed`, `last_step` (of its evaluations),
+          `steps` (of its settings), and whether it `diverged`;
+        - `budget` and `final_from`: the environment steps up to which area and final value are
+          taken, and from which on evaluations count as final: the last five of the run that is
+          evaluated most rarely, and those of other runs in the same stretch;
+        - `steps_to_50`, `steps_to_80` (per cent of wins) or `steps_to_return_-20`: the steps at
+          which the whole curve, smoothed, reaches a `level`. It is smoothed over three evaluations
+          of the run that is evaluated most rarely, and over as many steps in other runs;
+        - `area`: the mean height of the curve up to the budget;
+        - `final_win_rate` or `final_return`: the mean of the final evaluations.
+
+        Those hold `mean`, `standard_error`, `iqm`, and `interval` (95 % bootstrap of the mean);
+        steps hold also `values` per seed (null if not reached), `censored` (how many), and
+        `bound`: "lower" if any, since such a run counts with its own last step.
+        `ratio_steps_to_80`, at the highest level, is the group's mean over that of its `baseline`;
+        its `bound` is "lower", "upper", or "unknown" if both are censored. `warnings` says what
+        was skipped, left out, or is unlike among runs that are compared.
 
     Raises:
-        InputError: a path holds no run, none of them can be used, a file is malformed, or a label
-            covers runs with different settings.
+        InputError: a path holds no run, none of them can be used, a file is malformed, a label
+            covers runs with different settings, no run of an environment reaches the budget, a run
+            is evaluated for the first time after it, or a level is no win rate where runs are
+            compared by it.
     """
-    runs, skipped = find_runs(paths, labels)
-    groups, repeated = group_runs(runs)
-    warnings = skipped + repeated
-    result = {env: _environment(inside, env, warnings) for env, inside in groups.items()}
-    return result | {WARNINGS: warnings}
+    return summarise(read_study(paths, labels, budget), levels)
 
 
 def _span(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:
@@ -366,7 +224,10 @@ def _span(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:
     if entry[key] is None:
         return "—"
     low, high = entry["interval"]
-    span = "" if low is None or high is None else f"\n{low * scale:.2f}–{high * scale:.2f}"
+    span = ""
+    if low is not None and high is not None:
+        dash = "–" if low >= 0 else " to "  # apart from the sign of what is below 0
+        span = f"\n{low * scale:.2f}{dash}{high * scale:.2f}"
     return f"{_SIGNS.get(entry.get('bound') or '', '')}{entry[key] * scale:.2f}{span}"
 
 
@@ -379,23 +240,49 @@ def _steps_text(entry: dict[str, Any]) -> str:
     return _span(entry, "mean", 1e-6) + (f"\n{reached}" if censored else "")
 
 
+def _titles(group: dict[str, Any]) -> list[str]:
+    """The columns of a table, by one of its groups."""
+    levels = [entry["level"] for name, entry in group.items() if name.startswith(_STEPS)]
+    if group["measure"] == "win_rate":
+        reached, final = [f"{100 * level:.10g} %" for level in levels], "final\nwin rate"
+    else:
+        reached, final = [f"{level:.10g}" for level in levels], "final\nreturn"
+    ratio = [f"ratio\nat {reached[-1]}"] if reached else []
+    return [*(f"M steps\nto {level}" for level in reached), *ratio, "\narea", final]
+
+
+def _row(label: str, group: dict[str, Any]) -> list[str]:
+    """A group's cells: its label above the number of seeds, then its values."""
+    steps = [_steps_text(entry) for name, entry in group.items() if name.startswith(_STEPS)]
+    ratios = [_span(entry, "value") for name, entry in group.items() if name.startswith(_RATIO)]
+    values = [_span(group[name], "mean") for name in ("area", f"final_{group['measure']}")]
+    every = group["runs"] + len(group["left_out"])
+    seeds = f"{group['runs']} of {every}" if group["left_out"] else f"{every}"
+    name = f"{escape(label)}\n{seeds} seed" + ("s" if every > 1 else "")
+    return [name, *steps, *(ratios or [""] if steps else []), *values]
+
+
 def table(result: dict[str, Any]) -> list[Table]:
     """One table per environment of what `compare` returned: means above their 95 % intervals.
 
-    Where not every run reached a threshold, how many did stands below.
+    Where not every run reached a level, how many did stands below; where runs were left out, of
+    how many seeds the numbers are. Below the table stands what area and final value are of.
     """
     tables = []
-    titles = ("M steps\nto 50 %", "M steps\nto 80 %", "ratio\nat 80 %", "\narea", "final\nwin rate")
-    for env in (key for key in result if key != WARNINGS):
-        shown = Table(title=env, box=SIMPLE_HEAD, padding=(0, 1, 1, 0))
+    for title, groups in result.items():
+        if title == WARNINGS:
+            continue
+        first = next(iter(groups.values()))
+        words = MEASURES[first["measure"]]
+        stretch = f"from step {first['final_from']:,} to {first['budget']:,}"
+        caption = f"area: mean {words} up to step {first['budget']:,}; final: mean {stretch}"
+        caption += "; below each mean: its 95 % interval\n"
+        shown = Table(title=escape(title), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 1, 0))
+        shown.caption_justify = "left"
         shown.add_column("\nmethod", overflow="fold")
-        for title in titles:
-            shown.add_column(title, justify="right", no_wrap=True)
-        for label, group in result[env].items():
-            steps = [_steps_text(group[name]) for name in THRESHOLDS]
-            ratio = _span(group[RATIO], "value") if RATIO in group else ""
-            rates = [_span(group[name], "mean") for name in ("area", "final_win_rate")]
-            seeds = f"{group['runs']} seed" + ("s" if group["runs"] > 1 else "")
-            shown.add_row(f"{escape(label)}\n{seeds}", *steps, ratio, *rates)
+        for column in _titles(first):
+            shown.add_column(column, justify="right", no_wrap=True)
+        for label, group in groups.items():
+            shown.add_row(*_row(label, group))
         tables.append(shown)
     return tables

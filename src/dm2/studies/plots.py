@@ -1,5 +1,6 @@
 """Learning curves of several methods, one column of panels per environment."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -10,20 +11,25 @@ import numpy as np
 from dm2.errors import InputError
 from dm2.files import replacing
 from dm2.studies import statistics
-from dm2.studies.compare import BASELINE, Groups, Run, find_runs, group_runs
+from dm2.studies.groups import BASELINE, Environment, Group, Study, read_study
+from dm2.studies.runs import MEASURES
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_learning_curves", "learning_curves"]
+__all__ = ["draw_learning_curves", "learning_curves", "save_learning_curves"]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers (jfly.uni-koeln.de/color).
 # Yellow is left out: it is too light for lines on white.
 _BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
 _OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
-_FORMATS = (".png", ".pdf", ".svg")
+_UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+"""The metadata of each format, by suffix."""
+_DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
 _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0.005 beyond that
 _RC: dict[Any, Any] = {
@@ -34,16 +40,24 @@ _RC: dict[Any, Any] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
     "text.color": _INK,
+    "text.parse_math": False,  # a `$` in a label is a `$`
     "svg.hashsalt": "dm2",  # the same runs give the same file
 }
 
 
-def _colours(groups: Groups) -> dict[str, str]:
+def _drawing() -> "AbstractContextManager[None]":
+    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    import matplotlib.style
+
+    return matplotlib.style.context(["default", _RC])
+
+
+def _colours(study: Study) -> dict[str, str]:
     """One colour per label, the same in every environment; baselines come first."""
     methods = {
-        label: runs[0].config["method"]
-        for inside in groups.values()
-        for label, runs in inside.items()
+        label: group.runs[0].config["method"]
+        for environment in study.environments.values()
+        for label, group in environment.groups.items()
     }
     colours: dict[str, str] = {}
     baselines, others = cycle(_BASELINE_COLOURS), cycle(_OTHER_COLOURS)
@@ -62,66 +76,89 @@ def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, low, high
 
 
-def _draw_group(axes: "Axes", runs: Sequence[Run], colour: str, row: int) -> None:
-    """The group up to its smallest common budget; in the upper row, every seed as a thin line."""
-    grid, values = statistics.curves_on_grid([(run.steps, run.win_rates) for run in runs])
+def _draw_group(axes: "Axes", group: Group, colour: str, row: int) -> None:
+    """The group as far as all its runs go; in the upper row, every seed as a thin line."""
+    grid, values = statistics.curves_on_grid([(run.steps, run.values) for run in group.runs])
     centre, low, high = _band(values, row)
-    if row == 0 and len(runs) > 1:
-        for run in runs:
-            axes.plot(run.steps / 1e6, run.win_rates, color=colour, alpha=0.25, linewidth=0.7)
+    if row == 0:
+        for run in group.runs if len(group.runs) > 1 else ():
+            axes.plot(run.steps / 1e6, run.values, color=colour, alpha=0.25, linewidth=0.7)
+        for run in group.left_out:
+            axes.plot(run.steps / 1e6, run.values, color=colour, linewidth=0.9, linestyle=_DOTS)
     axes.fill_between(grid / 1e6, low, high, color=colour, alpha=0.22, linewidth=0)
     axes.plot(grid / 1e6, centre, color=colour, linewidth=2.0, solid_capstyle="round")
 
 
-def _draw_demonstrators(axes: "Axes", inside: dict[str, list[Run]], colours: dict) -> bool:
+def _draw_demonstrators(axes: "Axes", environment: Environment, colours: dict) -> bool:
     """A dashed line per source of demonstrations, in its group's colour if one group uses it."""
     users: dict[float, set[str]] = {}
-    for label, runs in inside.items():
-        for run in runs:
-            if run.demo_win_rate is not None:
-                users.setdefault(run.demo_win_rate, set()).add(label)
-    for rate, labels in users.items():
+    for label, group in environment.groups.items():
+        for run in group.runs:
+            if run.demo_value is not None:
+                users.setdefault(run.demo_value, set()).add(label)
+    for value, labels in users.items():
         colour = colours[next(iter(labels))] if len(labels) == 1 else _INK
-        axes.axhline(rate, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
+        axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
     return bool(users)
 
 
-def _style(axes: "Axes", end: float) -> None:
-    axes.set_xlim(0, 1.01 * end)
-    axes.set_ylim(-0.02, 1.02)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def _style(column: Iterable["Axes"], environment: Environment) -> None:
+    """Grid and limits, the same in both rows."""
+    drawn = [run for group in environment.groups.values() for run in (*group.runs, *group.left_out)]
+    limits = [axes.get_ylim() for axes in column]
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    end = max(run.end for run in drawn) / 1e6
+    if environment.measure == "win_rate":
+        low, high = -0.02, 1.02
+    for axes in column:
+        axes.set_xlim(0, 1.01 * end)
+        axes.set_ylim(low, high)
+        axes.grid(color=_GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
-def _annotate(panels: np.ndarray, names: Iterable[str]) -> None:
-    """Environments above, what is drawn to the right, axis labels at the outer edges."""
-    for axes, name in zip(panels[0], names, strict=True):
-        axes.set_title(name, fontsize=11, fontweight="bold", pad=8)
-    for axes in panels[:, 1:].flat:
-        axes.tick_params(labelleft=False)
-    for axes in panels[0]:
+def _annotate(panels: np.ndarray, environments: dict[str, Environment]) -> None:
+    """Environments above, what is drawn to the right, axis labels at the outer edges.
+
+    A panel has a vertical axis of its own where that to its left shows something else.
+    """
+    for axes, title in zip(panels[0], environments, strict=True):
+        axes.set_title(title, fontsize=11, fontweight="bold", pad=8)
         axes.tick_params(labelbottom=False)
     for axes in panels[-1]:
         axes.set_xlabel("environment steps (millions)")
+    left = None
+    for column, environment in zip(panels.T, environments.values(), strict=True):
+        measure = environment.measure
+        for axes in column:
+            if measure == left == "win_rate":
+                axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel(MEASURES[measure])
+        left = measure
     for row, text in zip(panels, _ROWS, strict=True):
-        row[0].set_ylabel("test win rate")
         where = {"transform": row[-1].transAxes, "ha": "left", "va": "center", "rotation": 270}
         row[-1].text(1.02, 0.5, text, fontsize=8.5, color=_MUTED, **where)
 
 
-def _seeds(groups: Groups, label: str) -> str:
-    """`5 seeds`, or `3–5 seeds` where environments differ."""
-    counts = sorted({len(inside[label]) for inside in groups.values() if label in inside})
-    span = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"{span} seed" + ("" if counts == [1] else "s")
+def _seeds(study: Study, label: str) -> str:
+    """`5 seeds`, `3–5 seeds` where environments differ, `4 of 5 seeds` where one is left out."""
+    inside = [environment.groups for environment in study.environments.values()]
+    groups = [groups[label] for groups in inside if label in groups]
+    counts = sorted((len(group.runs), len(group.runs) + len(group.left_out)) for group in groups)
+    if any(group.left_out for group in groups):
+        span = " and ".join(dict.fromkeys(f"{used} of {every}" for used, every in counts))
+    else:
+        span = "–".join(dict.fromkeys((f"{counts[0][0]}", f"{counts[-1][0]}")))
+    return f"{span} seed" + ("" if max(every for _, every in counts) == 1 else "s")
 
 
-def _legend(figure: "Figure", groups: Groups, colours: dict[str, str], demos: bool) -> None:
+def _legend(figure: "Figure", study: Study, colours: dict[str, str], demos: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], color=colour, linewidth=2.5, label=f"{label}, {_seeds(groups, label)}")
+        Line2D([], [], color=colour, linewidth=2.5, label=f"{label}, {_seeds(study, label)}")
         for label, colour in colours.items()
     ]
     if demos:
@@ -129,6 +166,10 @@ def _legend(figure: "Figure", groups: Groups, colours: dict[str, str], demos: bo
         handles.append(
             Line2D([], [], color=_INK, linestyle=dashes, linewidth=1.2, label="demonstrators")
         )
+    inside = [environment.groups.values() for environment in study.environments.values()]
+    if any(group.left_out for groups in inside for group in groups):
+        words = "left out of the mean"
+        handles.append(Line2D([], [], color=_INK, linestyle=_DOTS, linewidth=0.9, label=words))
     # About three short entries fit under a panel; long labels get a line each.
     longest = max(len(handle.get_label()) for handle in handles)
     width = figure.get_figwidth() * 11  # letters
@@ -138,55 +179,66 @@ def _legend(figure: "Figure", groups: Groups, colours: dict[str, str], demos: bo
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def draw_learning_curves(groups: Groups) -> "Figure":
-    """A matplotlib figure of runs grouped by `group_runs`.
+def draw_learning_curves(study: Study) -> "Figure":
+    """A matplotlib figure of a study.
 
-    Upper row, as in the paper: mean and standard error of the test win rate over seeds. Lower
-    row: interquartile mean and its 95 % bootstrap interval. Thin lines are single seeds, dashed
-    ones the demonstrators' win rates. Save it with `figure.savefig`.
+    Upper row, as in the paper: mean and standard error over seeds of the test win rate, or of the
+    test return where nobody can win. Lower row: interquartile mean and its 95 % bootstrap
+    interval. They are of the runs that the legend counts, as far as all of a group's go. Thin lines
+    are single seeds, dotted ones those left out, dashed ones the demonstrators' win rates or
+    returns. `save_learning_curves` writes such a figure to a file.
     """
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_RC):
-        size = (max(5.6, 1.0 + 3.7 * len(groups)), 5.9)
+    environments = study.environments
+    with _drawing():
+        size = (max(5.6, 1.0 + 3.7 * len(environments)), 5.9)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
-        panels = figure.subplots(2, len(groups), squeeze=False)
-        colours, demos = _colours(groups), False
-        for column, inside in zip(panels.T, groups.values(), strict=True):
-            end = max(run.budget for runs in inside.values() for run in runs) / 1e6
+        panels = figure.subplots(2, len(environments), squeeze=False)
+        colours, demos = _colours(study), False
+        for column, environment in zip(panels.T, environments.values(), strict=True):
             for row, axes in enumerate(column):
-                for label, runs in inside.items():
-                    _draw_group(axes, runs, colours[label], row)
-                demos |= _draw_demonstrators(axes, inside, colours)
-                _style(axes, end)
-        _annotate(panels, groups)
-        _legend(figure, groups, colours, demos)
+                for label, group in environment.groups.items():
+                    _draw_group(axes, group, colours[label], row)
+                demos |= _draw_demonstrators(axes, environment, colours)
+            _style(column, environment)
+        _annotate(panels, environments)
+        _legend(figure, study, colours, demos)
         return figure
 
 
-def _save(figure: "Figure", out: Path) -> None:
-    """Writes the figure wholly or not at all."""
-    import matplotlib as mpl
+def save_learning_curves(study: Study, out: Path) -> None:
+    """Draws the learning curves of a study into a file, wholly or not at all.
 
-    undated = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    Raises InputError unless `out` ends in .png, .pdf or .svg.
+    """
     suffix = out.suffix.lower()
+    if suffix not in _UNDATED:
+        raise InputError(f"out = {str(out)!r}: must end in {', '.join(_UNDATED)}")
+    figure = draw_learning_curves(study)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_RC), replacing(out) as temporary:
-        figure.savefig(temporary, format=suffix[1:], dpi=170, metadata=undated[suffix])
+    with _drawing(), replacing(out) as temporary:
+        figure.savefig(temporary, format=suffix[1:], dpi=170, metadata=_UNDATED[suffix])
 
 
 def learning_curves(
-    paths: Sequence[str | Path], out: str | Path, labels: Sequence[str] | None = None
+    paths: Sequence[str | Path],
+    out: str | Path,
+    labels: Sequence[str] | None = None,
+    *,
+    budget: int | None = None,
 ) -> Path:
     """Draws the learning curves of groups of runs.
+
+    What `compare` lists under `warnings` is issued as warnings.
 
     Args:
         paths: run directories, or parents of them.
         out: the figure, a name that ends in .png, .pdf or .svg.
         labels: names of the groups, one for each of the paths; see `compare`.
+        budget: the step that runs must reach to be in the mean curves; see `compare`.
 
     Returns:
         The path of the figure.
@@ -194,9 +246,8 @@ def learning_curves(
     Raises:
         InputError: `out` has another suffix, or what `compare` raises.
     """
-    out = Path(out)
-    if out.suffix.lower() not in _FORMATS:
-        raise InputError(f"out = {str(out)!r}: must end in {', '.join(_FORMATS)}")
-    groups, _ = group_runs(find_runs(paths, labels)[0])
-    _save(draw_learning_curves(groups), out)
-    return out
+    study = read_study(paths, labels, budget)
+    save_learning_curves(study, Path(out))
+    for note in study.notes:
+        warnings.warn(note, stacklevel=2)
+    return Path(out)

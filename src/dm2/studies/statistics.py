@@ -1,7 +1,8 @@
 """Sample efficiency and its uncertainty over seeds; numpy alone.
 
-A *curve* is a run's test win rate (0 to 1) against environment steps. A run that never reaches
-a threshold is *censored*: all that is known is that it needs more steps than it was given.
+A *curve* is a run's test win rate (0 to 1) or test return against environment steps. A run that
+never reaches a threshold is *censored*: all that is known is that it needs more steps than it was
+given.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,8 +74,9 @@ def steps_to_threshold(
     """First step at which the smoothed curve reaches `threshold`; inf if it never does.
 
     A win rate of 32 episodes has a standard deviation of up to 0.09, and the first passage of a
-    noisy curve comes too early; hence `smooth` over three evaluations (96 episodes). The smoothed
-    curve is linear between evaluations. Raises InputError for a malformed curve.
+    noisy curve comes too early; hence `smooth` over `window` evaluations (three: 96 episodes). The
+    smoothed curve is linear between evaluations. Raises InputError for a malformed curve, or a
+    window that `smooth` refuses.
     """
     steps, values = _curve(steps, values)
     curve = smooth(values, window)
@@ -93,8 +95,8 @@ def area_under_curve(
 ) -> float:
     """Mean height of the curve up to `budget` steps: `1 / (t_n - t_0) * integral of v(t) dt`.
 
-    Trapezoidal, so from 0 (never won) to 1 (always won). `budget` defaults to the last step and
-    may fall between evaluations. Raises InputError if it lies outside of them.
+    Trapezoidal; of win rates, so from 0 (never won) to 1 (always won). `budget` defaults to the
+    last step and may fall between evaluations. Raises InputError if it lies outside of them.
     """
     steps, values = _curve(steps, values)
     budget = float(steps[-1]) if budget is None else budget
@@ -107,9 +109,18 @@ def area_under_curve(
     return float(np.trapezoid(heights, times) / (budget - steps[0]))
 
 
-def final(values: ArrayLike, last: int = 5) -> float:
-    """Mean of the last five evaluations (all, if fewer): with 32 episodes each, 160 episodes."""
-    return float(_finite(values, "values")[-last:].mean())
+def final(steps: ArrayLike, values: ArrayLike, first: float | int, budget: float | int) -> float:
+    """Mean of the evaluations at the steps from `first` to `budget`, both included.
+
+    A stretch of steps rather than a number of evaluations, so that runs with other intervals
+    between their evaluations are averaged over the same part of training. Raises InputError for a
+    malformed curve, or if there is no evaluation in the stretch.
+    """
+    steps, values = _curve(steps, values)
+    inside = (steps >= first) & (steps <= budget)
+    if not inside.any():
+        raise InputError(f"first, budget = {first:g}, {budget:g}: no evaluation lies between them")
+    return float(values[inside].mean())
 
 
 def mean_and_standard_error(data: ArrayLike, axis: int = 0) -> tuple[Any, Any]:

@@ -41,7 +41,7 @@ def convergence(
     Raises:
         InputError: If the file has another suffix.
     """
-    import matplotlib as mpl
+    import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -49,7 +49,8 @@ def convergence(
     out = Path(out)
     if out.suffix.lower() not in _FORMATS:
         raise InputError(f"out = {str(out)!r}: must end in {', '.join(_FORMATS)}")
-    with mpl.rc_context({"font.size": 9.5, "svg.hashsalt": "dm2"}):
+    # Matplotlib's own defaults and these, whatever the user's matplotlibrc says.
+    with matplotlib.style.context(["default", {"font.size": 9.5, "svg.hashsalt": "dm2"}]):
         figure = Figure(figsize=(1.4 + 3.7 * len(histories), 5.6), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(title, fontsize=11, fontweight="bold", color=_INK)

@@ -1,0 +1,247 @@
+"""Training runs as files: finds their directories and reads what a comparison needs of them."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dm2.errors import InputError
+
+__all__ = ["MEASURES", "Measure", "Run", "find_runs"]
+
+Measure = Literal["win_rate", "return"]
+"""What the curves of an environment show."""
+MEASURES: dict[Measure, str] = {"win_rate": "test win rate", "return": "test return"}
+"""The measures in words."""
+
+_CONFIG, _METRICS = "config.json", "metrics.jsonl"
+# Beginnings of the settings that do not make another method. The demonstrations' path is among
+# them: files are told apart by what they hold.
+_NOT_SETTINGS = ("env", "method", "seed", "steps", "demos", "keep", "checkpoint", "eval")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run: its settings and its test episodes."""
+
+    path: Path
+    """Its directory, beginning as the user gave it."""
+    info: dict[str, Any]
+    """What config.json holds."""
+    steps: np.ndarray
+    """Environment steps of the evaluations, increasing."""
+    win_rates: np.ndarray
+    """Share of test episodes won, 0 to 1, one per evaluation; nan if unknown."""
+    returns: np.ndarray
+    """Mean return of the test episodes, one per evaluation; nan if unknown."""
+    diverged_at: float | None = None
+    """The step at which its training diverged, by its metrics."""
+    label: str | None = None
+    """The user's name for its group, if any."""
+    measure: Measure = "win_rate"
+    """Which of `win_rates` and `returns` it is compared by."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its settings: `method`, `env`, `seed` and more."""
+        return self.info["config"]
+
+    @property
+    def demonstrations(self) -> dict[str, Any]:
+        """What is known of its demonstrations: `sha256`, `win_rate`, `mean_return`."""
+        return self.info.get("demonstrations") or {}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What is known of its environment: `version`, and `wins`, false if nobody can win."""
+        return self.info.get("environment") or {}
+
+    @property
+    def values(self) -> np.ndarray:
+        """Its curve: the win rates or returns, by its measure."""
+        return self.win_rates if self.measure == "win_rate" else self.returns
+
+    @property
+    def end(self) -> float:
+        """Step of the last evaluation: nothing is known of the run beyond it."""
+        return float(self.steps[-1])
+
+    @property
+    def interval(self) -> float:
+        """Environment steps from one evaluation to the next, on average.
+
+        Evaluations fall on whole iterations, so intervals differ by up to one. The last is left
+        out if there are others: the end of the run may cut it short.
+        """
+        gaps = np.diff(self.steps)
+        return float((gaps[:-1] if len(gaps) > 1 else gaps).mean())
+
+    @property
+    def planned(self) -> int:
+        """The environment steps that its settings ask for."""
+        return self.config["steps"]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it diverged and was not evaluated at a later step."""
+        return self.diverged_at is not None and self.end <= self.diverged_at
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last evaluation reaches the steps that its settings ask for."""
+        return self.end >= self.planned and not self.diverged
+
+    @property
+    def demo_source(self) -> str | None:
+        """What tells its demonstrations from others: their hash, else their win rate."""
+        source = self.demonstrations.get("sha256") or self.demonstrations.get("win_rate")
+        return None if source is None else str(source)
+
+    @property
+    def demo_value(self) -> float | None:
+        """The demonstrators' own win rate or mean return, by the run's measure, if known."""
+        return self.demonstrations.get("win_rate" if self.measure == "win_rate" else "mean_return")
+
+    def settings(self) -> dict[str, Any]:
+        """Dotted settings that make up a group, leaving out seed, length and bookkeeping.
+
+        The version of dm2 that made the run is among them.
+        """
+        flat = dict(_flatten(self.config))
+        if self.demo_source is not None:
+            flat["demonstrations"] = self.demo_source
+        elif self.config.get("demos") is None:
+            # Runs of earlier versions hold settings of imitation that their method ignored.
+            flat = {k: v for k, v in flat.items() if not k.startswith("imitation.")}
+        flat["dm2_version"] = self.info.get("dm2_version")
+        return {k: _plain(v) for k, v in flat.items() if not k.startswith(_NOT_SETTINGS)}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _plain(value: Any) -> Any:
+    """1.0 and 1 are one setting."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        config, demonstrations = info["config"], info.get("demonstrations") or {}
+        known = all(isinstance(config[name], str) for name in ("method", "env"))
+        known &= all(isinstance(config[name], int) for name in ("seed", "steps"))
+        rate, mean = demonstrations.get("win_rate"), demonstrations.get("mean_return")
+        known &= (rate is None or 0 <= rate <= 1) and (mean is None or math.isfinite(mean))
+        if known and isinstance(info.get("environment") or {}, dict):
+            return info
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    remedy = "must be JSON with config.method, .env, .seed and .steps, as `dm2 train` writes it"
+    raise InputError(f"{path}: {remedy}")
+
+
+def _read_record(line: bytes, where: str) -> dict[str, Any] | None:
+    """The checked record of an evaluation or of a divergence; None for another kind of line."""
+    remedy = (
+        'must be a JSON object; an "eval" has a step from 0 up, a win_rate from 0 to 1 or null,'
+        " and a mean_return that is a number or null"
+    )
+    try:
+        record = json.loads(line)
+        if record["kind"] not in ("eval", "diverged"):
+            return None
+        known = 0 <= float(record["step"]) < math.inf
+        if record["kind"] == "eval":
+            rate, mean = record["win_rate"], record.get("mean_return")
+            known &= (rate is None or 0 <= rate <= 1) and (mean is None or math.isfinite(mean))
+        if known:
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{where} = {line[:80].decode(errors='replace')!r}: {remedy}")
+
+
+def _read_run(directory: Path, label: str | None) -> Run:
+    """The run in `directory`; the later of two evaluations at one step counts."""
+    info, path = _read_info(directory / _CONFIG), directory / _METRICS
+    *lines, last = path.read_bytes().split(b"\n")
+    # Whatever follows the last newline is torn (the run was killed, or writes it just now),
+    # unless it happens to be whole.
+    try:
+        json.loads(last)
+        lines.append(last)
+    except ValueError:
+        pass
+    read = [_read_record(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
+    records = [record for record in read if record is not None]
+    curve = {
+        float(record["step"]): (record["win_rate"], record.get("mean_return"))
+        for record in records
+        if record["kind"] == "eval"
+    }
+    steps = sorted(curve)
+    values = np.array([curve[step] for step in steps], float).reshape(-1, 2)  # None becomes nan
+    diverged = [float(record["step"]) for record in records if record["kind"] == "diverged"]
+    diverged_at = max(diverged, default=None)
+    return Run(directory, info, np.array(steps), *values.T, diverged_at=diverged_at, label=label)
+
+
+def _directories(path: Path, notes: list[str]) -> list[Path]:
+    """`path` and whatever lies below it that holds a run; symbolic links are followed.
+
+    Adds a note for each directory with one of a run's two files.
+    """
+    found: list[Path] = []
+    visited = set()
+    for directory, below, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in visited:  # a link leads back here
+            below.clear()
+            continue
+        visited.add(real)
+        below.sort()
+        present = [name for name in (_CONFIG, _METRICS) if name in files]
+        if len(present) == 2:
+            found.append(Path(directory))
+        elif present:
+            absent = _METRICS if present == [_CONFIG] else _CONFIG
+            notes.append(f"{Path(directory)}: skipped, it has {present[0]} but no {absent}")
+    if not found:
+        remedy = f"holds no training run ({_CONFIG} beside {_METRICS}); make one with"
+        raise InputError(f"{path}: {remedy} `dm2 train`, or name its directory or a parent of it")
+    return found
+
+
+def find_runs(
+    paths: Sequence[str | Path], labels: Sequence[str] | None = None
+) -> tuple[list[Run], list[str]]:
+    """Reads the runs in or below `paths`; returns them and notes about what was skipped.
+
+    `labels`, one per path, name the groups. A run that two paths lead to is read once. Raises
+    InputError if a path holds no run or a file is malformed.
+    """
+    if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
+        raise InputError(f"paths = {paths!r}: must be a list of paths")
+    if not paths:
+        raise InputError("paths = []: name run directories, or parents of them")
+    if labels is not None and len(labels) != len(paths):
+        raise InputError(f"labels = {list(labels)!r}: must be one per path, here {len(paths)}")
+    runs: dict[Path, Run] = {}
+    notes: list[str] = []
+    for i, path in enumerate(paths):
+        for directory in _directories(Path(path), notes):
+            if directory.resolve() not in runs:
+                label = labels[i] if labels else None
+                runs[directory.resolve()] = _read_run(directory, label)
+    return list(runs.values()), list(dict.fromkeys(notes))
