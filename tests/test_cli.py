@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from conftest import hashes
 from dm2 import PPO, Config, Imitation
 from dm2.cli import main
 from dm2.run import progress
@@ -270,6 +273,138 @@ def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):
 def test_compare_needs_runs(capsys, tmp_path):
     assert refused(capsys, "compare").startswith("dm2: runs: none given; ")
     assert str(tmp_path) in refused(capsys, "compare", tmp_path)
+
+
+def test_a_recording_replaces_no_file_unasked_and_looks_first(
+    capsys, small_run, tmp_path, monkeypatch
+):
+    from dm2.run import evaluate
+
+    out = tmp_path / "new" / "team.safetensors"
+    command = ("record", small_run.path, "--episodes", 2, "--out", out)
+    run_json(capsys, *command)
+    before = out.read_bytes()
+    assert run_json(capsys, *command, "--seed", 1, "--overwrite")["bytes"] == out.stat().st_size
+    assert out.read_bytes() != before
+    monkeypatch.setattr(evaluate, "record", None)  # nothing is played where it would be for nothing
+    error = refused(capsys, *command)
+    assert error.startswith(f"dm2: out = {str(out)!r}: exists, and runs may depend on it; ")
+    for bad in (tmp_path, out / "below", tmp_path / ("a" * 300)):
+        assert "dm2: out = " in refused(capsys, "record", small_run.path, "--out", bad)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range(capsys, small_run, tmp_path, seed):
+    message = f"dm2: seed = {seed}: must be a whole number from 0 to 4294967295\n"
+    assert refused(capsys, "evaluate", small_run.path, "--seed", seed) == message
+    out = ("--out", tmp_path / "x")
+    assert refused(capsys, "record", small_run.path, "--seed", seed, *out) == message
+    out = ("--out", tmp_path / "x.gif")
+    assert refused(capsys, "watch", small_run.path, "--seed", seed, *out) == message
+    assert not list(tmp_path.iterdir())
+
+
+def in_a_process(*arguments, shell="", **environment):
+    """A command as a shell starts it: what it printed, and its exit code."""
+    words = shlex.join([sys.executable, "-m", "dm2", *map(str, arguments)])
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words} {shell}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_64_bits_are_refused_in_one_line(small_run):
+    done = in_a_process("evaluate", small_run.path, JAX_ENABLE_X64="1")
+    assert done.returncode == 2
+    assert done.stderr == "dm2: JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it\n"
+
+
+def test_an_encoding_that_lacks_letters(small_run):
+    done = in_a_process("train", "dm2", "--help", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0
+    assert "DM? (Wang et al. 2023" in done.stdout
+    done = in_a_process("compare", small_run.path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "shown"), [("2>&-", 0, True), (">&-", 0, False), ("2>&- >&-", 0, False)]
+)
+def test_closed_streams(small_run, shell, code, shown):
+    before = hashes(small_run.path)
+    done = in_a_process("evaluate", small_run.path, "--episodes", 2, shell=shell)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert ("win_rate" in done.stdout) == shown
+    assert hashes(small_run.path) == before
+
+
+def test_training_with_nobody_to_tell(tmp_path):
+    """Standard error is closed, or leads to a pipe that nobody reads on."""
+    common = ["train", "ippo", "--env", "smax/3m?limit=12", "--steps", 256, *TINY, "--out"]
+    assert in_a_process(*common, tmp_path / "closed", shell="2>&-").returncode == 0
+    assert in_a_process(*common, tmp_path / "pipe", shell="2>&1 >/dev/null | true").returncode == 0
+    one, other = (tmp_path / name / "checkpoints" for name in ("closed", "pipe"))
+    assert [p.name for p in one.iterdir()] == [p.name for p in other.iterdir()] == ["000000000256"]
+
+
+def test_a_reader_who_has_enough(small_run):
+    done = in_a_process("doctor", shell="| head -c 1")
+    assert done.stdout == "d"
+    assert done.stderr == ""
+
+
+def test_warnings_are_one_line_each(capsys, small_run, tmp_path, small_demos):
+    common = ["--env", "smax/3m?limit=20", "--steps", 128, *TINY, "--out", tmp_path / "run"]
+    common += ["--imitation.updates", 1, "--imitation.batch", 8, "--demos", small_demos, "--json"]
+    code, _, err = run(capsys, "train", "dm2", *common)
+    assert code == 0
+    recorded = "dm2: warning: the demonstrations were recorded with"
+    assert err.splitlines() == [
+        f"{recorded} environment smax/3m?limit=12, this run has smax/3m?limit=20",
+        f"{recorded} episode limit 12, this run has 20",
+    ]
+    common[common.index(tmp_path / "run")] = tmp_path / "other"
+    error = refused(capsys, "train", "dm2", *common, "--imitation.survival", "absorbing")
+    assert "episode limit is 12, must be 20" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_training_that_diverges_exits_with_1(capsys, tmp_path):
+    common = ["--env", "smax/3m?limit=12", "--steps", 12800, *TINY, "--out", tmp_path / "run"]
+    code, out, err = run(capsys, "train", "ippo", *common, "--ppo.learning-rate", 1e25, "--json")
+    assert (code, out) == (1, "")
+    pattern = (
+        r"dm2: failed: .*: training diverged: (\w+) of agent (\d) is not finite at step (\d+); .*"
+    )
+    found = re.fullmatch(pattern + "train again with a lower learning rate\n", err)
+    assert found, err
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    quantity, agent, step = found.groups()
+    record = {"kind": "diverged", "step": int(step), "agent": int(agent), "quantity": quantity}
+    assert last == record
+
+
+def test_tasks_without_wins_are_told_by_their_returns(capsys, tmp_path):
+    env = "jaxmarl/MPE_simple_spread_v3?limit=5"
+    common = ["--env", env, "--steps", 512, *TINY, "--out", tmp_path / "run"]
+    code, _, err = run(capsys, "train", "ippo", *common)
+    assert code == 0
+    assert re.search(r"steps/s  return: test -[\d.]+, training -[\d.]+", err)
+    played = run_json(capsys, "evaluate", tmp_path / "run", "--episodes", 5)
+    assert played["win_rate"] is None and played["mean_return"] < 0
+    _, text, _ = run(capsys, "evaluate", tmp_path / "run", "--episodes", 5)
+    assert "win_rate" not in text and "mean_return " in text
+    compared = run_json(capsys, "compare", tmp_path)[env]["ippo"]
+    assert compared["measure"] == "return"
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["kind"] == "eval" and last["win_rate"] is None
+    recorded = run_json(
+        capsys, "record", tmp_path / "run", "--episodes", 5, "--out", tmp_path / "x"
+    )
+    assert recorded["win_rate"] is None and recorded["mean_return"] < 0
 
 
 def test_a_full_disk_exits_with_1(capsys, tmp_path, monkeypatch):

@@ -323,8 +323,8 @@ def test_mp4_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("film.webm", {}, r"out = .*film\.webm.*\.gif or \.mp4"),
-        ("film", {}, r"\.gif or \.mp4"),
+        ("film.webm", {}, r"out = .*film\.webm.*must end in \.gif, \.mp4"),
+        ("film", {}, r"must end in \.gif, \.mp4"),
         ("film.gif", {"frames": []}, "frames: got none"),
         ("film.gif", {"fps": 0}, "fps: got 0"),
         ("film.gif", {"scores": [0.0]}, "scores: got 1, want one for each of 4"),

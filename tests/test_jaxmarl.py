@@ -91,9 +91,61 @@ def test_its_legal_actions_deaths_and_ends_are_taken_over():
     assert np.any(ended)
 
 
+@pytest.mark.parametrize("limit", [10, 50])
+def test_a_limit_of_ones_own(limit):
+    """Below and above JaxMARL's 25: the limit truncates, and nobody dies of it."""
+    env = make(f"jaxmarl/MPE_simple_spread_v3?limit={limit}")
+    assert env.spec.episode_limit == limit
+    state, step = env.reset(KEY, 2), jax.jit(env.step)
+    for t in range(limit):
+        state, outcome = step(jax.random.fold_in(KEY, t), state, jnp.zeros((3, 2), jnp.int32))
+        assert np.all(outcome.truncated == (t == limit - 1))
+        assert not np.any(outcome.terminated)
+        assert np.all(env.observe(state).alive)
+    assert not env.spec.wins
+
+
+def test_battles_are_won_when_the_enemies_are_dead():
+    env = JaxMarl("HeuristicEnemySMAX", limit=40)
+    assert env.spec.wins
+    start = env.reset(KEY, 4)
+    stop = jnp.full((5, 4), 4)
+    # Battles: as it began; no enemy left; nobody left; no enemy left as the limit is reached.
+    dead = np.zeros((10, 4), bool)
+    dead[5:, [1, 2, 3]] = True
+    dead[:5, 2] = True
+    inner = start.env.state
+    inner = inner.replace(
+        unit_alive=inner.unit_alive & ~dead, unit_health=jnp.where(dead, 0.0, inner.unit_health)
+    )
+    state = start._replace(env=start.env.replace(state=inner), time=jnp.array([0, 0, 0, 39]))
+    _, outcome = env.step(KEY, state, stop)
+    assert outcome.won.tolist() == [False, True, False, True]
+    assert outcome.terminated.tolist() == [False, True, True, True]
+    assert not np.any(outcome.truncated)
+
+
+def test_the_riddle_is_won_by_telling_when_all_have_been_there():
+    env = JaxMarl("switch_riddle")
+    assert env.spec.wins
+    state = env.reset(KEY, 4)
+    # The third prisoner is in the room; the first two have been there, but in the last riddle.
+    room = jnp.full(4, 2, state.env.agent_in_room.dtype)
+    been = jnp.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], state.env.has_been.dtype).T
+    state = state._replace(env=state.env.replace(agent_in_room=room, has_been=been))
+    # Tell, do nothing, only others tell, tell too early.
+    actions = jnp.array([[0, 0, 2], [0, 0, 0], [2, 2, 0], [0, 0, 2]]).T
+    _, outcome = env.step(KEY, state, actions)
+    assert outcome.won.tolist() == [True, False, False, False]
+    assert outcome.terminated.tolist() == [True, False, False, True]
+    np.testing.assert_allclose(outcome.reward, [1, 0, 0, -1])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("jaxmarl/switch_riddle?limit=7", "limit = 7: JaxMARL ends its episodes after 6 steps"),
+        ("jaxmarl/storm?limit=9", "observations do not go by its agents' names"),
         ("jaxmarl/MPE_simple_spred", "no such environment; known: .*MPE_simple_spread_v3"),
         ("jaxmarl/MPE_simple_spread_v3?walls=safe", "no option 'walls'"),
         ("jaxmarl/MPE_simple_facmac_3a_v1", "not discrete"),

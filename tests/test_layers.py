@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "errors version",
     "files",
+    "figures",
     "compilation",
     "agent",
     "envs",

@@ -13,6 +13,7 @@ from dm2.agent.learner import Learner, Memory
 from dm2.agent.networks import mask_logits
 from dm2.agent.settings import PPO, Imitation
 from dm2.agent.types import Trajectory, View
+from dm2.errors import InputError
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741
 GAMMA, LAMBDA, HIDDEN = 0.5, 0.75, 8
@@ -130,6 +131,12 @@ def expert(seed=1):
 
 
 # ---- bookkeeping
+
+
+def test_an_imitator_without_an_expert_is_no_other_method():
+    """It would learn from the task's reward alone, as IPPO, and nobody would know."""
+    with pytest.raises(InputError, match="experts = None: these agents learn by imitation"):
+        IMITATING.learn(AGENT, trajectory(FATES), None)
 
 
 def test_initialisation_is_determined_by_the_key():

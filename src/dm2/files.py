@@ -46,20 +46,26 @@ def replacing(path: Path) -> Iterator[Path]:
     sync_directory(path.parent)
 
 
-def check_target(field: str, target: str | os.PathLike[str]) -> Path:
+def check_target(
+    field: str, target: str | os.PathLike[str], suffixes: tuple[str, ...] = ()
+) -> Path:
     """Makes sure, before the work is done whose result it takes, that a file can be written.
 
     Args:
         field: what the message calls it.
         target: the file, which is neither made nor changed. Missing parent folders are made.
+        suffixes: what its name must end in one of, in letters of either case; by default anything.
 
     Returns:
         The path.
 
     Raises:
-        InputError: it cannot be written: a folder of that name, no permission, a name too long.
+        InputError: it has another suffix, or cannot be written: a folder of that name, no
+            permission, a name too long.
     """
     path = Path(as_path(field, target))
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(f"{field} = {str(path)!r}: must end in {', '.join(suffixes)}")
     remedy = "choose another file"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

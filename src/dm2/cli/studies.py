@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from dm2.cli.output import Json, console, report
 from dm2.errors import InputError
+from dm2.figures import check_figure
 
 __all__ = ["compare"]
 
@@ -42,6 +43,8 @@ def compare(
 
     if not runs:
         raise InputError("runs: none given; name run directories, or parents of them")
+    if out is not None:
+        check_figure(out)
     study = read_study(runs, labels or None, budget)
     result = summarise(study, levels or None)
     if out is not None:

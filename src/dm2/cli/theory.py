@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import arg, subcommand
 
 from dm2.cli.output import Json, console, report
+from dm2.figures import check_figure
 
 __all__ = ["theory"]
 
@@ -75,6 +76,8 @@ def _verify(options: _Verify) -> None:
 def _converge(options: _Converge) -> None:
     from dm2.theory import Algorithm, bound_top, converge, scenario, summary
 
+    if options.out is not None:
+        check_figure(options.out)
     found = scenario(options.game, options.seed)
     settings = Algorithm(
         options.form,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from dm2.envs.base import Frame, Renderable
-from dm2.errors import InputError, as_path
+from dm2.errors import InputError
 from dm2.files import check_target, replacing
 
 __all__ = ["check_film", "render"]
@@ -98,16 +98,14 @@ def check_film(out: str | Path) -> Path:
         InputError: a suffix other than .gif and .mp4, an .mp4 without the video packages, or a
             path that cannot be written.
     """
-    suffix = Path(as_path("out", out)).suffix.lower()
-    if suffix not in _WRITERS:
-        raise InputError(f"out = {str(out)!r}: want a name that ends in .gif or .mp4")
-    if suffix == ".mp4":
+    path = check_target("out", out, tuple(_WRITERS))
+    if path.suffix.lower() == ".mp4":
         try:
             import imageio_ffmpeg  # noqa: F401  (imageio finds it by itself)
         except ImportError as error:
             remedy = "pip install dm2[video], or a name that ends in .gif"
             raise InputError(f"out: an .mp4 needs the video packages: {remedy}") from error
-    return check_target("out", out)
+    return path
 
 
 def _stack(frames: Sequence[Frame], map_size: _Point) -> Frame:

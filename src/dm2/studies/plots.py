@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dm2.errors import InputError
-from dm2.files import replacing
+from dm2.figures import check_figure, drawing, save_figure
 from dm2.studies import statistics
 from dm2.studies.groups import BASELINE, Environment, Group, Study, read_study
 from dm2.studies.runs import MEASURES
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -27,12 +24,10 @@ __all__ = ["draw_learning_curves", "learning_curves", "save_learning_curves"]
 _BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
 _OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
-_UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-"""The metadata of each format, by suffix."""
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
 _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0.005 beyond that
-_RC: dict[Any, Any] = {
+_RC = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": _INK,
@@ -41,15 +36,7 @@ _RC: dict[Any, Any] = {
     "ytick.color": _INK,
     "text.color": _INK,
     "text.parse_math": False,  # a `$` in a label is a `$`
-    "svg.hashsalt": "dm2",  # the same runs give the same file
 }
-
-
-def _drawing() -> "AbstractContextManager[None]":
-    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
-    import matplotlib.style
-
-    return matplotlib.style.context(["default", _RC])
 
 
 def _colours(study: Study) -> dict[str, str]:
@@ -192,7 +179,7 @@ def draw_learning_curves(study: Study) -> "Figure":
     from matplotlib.figure import Figure
 
     environments = study.environments
-    with _drawing():
+    with drawing(_RC):
         size = (max(5.6, 1.0 + 3.7 * len(environments)), 5.9)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
@@ -209,18 +196,16 @@ def draw_learning_curves(study: Study) -> "Figure":
         return figure
 
 
-def save_learning_curves(study: Study, out: Path) -> None:
-    """Draws the learning curves of a study into a file, wholly or not at all.
+def save_learning_curves(study: Study, out: str | Path) -> Path:
+    """Draws the learning curves of a study into a file, wholly or not at all; returns its path.
 
-    Raises InputError unless `out` ends in .png, .pdf or .svg.
+    Raises InputError unless `out` ends in .png, .pdf or .svg and can be written.
     """
-    suffix = out.suffix.lower()
-    if suffix not in _UNDATED:
-        raise InputError(f"out = {str(out)!r}: must end in {', '.join(_UNDATED)}")
+    path = check_figure(out)
     figure = draw_learning_curves(study)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _drawing(), replacing(out) as temporary:
-        figure.savefig(temporary, format=suffix[1:], dpi=170, metadata=_UNDATED[suffix])
+    with drawing(_RC):
+        save_figure(figure, path, dpi=170)
+    return path
 
 
 def learning_curves(
@@ -246,8 +231,8 @@ def learning_curves(
     Raises:
         InputError: `out` has another suffix, or what `compare` raises.
     """
+    path = check_figure(out)
     study = read_study(paths, labels, budget)
-    save_learning_curves(study, Path(out))
     for note in study.notes:
         warnings.warn(note, stacklevel=2)
-    return Path(out)
+    return save_learning_curves(study, path)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dm2.errors import InputError
+from dm2.figures import check_figure, drawing, save_figure
 from dm2.theory.algorithm import History
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["convergence"]
 
-_FORMATS = (".png", ".pdf", ".svg")
 _OBJECTIVES = {  # Okabe and Ito's colours
     "joint": ("$J$, all match", "#0072B2"),
     "individual": ("$L$, sum of single matches", "#D55E00"),
@@ -39,18 +38,14 @@ def convergence(
         The path of the file.
 
     Raises:
-        InputError: If the file has another suffix.
+        InputError: If the file has another suffix or cannot be written.
     """
-    import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    out = Path(out)
-    if out.suffix.lower() not in _FORMATS:
-        raise InputError(f"out = {str(out)!r}: must end in {', '.join(_FORMATS)}")
-    # Matplotlib's own defaults and these, whatever the user's matplotlibrc says.
-    with matplotlib.style.context(["default", {"font.size": 9.5, "svg.hashsalt": "dm2"}]):
+    path = check_figure(out)
+    with drawing({"font.size": 9.5}):
         figure = Figure(figsize=(1.4 + 3.7 * len(histories), 5.6), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(title, fontsize=11, fontweight="bold", color=_INK)
@@ -74,10 +69,8 @@ def convergence(
             handles, labels = row[0].get_legend_handles_labels()
             beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
             row[-1].legend(handles, labels, frameon=False, fontsize=8, **beside)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        undated = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-        figure.savefig(out, dpi=110, metadata=undated[out.suffix.lower()])
-    return out
+        save_figure(figure, path, dpi=110)
+    return path
 
 
 def _objectives(
