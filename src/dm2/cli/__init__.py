@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            for category in (UserWarning, RuntimeWarning):
+                warnings.simplefilter("always", category)
             tyro.extras.subcommand_cli_from_dict(
                 _commands(name),
                 prog="dm2",
