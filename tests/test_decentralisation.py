@@ -37,25 +37,29 @@ class Inputs(NamedTuple):
 
 
 def settings_of(method: str) -> IPPO:
-    """Every part of learning takes part, also absorbing states and gradient clipping."""
-    ppo = PPO(hidden=H, epochs=2, minibatches=2, max_grad_norm=CLIP_NORM)
+    """Every part of learning takes part, also absorbing states, gradient clipping, schedules,
+    moments of the observations, and what an agent knows of itself."""
+    falling: Any = {"learning_rate_end": 1e-4, "entropy_end": 0.0}
+    ppo = PPO(hidden=H, epochs=2, minibatches=2, max_grad_norm=CLIP_NORM, **falling)
+    known: Any = {"observations": "running", "last_action": True, "agent_id": True}
     if method == "ippo":
-        return IPPO(ppo)
-    small = {"hidden": H, "updates": 3, "batch": 16}
+        return IPPO(ppo, **known)
+    small: Any = {"hidden": H, "updates": 3, "batch": 16, "coefficient_end": 0.0}
+    small |= {"unit": "advantage"}
     imitation = Imitation(coefficient=0.5, reward="softplus", survival="absorbing", **small)
-    return DM2(ppo, imitation)
+    return DM2(ppo, imitation, **known)
 
 
 def learner_of(method: str, actions: int = A) -> Learner:
     settings = settings_of(method)
     imitation = settings.imitation if isinstance(settings, DM2) else None
-    return Learner(settings.ppo, imitation, O, actions)
+    return settings.learner(EnvSpec("toy", "1", K, O, actions, 1, 1), imitation)
 
 
 # ---- inputs, and what is compared
 
 
-def random_trajectory(rng: np.random.Generator, imitates: bool) -> Trajectory:
+def random_trajectory(rng: np.random.Generator) -> Trajectory:
     """Every field different for every agent, also those that a real team shares."""
     shape = (K, T, N)
 
@@ -79,9 +83,15 @@ def random_trajectory(rng: np.random.Generator, imitates: bool) -> Trajectory:
         terminated=ended & coin(0.5),
         ended=ended,
         time_left=jnp.asarray(rng.integers(1, 9, shape, dtype=np.int32)),
-        extras=Extras(-jnp.abs(real()), real(), real(O), real(O) if imitates else None),
+        extras=Extras(-jnp.abs(real()), real(), real(O + A + K), real(O)),
         bootstrap=real(),
-        memory=Memory(hidden[0], hidden[1], jnp.asarray(rng.normal(size=(K, N)), jnp.float32)),
+        memory=Memory(
+            hidden[0],
+            hidden[1],
+            jnp.asarray(rng.normal(size=(K, N)), jnp.float32),
+            jnp.asarray(rng.integers(A, size=(K, N)), jnp.int32),
+        ),
+        progress=jnp.full(K, 0.25),
     )
 
 
@@ -93,7 +103,7 @@ def random_inputs(team: Independent, seed: int) -> Inputs:
         rows = jnp.asarray(rng.normal(size=(K, M, O)), jnp.float32)
         counts, shares = jnp.array([16, 18, 20], jnp.int32), jnp.array([0.1, 0.2, 0.3])
         experts = Expert(rows, counts, shares)
-    inputs = Inputs(random_agents(team, seed), random_trajectory(rng, imitates), experts)
+    inputs = Inputs(random_agents(team, seed), random_trajectory(rng), experts)
     return jax.tree.map(jnp.asarray, inputs)
 
 
@@ -186,13 +196,14 @@ def parts() -> list[str]:
     groups = {"agents": AgentState, "trajectory": Trajectory, "experts": Expert}
     groups |= {"trajectory.extras": Extras, "trajectory.memory": Memory}
     names = [f"{group}.{field}" for group, kind in groups.items() for field in kind._fields]
-    # The last value is for the next rollout's dead agents; learning does not read it.
-    return [name for name in names if name not in (*groups, "trajectory.memory.value")]
+    # What acting alone reads: the last value of the dead, the last action, the agent's number.
+    acting = {"trajectory.memory.value", "trajectory.memory.action", "agents.identity"}
+    return [name for name in names if name not in {*groups, *acting}]
 
 
 # What a method does not use: changing it changes nothing at all.
 UNUSED = {
-    "ippo": {"agents.discriminator", "trajectory.time_left", "trajectory.extras.observations"}
+    "ippo": {"agents.discriminator", "agents.balance", "trajectory.time_left"}
     | {f"experts.{field}" for field in Expert._fields},
     "dm2": set(),
 }
@@ -293,7 +304,7 @@ def test_agents_begin_different_and_each_from_its_own_key():
     for leaf in random_parts(agents):
         assert len({np.asarray(leaf[k]).tobytes() for k in range(K)}) == K
     for k in range(K):
-        assert_close(row(agents, k), one(jax.random.fold_in(key, k)), 1e-6)
+        assert_close(row(agents, k), one(jax.random.fold_in(key, k), k), 1e-6)
     assert all(leaf.shape[:1] == (K,) for leaf in jax.tree.leaves(agents))
     assert all(leaf.shape[:1] == (K,) for leaf in jax.tree.leaves(team.memory(N)))
 

@@ -116,6 +116,7 @@ def trajectory(fates, seed=0):
         # A dead agent's value is held.
         bootstrap=jnp.where(fates["next_alive"], cut, extras.values),
         memory=memory,
+        progress=jnp.zeros(()),
         **fates,
     )
 
@@ -169,8 +170,8 @@ def test_acting_is_legal_and_holds_the_value_of_the_dead():
     legal = jnp.asarray([[1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
     alive, starts = jnp.array([1, 0, 1, 0], bool), jnp.array([0, 0, 1, 1], bool)
     memory, view = random_memory(3), View(observations, legal, alive, starts)
-    _, logits = POLICY(AGENT, memory.actor, view)
-    _, values = VALUE(AGENT, memory.critic, view)
+    _, logits = POLICY(AGENT, memory, view)
+    _, values = VALUE(AGENT, memory, view)
     expected, drawn = np.asarray(jax.nn.log_softmax(mask_logits(logits, legal))), []
     keys = map(jax.random.PRNGKey, range(20))
     acted = [ACT(AGENT, memory, key, view, False) for key in keys]
@@ -218,11 +219,11 @@ def mixed_rewards(agent, path, idle):
 class FakeImitator:
     """Notes what it is asked; the imitation reward is 1 per idle step."""
 
-    def update(self, state, key, expert, observations, alive, idle):
+    def update(self, state, key, expert, observations, alive, idle, moments):
         self.updated = (key, expert, observations, alive, idle)
         return state, {}
 
-    def rewards(self, state, observations, alive, idle):
+    def rewards(self, state, observations, alive, idle, moments):
         self.rewarded = (observations, alive, idle)
         return idle.astype(jnp.float32)
 
@@ -285,7 +286,7 @@ def spoil(path, where):
         actions=jnp.where(where, (path.actions + 1) % A, path.actions),
         extras=extras._replace(
             log_probs=jnp.where(where, -50.0, extras.log_probs),
-            normalised=jnp.where(where[..., None], noise, extras.normalised),
+            inputs=jnp.where(where[..., None], noise, extras.inputs),
             observations=jnp.where(where[..., None], noise, extras.observations),
         ),
     )
@@ -350,6 +351,7 @@ def iterate(agent, key, right, bonus, single):
         terminated=yes & (single | last),
         ended=yes & (single | last),
         time_left=jnp.zeros((STEPS, ENVS), int),
+        progress=jnp.zeros(()),
     )
     return LEARNING.learn(agent, path, None)[0]
 
@@ -361,8 +363,8 @@ def learn(right, bonus, single, updates):
         agent = iterate(agent, key, jnp.asarray(right), jnp.asarray(bonus), single)
     memory, yes = LEARNING.memory(CONTEXTS), jnp.ones(CONTEXTS, bool)
     view = View(contexts(jnp.arange(CONTEXTS)), jnp.ones((CONTEXTS, A), bool), yes, yes)
-    _, logits = POLICY(agent, memory.actor, view)
-    _, values = VALUE(agent, memory.critic, view)
+    _, logits = POLICY(agent, memory, view)
+    _, values = VALUE(agent, memory, view)
     chances = jax.nn.softmax(logits)[jnp.arange(CONTEXTS), jnp.asarray(right)]
     return np.asarray(chances), np.asarray(values)
 

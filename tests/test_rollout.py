@@ -92,7 +92,7 @@ class Rows(NamedTuple):
     time_left: Any
     log_probs: Any
     values: Any
-    normalised: Any
+    inputs: Any
     observations: Any
     next_values: Any
 
@@ -239,7 +239,7 @@ def test_networks_take_normalised_observations(rollouts):
     seen = rollouts.rows.observations
     centred = seen - seen.mean(-1, keepdims=True)
     expected = centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(rollouts.rows.normalised, expected, atol=1e-5)
+    np.testing.assert_allclose(rollouts.rows.inputs, expected, atol=1e-5)
 
 
 def test_observations_as_they_came_are_kept_for_imitators_only(rollouts):
@@ -249,7 +249,7 @@ def test_observations_as_they_came_are_kept_for_imitators_only(rollouts):
     state, rows, _ = play_on(agents, rollouts.first, jax.random.split(jax.random.PRNGKey(6), 3)[1])
     assert rows.extras.observations is None
     assert same_bits(state, rollouts.middle)
-    assert same_bits(rows.extras.normalised, rollouts.rows.normalised[:, :T])
+    assert same_bits(rows.extras.inputs, rollouts.rows.inputs[:, :T])
 
 
 def test_collected_shapes(rollouts):
@@ -276,8 +276,8 @@ def think() -> Any:
         # Nothing is ever flagged as a start here: the memory is blank because it is new.
         no, yes = jnp.zeros((K, 1), bool), jnp.ones((K, 1), bool)
         view = View(observations, jnp.ones((K, 1, 3), bool), yes, no)
-        actor, logits = jax.vmap(LEARNER.policy)(AGENTS, memory.actor, view)
-        critic, value = jax.vmap(LEARNER.value)(AGENTS, memory.critic, view)
+        actor, logits = jax.vmap(LEARNER.policy)(AGENTS, memory, view)
+        critic, value = jax.vmap(LEARNER.value)(AGENTS, memory, view)
         return Memory(actor, critic, value), logits[:, 0]
 
     return quick_jit(one_step)
@@ -621,7 +621,7 @@ def test_actions_are_drawn_as_likely_as_the_policy_says():
     _, kept = recorded(jax.random.PRNGKey(0))
     facts = (kept.observations[0], kept.legal[0], kept.alive[0])  # of the first step of all
     view, memory = View(*facts, jnp.ones((K, count), bool)), TEAM.memory(count)
-    logits = jax.vmap(LEARNER.policy)(AGENTS, memory.actor, view)[1][:, 0]
+    logits = jax.vmap(LEARNER.policy)(AGENTS, memory, view)[1][:, 0]
     weights = np.where(view.legal[:, 0], np.exp(np.asarray(logits, float)), 0.0)
     chances = weights / weights.sum(-1, keepdims=True)
     assert np.abs(chances - np.asarray(view.legal[:, 0]) / 2).max() > 0.2  # far from even

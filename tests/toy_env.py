@@ -86,13 +86,16 @@ def quick_jit(function: Callable) -> Callable:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
+POSITIVE = (".scale.second", ".scale.weight", ".moments.variance", ".moments.steps", ".balance")
+
+
 def random_agents(team: Independent, seed: int) -> AgentState:
     """Agents in the middle of training, every number random. Real ones take long to compile."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
         if leaf.dtype == jnp.float32:
-            positive = jax.tree_util.keystr(path).startswith((".scale.second", ".scale.weight"))
+            positive = jax.tree_util.keystr(path).startswith(POSITIVE)
             positive |= ".nu" in jax.tree_util.keystr(path)
             values = rng.normal(0.5 * positive, 0.5, leaf.shape).astype(np.float32)
             return jnp.asarray(np.abs(values) if positive else values)

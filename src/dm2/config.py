@@ -67,6 +67,9 @@ class Config:
     """How many of the newest checkpoints are kept."""
     checkpoint_steps: tuple[int, ...] = ()
     """Checkpoints kept for good: at the end of the iteration that reaches each step."""
+    horizon: int | None = None
+    """Environment steps of which schedules take shares; by default `steps`. A run that is resumed
+    to more steps keeps its schedules."""
 
     def __post_init__(self) -> None:
         ok = isinstance(self.method, Settings)
@@ -76,7 +79,10 @@ class Config:
         check_setting(bool(self.env), "env", self.env, "must be a name")
         check_positive(self, "", "steps", "num_envs", "rollout_steps", "eval_every")
         check_positive(self, "", "eval_episodes", "checkpoint_every", "keep")
+        if self.horizon is not None:
+            check_positive(self, "", "horizon")
         as_seed(self.seed)
+        object.__setattr__(self, "method", self.method.settled(self.env))
         for step in self.checkpoint_steps:
             check_setting(step > 0, "checkpoint_steps", step, "must be whole numbers above 0")
         self.method.check(self.num_envs)

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.demonstrations import Expert
+from dm2.agent.inputs import Moments
 from dm2.agent.networks import Discriminator
 from dm2.agent.returns import masked_mean
 from dm2.agent.settings import Imitation, RewardForm
@@ -122,9 +123,14 @@ class Imitator:
         params = self.network.init(key, jnp.zeros((1, self.input_size)))
         return DiscriminatorState(params, self.optimiser.init(params))
 
-    def inputs(self, observations: Float[Array, "*B O"]) -> Float[Array, "*B I"]:
-        """Discriminator inputs for states in which the agent is alive."""
+    def inputs(
+        self, observations: Float[Array, "*B O"], moments: Moments | None = None
+    ) -> Float[Array, "*B I"]:
+        """Discriminator inputs for states in which the agent is alive, the expert's or its own. The
+        agent's `moments`, where there are any, bring both to one scale."""
         observations = observations.astype(jnp.float32)
+        if moments is not None:
+            observations = moments.standardise(observations)
         if not self.absorbing:
             return observations
         flag = jnp.zeros((*observations.shape[:-1], 1))
@@ -144,6 +150,7 @@ class Imitator:
         observations: Float[Array, "T N O"],
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
+        moments: Moments | None = None,
     ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
         """Takes `settings.updates` optimiser steps on random expert and policy states.
 
@@ -155,6 +162,7 @@ class Imitator:
             alive: whether it was alive.
             idle: how many steps of the episode limit the agent forgoes by dying, or by the
                 episode's termination, at each step; zero elsewhere.
+            moments: what standardises observations; None for as they came.
 
         Returns:
             The discriminator after the last step, and what to report of that step.
@@ -173,8 +181,8 @@ class Imitator:
             theirs = jax.random.randint(keys[0], size, 0, expert.size)
             ours = jax.random.randint(keys[1], size, 0, flat.shape[0])
             mask = flat_alive[ours]
-            expert_inputs = self.inputs(expert.observations[theirs])
-            policy_inputs = self.inputs(flat[ours])
+            expert_inputs = self.inputs(expert.observations[theirs], moments)
+            policy_inputs = self.inputs(flat[ours], moments)
             expert_logits = self.network.apply(params, expert_inputs)
             policy_logits = self.network.apply(params, policy_inputs)
             still = self.absorbing_logit(params)
@@ -210,6 +218,7 @@ class Imitator:
         observations: Float[Array, "T N O"],
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
+        moments: Moments | None = None,
     ) -> Float[Array, "T N"]:
         """The imitation reward of each step, before the coefficient; zero where the agent is dead.
 
@@ -221,8 +230,9 @@ class Imitator:
             observations: the agent's own observations in a rollout.
             alive: whether it was alive.
             idle: as in `update`.
+            moments: as in `update`.
         """
-        logits = self.network.apply(state.params, self.inputs(observations))
+        logits = self.network.apply(state.params, self.inputs(observations, moments))
         rewards = reward_of(self.settings.reward, logits)
         if self.settings.survival == "centred":
             rewards = rewards - masked_mean(rewards, alive)

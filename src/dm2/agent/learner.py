@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.balance import Balance
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import DiscriminatorState, Imitator
-from dm2.agent.networks import RecurrentNet, mask_logits, normalise
+from dm2.agent.inputs import Inputs, Moments
+from dm2.agent.networks import RecurrentNet, mask_logits
 from dm2.agent.packing import Packing, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_gae, masked_mean
-from dm2.agent.settings import PPO, Imitation
+from dm2.agent.settings import PPO, Imitation, scheduled
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 from dm2.errors import InputError
@@ -38,6 +40,8 @@ __all__ = [
 
 Metrics = dict[str, Float[Array, ""]]
 
+_LAYER_NORM = Inputs()
+
 
 class AgentState(NamedTuple):
     """Everything that one agent owns and that outlives an episode."""
@@ -51,6 +55,13 @@ class AgentState(NamedTuple):
     scale: ValueScale
     discriminator: DiscriminatorState | None
     """None for an agent that does not imitate."""
+    moments: Moments | None
+    """Of its observations; None where they are not standardised."""
+    balance: Balance | None
+    """Of the task's and the imitation's rewards; None where their weights are given in units of
+    reward."""
+    identity: Float[Array, " K"] | None
+    """Its number in the team, one-hot; None where the networks do not take it."""
 
 
 class Memory(NamedTuple):
@@ -62,6 +73,8 @@ class Memory(NamedTuple):
     """The critic's recurrent state."""
     value: Float[Array, " N"]
     """The agent's latest value estimate while alive; held after death (see `masked_gae`)."""
+    action: Int[Array, " N"] | None = None
+    """The agent's last action; None where the networks do not take it."""
 
 
 class Extras(NamedTuple):
@@ -71,10 +84,11 @@ class Extras(NamedTuple):
     """Log-probability of the action under the policy that chose it."""
     values: Float[Array, "*T N"]
     """The critic's value of the observation; the last one while alive after death."""
-    normalised: Float[Array, "*T N O"]
-    """The normalised observations, which the networks take."""
+    inputs: Float[Array, "*T N I"]
+    """What the networks took."""
     observations: Float[Array, "*T N O"] | None
-    """The observations as they came, for the discriminator; None where there is none."""
+    """The observations as they came, for the discriminator and for the moments; None where there
+    are neither."""
 
 
 class Prepared(NamedTuple):
@@ -112,7 +126,12 @@ class Learner:
     """
 
     def __init__(
-        self, ppo: PPO, imitation: Imitation | None, observation_size: int, num_actions: int
+        self,
+        ppo: PPO,
+        imitation: Imitation | None,
+        observation_size: int,
+        num_actions: int,
+        inputs: Inputs = _LAYER_NORM,
     ) -> None:
         """Makes the rules.
 
@@ -121,8 +140,10 @@ class Learner:
             imitation: settings of distribution matching; None for an agent that does not imitate.
             observation_size: features of the agent's observation.
             num_actions: how many actions the agent chooses from.
+            inputs: how the networks' input is made of an observation.
         """
         self.ppo = ppo
+        self.inputs = inputs
         self.imitation = imitation
         self.observation_size = observation_size
         self.num_actions = num_actions
@@ -133,16 +154,18 @@ class Learner:
             optax.clip_by_global_norm(ppo.max_grad_norm),
             optax.adam(ppo.learning_rate, eps=1e-5),
         )
+        self._balances = imitation is not None and imitation.unit == "advantage"
         self.imitator = Imitator(imitation, observation_size, ppo.discount) if imitation else None
 
     # ---- beginning
 
-    def init(self, key: UInt32[Array, "2"]) -> AgentState:
-        """A fresh agent, made from its own key."""
+    def init(self, key: UInt32[Array, "2"], number: Int[Array, ""] | int = 0) -> AgentState:
+        """A fresh agent, made from its own key; `number` says which of the team it is."""
         key, actor_key, critic_key, discriminator_key = jax.random.split(key, 4)
+        size, agents = self.observation_size, self.inputs.agents
         inputs = (
             self.actor.initial_memory(1),
-            jnp.zeros((1, 1, self.observation_size)),
+            jnp.zeros((1, 1, self.inputs.size(size, self.num_actions))),
             jnp.zeros((1, 1), bool),
         )
         actor = self.actor.init(actor_key, *inputs)
@@ -155,12 +178,16 @@ class Learner:
             critic_opt=self.optimiser.init(critic),
             scale=ValueScale.initial(),
             discriminator=self.imitator.init(discriminator_key) if self.imitator else None,
+            moments=Moments.initial(size) if self.inputs.running else None,
+            balance=Balance.initial() if self._balances else None,
+            identity=jax.nn.one_hot(number, agents) if agents else None,
         )
 
     def memory(self, num_envs: int) -> Memory:
         """The memory of an agent that has perceived nothing yet."""
         hidden = self.actor.initial_memory(num_envs)
-        return Memory(hidden, hidden, jnp.zeros(num_envs))
+        none = jnp.full(num_envs, -1) if self.inputs.last_action else None
+        return Memory(hidden, hidden, jnp.zeros(num_envs), none)
 
     # ---- acting
 
@@ -185,41 +212,48 @@ class Learner:
         Returns:
             The next memory, the actions, and what learning needs of them later.
         """
-        actor_memory, logits = self.policy(state, memory.actor, view)
-        critic_memory, value = self.value(state, memory.critic, view)
+        actor_memory, logits = self.policy(state, memory, view)
+        critic_memory, value = self.value(state, memory, view)
         value = jnp.where(view.alive, value, memory.value)
         masked = mask_logits(logits, view.legal)
         actions = jnp.argmax(masked, axis=-1) if greedy else jax.random.categorical(key, masked)
-        observations = view.observations.astype(jnp.float32)
+        keep = self.imitator is not None or self.inputs.running
         extras = Extras(
             log_probs=log_prob_of(logits, view.legal, actions),
             values=value,
-            normalised=normalise(observations),  # the networks do it, too; XLA does it once
-            observations=observations if self.imitator else None,
+            inputs=self._inputs(state, memory, view),  # as in the networks; XLA works it out once
+            observations=view.observations.astype(jnp.float32) if keep else None,
         )
-        return Memory(actor_memory, critic_memory, value), actions, extras
+        last = actions.astype(jnp.int32) if self.inputs.last_action else None
+        return Memory(actor_memory, critic_memory, value, last), actions, extras
 
     def bootstrap(self, state: AgentState, memory: Memory, view: View) -> Float[Array, " N"]:
         """The value of observations on which nobody acts, because a time limit or the rollout's
         end cuts there; for a dead agent its last value while alive."""
-        _, value = self.value(state, memory.critic, view)
+        _, value = self.value(state, memory, view)
         return jnp.where(view.alive, value, memory.value)
 
     def policy(
-        self, state: AgentState, memory: Float[Array, "N H"], view: View
+        self, state: AgentState, memory: Memory, view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, "N A"]]:
         """The actor's next recurrent state and its logits; illegal actions are not yet masked."""
-        inputs = normalise(view.observations)[None]
-        memory, logits = self.actor.apply(state.actor, memory, inputs, view.starts[None])
-        return memory, logits[0]
+        inputs = self._inputs(state, memory, view)[None]
+        after, logits = self.actor.apply(state.actor, memory.actor, inputs, view.starts[None])
+        return after, logits[0]
 
     def value(
-        self, state: AgentState, memory: Float[Array, "N H"], view: View
+        self, state: AgentState, memory: Memory, view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, " N"]]:
         """The critic's next recurrent state and its estimate in units of the reward."""
-        inputs = normalise(view.observations)[None]
-        memory, outputs = self.critic.apply(state.critic, memory, inputs, view.starts[None])
-        return memory, state.scale.restore(outputs[0, :, 0])
+        inputs = self._inputs(state, memory, view)[None]
+        after, outputs = self.critic.apply(state.critic, memory.critic, inputs, view.starts[None])
+        return after, state.scale.restore(outputs[0, :, 0])
+
+    def _inputs(self, state: AgentState, memory: Memory, view: View) -> Float[Array, "N I"]:
+        """What the networks take."""
+        observations = self.inputs.observations(state.moments, view.observations)
+        known = (memory.action, view.starts, state.identity, self.num_actions)
+        return self.inputs.append(observations, *known)
 
     # ---- learning
 
@@ -249,9 +283,13 @@ class Learner:
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
         state = state._replace(key=key)
+        if state.moments is not None:
+            observations = cast(Array, trajectory.extras.observations)
+            moments = state.moments.including(observations, trajectory.alive)
+            state = state._replace(moments=moments)
         rewards, state, metrics = self._mixed_reward(state, discriminator_key, trajectory, expert)
         values, alive = trajectory.extras.values, trajectory.alive
-        advantages = self._advantages(rewards, trajectory)
+        advantages = self._advantages(rewards, trajectory, values, next_values(trajectory))
         returns = advantages + values
         scale = update_scale(state.scale, returns, alive)
         critic = rescale_head(state.critic, state.scale, scale)
@@ -274,18 +312,21 @@ class Learner:
         sequences: Sequences,
         targets: PolicyTargets,
         packing: Packing,
+        progress: Float[Array, ""],
     ) -> tuple[Params, optax.OptState, Metrics]:
-        """PPO's epochs for the policy."""
+        """PPO's epochs for the policy; `progress` is the share of the run that is over."""
         ppo = self.ppo
+        entropy = scheduled(ppo, "entropy", progress)
+        optimiser = self._optimiser_at(progress)
 
         def loss(
             logits: Array, targets: PolicyTargets, alive: Array
         ) -> tuple[Array, dict[str, Array]]:
-            loss, diagnostics = policy_loss(logits, *targets, alive, ppo.clip, ppo.entropy)
+            loss, diagnostics = policy_loss(logits, *targets, alive, ppo.clip, entropy)
             return loss, {"policy_loss": loss, **diagnostics._asdict()}
 
         actor, opt_state, metrics = packed_fit(
-            self.actor.apply, loss, self.optimiser, actor, opt_state, sequences, targets, packing
+            self.actor.apply, loss, optimiser, actor, opt_state, sequences, targets, packing
         )
         metrics = self._last_epoch(metrics)
         norm = metrics.pop("gradient_norm")
@@ -298,15 +339,17 @@ class Learner:
         sequences: Sequences,
         targets: Float[Array, "T N"],
         packing: Packing,
+        progress: Float[Array, ""],
     ) -> tuple[Params, optax.OptState, Metrics]:
         """PPO's epochs for the value function, on the same minibatches as the policy's."""
+        optimiser = self._optimiser_at(progress)
 
         def loss(outputs: Array, targets: Array, alive: Array) -> tuple[Array, dict[str, Array]]:
             error = value_loss(outputs[..., 0], targets, alive)
             return error, {"value_loss": error}
 
         critic, opt_state, metrics = packed_fit(
-            self.critic.apply, loss, self.optimiser, critic, opt_state, sequences, targets, packing
+            self.critic.apply, loss, optimiser, critic, opt_state, sequences, targets, packing
         )
         metrics = self._last_epoch(metrics)
         norm = metrics.pop("gradient_norm")
@@ -328,17 +371,39 @@ class Learner:
             raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
-        of_steps = (cast(Array, trajectory.extras.observations), trajectory.alive, idle)
+        observations = cast(Array, trajectory.extras.observations)
+        of_steps = (observations, trajectory.alive, idle, state.moments)
         discriminator, metrics = imitator.update(state.discriminator, key, expert, *of_steps)
         imitation = imitator.rewards(discriminator, *of_steps)
-        rewards = settings.task_weight * trajectory.rewards + settings.coefficient * imitation
+        state = state._replace(discriminator=discriminator)
         metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
-        return rewards, state._replace(discriminator=discriminator), metrics
+        task = settings.task_weight * trajectory.rewards
+        coefficient = scheduled(settings, "coefficient", trajectory.progress)
+        if state.balance is not None:
+            of_task = self._part_of_advantages(task, trajectory)
+            of_imitation = self._part_of_advantages(imitation, trajectory)
+            balance = state.balance.including(of_task, of_imitation, trajectory.alive)
+            state = state._replace(balance=balance)
+            coefficient = coefficient * balance.ratio
+            metrics["imitation_coefficient"] = coefficient
+        return task + coefficient * imitation, state, metrics
 
-    def _advantages(
+    def _part_of_advantages(
         self, rewards: Float[Array, "T N"], trajectory: Trajectory
     ) -> Float[Array, "T N"]:
-        """Advantages of every step of every environment; see `masked_gae`."""
+        """What rewards contribute to the advantages by themselves, beside the critic."""
+        nothing = jnp.zeros_like(rewards)
+        return self._advantages(rewards, trajectory, nothing, nothing)
+
+    def _advantages(
+        self,
+        rewards: Float[Array, "T N"],
+        trajectory: Trajectory,
+        values: Float[Array, "T N"],
+        following: Float[Array, "T N"],
+    ) -> Float[Array, "T N"]:
+        """Advantages of every step of every environment; see `masked_gae`. `values` are those of
+        the steps' observations, `following` of what they led to."""
 
         def of_one_environment(columns: dict[str, Array]) -> Array:
             ppo = self.ppo
@@ -346,14 +411,26 @@ class Learner:
 
         columns = {
             "rewards": rewards,
-            "values": trajectory.extras.values,
-            "next_values": next_values(trajectory),
+            "values": values,
+            "next_values": following,
             "alive": trajectory.alive,
             "next_alive": trajectory.next_alive,
             "terminated": trajectory.terminated,
             "ended": trajectory.ended,
         }
         return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
+
+    def _optimiser_at(self, progress: Float[Array, ""]) -> optax.GradientTransformation:
+        """The optimiser, with the step size that the schedule says."""
+        rate = scheduled(self.ppo, "learning_rate", progress)
+        if isinstance(rate, float | int):
+            return self.optimiser
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            updates, state = self.optimiser.update(updates, state, params)
+            return jax.tree.map(lambda x: x * (rate / self.ppo.learning_rate), updates), state
+
+        return optax.GradientTransformation(self.optimiser.init, update)
 
     def _minibatches(self, key: UInt32[Array, "2"], num_envs: int) -> Int[Array, "B N"]:
         """The environments of every minibatch, epoch by epoch."""
@@ -386,14 +463,15 @@ def actor_arguments(state: AgentState, trajectory: Trajectory, prepared: Any) ->
         trajectory.legal, trajectory.actions, extras.log_probs, prepared.advantages
     )
     sequences = _sequences(trajectory.memory.actor, trajectory)
-    return state.actor, state.actor_opt, sequences, targets, prepared.packing
+    packing, progress = prepared.packing, trajectory.progress
+    return state.actor, state.actor_opt, sequences, targets, packing, progress
 
 
 def critic_arguments(state: AgentState, trajectory: Trajectory, prepared: Any) -> tuple:
     """The arguments of `Learner.improve_critic`."""
     sequences = _sequences(trajectory.memory.critic, trajectory)
-    targets = prepared.value_targets
-    return state.critic, state.critic_opt, sequences, targets, prepared.packing
+    targets, packing, progress = prepared.value_targets, prepared.packing, trajectory.progress
+    return state.critic, state.critic_opt, sequences, targets, packing, progress
 
 
 def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> tuple:
@@ -404,8 +482,8 @@ def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> t
 
 
 def _sequences(memory: Any, trajectory: Trajectory) -> Sequences:
-    normalised = trajectory.extras.normalised
-    return Sequences(memory, normalised, trajectory.starts, trajectory.alive)
+    inputs = trajectory.extras.inputs
+    return Sequences(memory, inputs, trajectory.starts, trajectory.alive)
 
 
 def standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:

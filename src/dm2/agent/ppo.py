@@ -53,7 +53,7 @@ def policy_loss(
     advantages: Float[Array, "*B"],
     alive: Bool[Array, "*B"],
     clip: float,
-    entropy_weight: float,
+    entropy_weight: float | Float[Array, ""],
 ) -> tuple[Float[Array, ""], PolicyLoss]:
     r"""Clipped surrogate with an entropy bonus (Schulman et al. 2017, arXiv 1707.06347, eq. 7):
 

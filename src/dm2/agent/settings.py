@@ -1,7 +1,10 @@
 """The settings of one agent's learning: frozen, documented, validated when they are made."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from dm2.errors import (
     check_choice,
@@ -12,10 +15,42 @@ from dm2.errors import (
     convert_fields,
 )
 
-__all__ = ["PPO", "Imitation", "RewardForm", "Survival"]
+__all__ = [
+    "PPO",
+    "CoefficientUnit",
+    "Imitation",
+    "ObservationScale",
+    "RewardForm",
+    "Survival",
+    "scheduled",
+]
 
+ObservationScale = Literal["auto", "layer", "running", "both", "none"]
 RewardForm = Literal["logit", "softplus", "log", "paper"]
+CoefficientUnit = Literal["reward", "advantage"]
 Survival = Literal["none", "centred", "absorbing"]
+
+
+def scheduled(settings: Any, name: str, progress: Float[Array, ""]) -> float | Float[Array, ""]:
+    r"""The value of a setting that has a schedule: `s + (e - s) min(p / h, 1)`.
+
+    Here `s` is the setting called `name`, `e` that called `name_end`, `h` is `name_share`, and `p`
+    the share of the run that is over. Without an end it is `s` itself, a number and no array.
+    """
+    start, end = getattr(settings, name), getattr(settings, f"{name}_end")
+    if end is None:
+        return start
+    share = getattr(settings, f"{name}_share")
+    return start + (end - start) * jnp.minimum(progress / share, 1.0)
+
+
+def check_schedule(settings: Any, prefix: str, *names: str) -> None:
+    """Raises InputError unless the schedules of the settings called `names` end at numbers from 0
+    up, after shares of the run above 0."""
+    for name in names:
+        if getattr(settings, f"{name}_end") is not None:
+            check_finite(settings, prefix, f"{name}_end")
+        check_finite(settings, prefix, f"{name}_share", low=1e-6, high=1.0)
 
 
 @checks_itself
@@ -31,6 +66,10 @@ class PPO:
     """Units of each dense layer and of the GRU, in the actor and in the critic."""
     learning_rate: float = 1e-3
     """Adam step size of the actor and of the critic."""
+    learning_rate_end: float | None = None
+    """What it comes to, linearly; by default it stays."""
+    learning_rate_share: float = 1.0
+    """Share of the run over which it does."""
     epochs: int = 4
     """Passes over each rollout."""
     minibatches: int = 4
@@ -44,6 +83,10 @@ class PPO:
     entropy: float = 0.01
     """Weight of the entropy bonus. More of it where battles leave little to chance:
     `smac/5m_vs_6m` is won with 0.05 and not with 0.01."""
+    entropy_end: float | None = None
+    """What that weight comes to, linearly; by default it stays."""
+    entropy_share: float = 1.0
+    """Share of the run over which it does."""
     max_grad_norm: float = 10.0
     """Global-norm clip, of the actor's and the critic's gradient each on its own."""
     head_gain: float = 0.01
@@ -57,6 +100,7 @@ class PPO:
         check_finite(self, prefix, *positive, low=1e-12)
         check_finite(self, prefix, "discount", "gae_lambda", high=1.0)
         check_finite(self, prefix, "entropy")
+        check_schedule(self, prefix, "learning_rate", "entropy")
 
     def check_num_envs(self, num_envs: int) -> None:
         """Raises InputError unless `minibatches` divides the number of environments."""
@@ -75,6 +119,15 @@ class Imitation:
 
     coefficient: float = 0.05
     """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
+    coefficient_end: float | None = None
+    """What c comes to, linearly; by default it stays."""
+    coefficient_share: float = 1.0
+    """Share of the run over which it does."""
+    unit: CoefficientUnit = "reward"
+    """What c is measured in. `reward`: units of the environment's reward, so that it has to fit
+    the task; `advantage`: c times the ratio of the standard deviations of what the task's and the
+    imitation's rewards contribute to the agent's advantages (`dm2.agent.balance`), so that 1 lets
+    both weigh the same in any task."""
     task_weight: float = 1.0
     """Weight of the environment's reward; 0 is pure imitation."""
     reward: RewardForm = "softplus"
@@ -100,7 +153,9 @@ class Imitation:
         prefix = "imitation."
         convert_fields(self, prefix)
         check_finite(self, prefix, "coefficient", "task_weight", "gradient_penalty")
+        check_schedule(self, prefix, "coefficient")
         check_finite(self, prefix, "learning_rate", low=1e-12)
         check_positive(self, prefix, "hidden", "updates", "batch")
         check_choice(self, prefix, "reward", RewardForm)
         check_choice(self, prefix, "survival", Survival)
+        check_choice(self, prefix, "unit", CoefficientUnit)

@@ -29,9 +29,9 @@ class View(NamedTuple):
 class Trajectory(NamedTuple):
     """An agent's part of a rollout: `T` steps of `N` environments.
 
-    Row `t` holds the action that was chosen at `t` and the reward that followed. All fields but
-    the last three are facts of the environment; those are the method's own, and the code that
-    collects a rollout does not look into them.
+    Row `t` holds the action that was chosen at `t` and the reward that followed. `extras`,
+    `bootstrap` and `memory` are the method's own, and the code that collects a rollout does not
+    look into them; all other fields are facts of the environment and of the run.
     """
 
     legal: Bool[Array, "T N A"]
@@ -55,3 +55,5 @@ class Trajectory(NamedTuple):
     at the steps that a time limit or the rollout's end cuts; zeros elsewhere."""
     memory: Any
     """The memory with which the rollout began, `[N, ...]`."""
+    progress: Float[Array, ""]
+    """Share of the run, from 0 to 1, that was over when the rollout began: what schedules go by."""

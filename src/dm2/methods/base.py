@@ -89,6 +89,15 @@ class Settings:
     def __post_init__(self) -> None:
         convert_fields(self)
 
+    def settled(self, env: str) -> "Settings":
+        """The settings with what an environment's name decides filled in."""
+        return self
+
+    @property
+    def has_schedules(self) -> bool:
+        """Whether settings change with the share of the run that is over."""
+        return False
+
     @property
     def needs_same_limit(self) -> bool:
         """Whether the demonstrations must have been recorded at the environment's episode

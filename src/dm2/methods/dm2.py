@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dm2.agent.learner import Learner
 from dm2.agent.settings import Imitation
 from dm2.envs.base import EnvSpec
 from dm2.errors import checks_itself
@@ -27,11 +26,15 @@ class DM2(IPPO):
     imitation: Imitation = field(default_factory=Imitation)
 
     @property
+    def has_schedules(self) -> bool:
+        """Whether the learning rate, the entropy weight or the coefficient has an end."""
+        return super().has_schedules or self.imitation.coefficient_end is not None
+
+    @property
     def needs_same_limit(self) -> bool:
         """With absorbing states, the time between an episode's end and the limit counts."""
         return self.imitation.survival == "absorbing"
 
     def build(self, spec: EnvSpec) -> Method:
         """The method for an environment."""
-        learner = Learner(self.ppo, self.imitation, spec.observation_size, spec.num_actions)
-        return Independent(learner, spec.num_agents)
+        return Independent(self.learner(spec, self.imitation), spec.num_agents)

@@ -68,7 +68,7 @@ class Independent:
         """Fresh agents; agent `k` is made from `fold_in(key, k)` alone."""
         agents = jnp.arange(self.num_agents)
         keys = jax.vmap(lambda agent: jax.random.fold_in(key, agent))(agents)
-        return jax.vmap(self.learner.init)(keys)
+        return jax.vmap(self.learner.init)(keys, agents)
 
     def memory(self, num_envs: int) -> Memory:
         """Every agent's memory before it has perceived anything."""

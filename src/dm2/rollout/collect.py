@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.types import Trajectory, View
 from dm2.envs import Environment, Step, TeamView
@@ -43,6 +43,7 @@ def collect(
     state: RolloutState,
     key: UInt32[Array, "2"],
     steps: int,
+    progress: Float[Array, ""] | float = 0.0,
 ) -> tuple[RolloutState, Trajectory, EpisodeTotals]:
     """Plays `steps` steps in every environment with sampled actions.
 
@@ -53,10 +54,11 @@ def collect(
         state: where the rollout before ended.
         key: decides what is random in the environments; each agent draws from its own key.
         steps: environment steps of each environment.
+        progress: share of the run that is over, which schedules go by.
 
     Returns:
         The state to go on from, the trajectory, whose leaves are `[K, T, N, ...]` (its memory
-        `[K, N, ...]`), and what became of the episodes that ended.
+        `[K, N, ...]`, its progress `[K]`), and what became of the episodes that ended.
     """
 
     def central(view: TeamView) -> dict[str, Array]:
@@ -106,7 +108,10 @@ def collect(
         return cuts.at[:, -1].set(jnp.where(_like(going, last), last, cuts[:, -1]))
 
     cuts = jax.tree.map(finish, cuts, last)
-    trajectory = Trajectory(**fields, extras=extras, bootstrap=cuts, memory=before)
+    progress = for_each_agent(jnp.asarray(progress, jnp.float32), env.spec.num_agents)
+    trajectory = Trajectory(
+        **fields, extras=extras, bootstrap=cuts, memory=before, progress=progress
+    )
     return state, trajectory, jax.tree.map(lambda x: jnp.sum(x, axis=0), totals)
 
 

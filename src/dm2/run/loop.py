@@ -163,7 +163,10 @@ def _changed(run: RunDirectory, steps: Whole | None, demos: str | Path | None) -
         if wanted < config.steps:
             remedy = f"the run already goes to {config.steps}; ask for as many or more"
             raise InputError(f"steps = {wanted}: {remedy}")
-        config = dataclasses.replace(config, steps=wanted)
+        horizon = config.horizon
+        if wanted > config.steps and config.method.has_schedules:
+            horizon = horizon or config.steps
+        config = dataclasses.replace(config, steps=wanted, horizon=horizon)
     if demos is not None:
         config = _at_home(dataclasses.replace(config, demos=as_path("demos", demos)))
     return config
@@ -204,6 +207,7 @@ def _loop(
     seed = jnp.uint32(config.seed)
     step = int(state.iteration) * config.iteration_steps
     total = config.iterations * config.iteration_steps
+    horizon = (config.horizon or config.steps) / config.iteration_steps
     title = f"{config.method.name} {config.env} seed {config.seed}"
     reporter = Reporter(title, total, step, wins=wins, quiet=quiet)
     with Log(run, wins) as log, stop_signal() as stop, reporter as out:
@@ -217,7 +221,7 @@ def _loop(
             evaluate()
         while step < total:
             began = time.monotonic()
-            state, metrics = programs.iterate(state, seed, experts)
+            state, metrics = programs.iterate(state, seed, experts, horizon)
             metrics = jax.device_get(metrics)
             before, step = step, step + config.iteration_steps
             rate = config.iteration_steps / (time.monotonic() - began)

@@ -2,11 +2,12 @@
 print nothing."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from dm2 import rollout as rollouts
 from dm2.agent.demonstrations import Expert
@@ -63,11 +64,21 @@ class Programs:
         return jax.device_put(self._init_program(seed), self._device)
 
     def iterate(
-        self, state: TrainState, seed: UInt32[Array, ""], experts: Expert | None
+        self,
+        state: TrainState,
+        seed: UInt32[Array, ""],
+        experts: Expert | None,
+        horizon: float = math.inf,
     ) -> tuple[TrainState, dict[str, Any]]:
         """One rollout and the updates on it.
 
         Returns before the work is done, as JAX does; `state.rollout` is used up.
+
+        Args:
+            state: where the iteration before ended.
+            seed: the run's.
+            experts: what the agents imitate, if anything.
+            horizon: iterations of which schedules take shares; by default they never move.
 
         Returns:
             The next state, and the metrics: `agents`, per agent `[K]`, and `episodes`, sums over
@@ -75,7 +86,8 @@ class Programs:
         """
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
-        rollout, iteration, trajectory, totals = self.collect(agents, rollout, iteration, seed)
+        arguments = (rollout, iteration, seed, jnp.float32(horizon))
+        rollout, iteration, trajectory, totals = self.collect(agents, *arguments)
         agents, metrics = self.method.learn(agents, trajectory, experts)
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
@@ -91,7 +103,7 @@ class Programs:
         start = Program(self._init_program, (seed,))
         yield start
         agents, rollout, iteration = start.results(self._device)
-        played = Program(self.collect, (agents, rollout, iteration, seed))
+        played = Program(self.collect, (agents, rollout, iteration, seed, jnp.float32(0)))
         yield played
         trajectory = played.results(self._device)[2]
         bound = None if experts is None else on_device(experts, self._device)
@@ -118,13 +130,14 @@ class Programs:
         rollout: RolloutState,
         iteration: Int[Array, ""],
         seed: UInt32[Array, ""],
+        horizon: Float[Array, ""],
     ) -> tuple[RolloutState, Int[Array, ""], Trajectory, EpisodeTotals]:
         """One rollout, and the iterations that will be done with it."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
         key = jax.random.fold_in(key, iteration)
-        steps = self.settings.rollout_steps
+        steps, progress = self.settings.rollout_steps, jnp.minimum(iteration / horizon, 1.0)
         rollout, trajectory, totals = rollouts.collect(
-            self.env, self.method, agents, rollout, key, steps
+            self.env, self.method, agents, rollout, key, steps, progress
         )
         return rollout, iteration + 1, trajectory, totals
 

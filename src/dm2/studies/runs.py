@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dm2.config import Config
 from dm2.errors import InputError
 
 __all__ = ["MEASURES", "Measure", "Run", "find_runs"]
@@ -110,9 +111,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Dotted settings that make up a group, leaving out seed, length and bookkeeping.
 
-        The version of dm2 that made the run is among them.
+        The version of dm2 that made the run is among them. A setting that the run does not hold is
+        younger than the run, and has the value that stands for what was done before.
         """
-        flat = dict(_flatten(self.config))
+        flat = {**_before(self.config), **dict(_flatten(self.config))}
         if self.demo_source is not None:
             flat["demonstrations"] = self.demo_source
         elif self.config.get("demos") is None:
@@ -120,6 +122,15 @@ class Run:
             flat = {k: v for k, v in flat.items() if not k.startswith("imitation.")}
         flat["dm2_version"] = self.info.get("dm2_version")
         return {k: _plain(v) for k, v in flat.items() if not k.startswith(_NOT_SETTINGS)}
+
+
+def _before(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted settings of a run that holds none; nothing for a method that is not known here."""
+    try:
+        run = {name: config.get(name) for name in ("method", "env", "demos")}
+        return dict(_flatten(Config.from_dict(run).to_dict()))
+    except InputError:
+        return {}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
