@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import hashes
-from dm2 import PPO, Config, Imitation
+from dm2 import DM2, IPPO, PPO, Config, Imitation
 from dm2.cli import main
 from dm2.run import progress
 
@@ -54,7 +54,10 @@ def test_help_lists_every_command_and_what_it_does(capsys):
 
 @pytest.mark.parametrize(
     ("method", "groups"),
-    [("ippo", {"ppo.": PPO}), ("dm2", {"ppo.": PPO, "imitation.": Imitation})],
+    [
+        ("ippo", [("", IPPO), ("ppo.", PPO)]),
+        ("dm2", [("", DM2), ("ppo.", PPO), ("imitation.", Imitation)]),
+    ],
 )
 def test_help_says_every_default(capsys, method, groups):
     code, out, _ = run(capsys, "train", method, "--help")
@@ -66,10 +69,11 @@ def test_help_says_every_default(capsys, method, groups):
         if found:
             said[flag] = found[1]
     defaults = {"--seeds": "None", "--jobs": "None", "--dry-run,": "False", "--json,": "False"}
-    for prefix, settings in ({"": Config} | groups).items():
+    for prefix, settings in [("", Config), *groups]:
         for field in dataclasses.fields(settings):
             if field.default is not dataclasses.MISSING:
                 flag = f"--{prefix}{field.name}".replace("_", "-")
+                flag += "," if field.default is False else ""
                 defaults[flag] = "" if field.default == () else str(field.default)
     assert said == defaults
 

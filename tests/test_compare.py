@@ -228,11 +228,11 @@ def test_ambiguous_and_missing_settings_are_spelt_out(tmp_path):
     write_run(tmp_path, "b", RISING, imitation__learning_rate=1.0, seed=1)  # the same setting
     write_run(tmp_path, "c", RISING, imitation__learning_rate=1, num_envs=64)
     write_run(tmp_path, "d", RISING, imitation__learning_rate=2, num_envs=64)
-    first = "dm2 (imitation.learning_rate=1, num_envs=unset)"
+    first = "dm2 (num_envs=32, imitation.learning_rate=1)"  # what a run had that says nothing
     assert labels_of(tmp_path)[0] == first
     assert len(labels_of(tmp_path)) == 3
     write_run(tmp_path, "e", RISING, imitation__learning_rate=1, extra=None)
-    assert "dm2 (imitation.learning_rate=1, num_envs=unset, extra=None)" in labels_of(tmp_path)
+    assert "dm2 (num_envs=32, imitation.learning_rate=1, extra=None)" in labels_of(tmp_path)
 
 
 def test_demonstrations_are_told_apart_by_win_rate_then_hash(tmp_path):

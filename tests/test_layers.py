@@ -122,7 +122,7 @@ def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_a
     assert parts == {"methods.independent", "agent", "compilation", "errors"}
     # Nor is anything in those parts that would join agents: these are all modules of one agent.
     agent = {name.removeprefix("dm2.agent.") for name in found if part_of(name) == "agent"}
-    learning = "learner ppo returns value_scale packing discriminator demonstrations"
+    learning = "learner ppo returns value_scale packing discriminator demonstrations balance inputs"
     assert agent - {"dm2.agent"} == {*learning.split(), "networks", "gru", "settings", "types"}
 
 
