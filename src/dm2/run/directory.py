@@ -112,6 +112,14 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
+    def changed_rules(self, version: str) -> str | None:
+        """Says that the run was made by another version of its environment's rules than `version`;
+        None if it was not, or if the run does not hold which."""
+        made_by = self.info.get("environment", {}).get("version", version)
+        if made_by == version:
+            return None
+        return f"{self.path}: was trained by the rules of {made_by!r}, these are {version!r}"
+
     def extend(self, steps: int) -> None:
         """Sets the run's `steps` to more. Raises InputError if it is fewer than it was."""
         if steps < self.config.steps:

@@ -75,9 +75,10 @@ def resume(path: str | Path, steps: int | None = None, *, quiet: bool = False) -
     """
     run = RunDirectory.open(path)
     with run.lock():
+        programs = programs_for(run.config.program)
+        _refuse_other_rules(run, programs)
         if steps is not None:
             run.extend(steps)
-        programs = programs_for(run.config.program)
         demos = _load_demos(run.config, programs)
         recorded = run.info.get("demonstrations", {}).get("sha256")
         if demos is not None and demos.sha256 != recorded:
@@ -116,6 +117,15 @@ def foresee(config: Config) -> dict[str, Any]:
         "memory_mib": memory_mib(config.program, spec, size),
         "mflop_per_step": config.method.update_flops(spec, steps) / steps / 1e6,
     }
+
+
+def _refuse_other_rules(run: RunDirectory, programs: Programs) -> None:
+    """Raises InputError if the environment's rules have changed since the run began."""
+    changed = run.changed_rules(programs.env.spec.version)
+    if changed is not None:
+        dm2 = f"dm2 {run.info['dm2_version']}, commit {run.info.get('commit') or 'unknown'}"
+        remedy = f"install what it began with ({dm2}), or train again into another --out"
+        raise InputError(f"{changed}; {remedy}")
 
 
 def _load_demos(config: Config, programs: Programs) -> Demonstrations | None:
