@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from dm2.envs import make
+from dm2.envs.geometry import separate
 from dm2.envs.smac import Smac, SmacState
+from dm2.envs.smac.combat import Orders, Rules, fight
+from dm2.envs.smac.scenarios import SCENARIOS, UNIT_TYPES
+from dm2.envs.smac.units import Traits, Units
 from dm2.errors import InputError
 
 STOP, NORTH, SOUTH, EAST, WEST, ATTACK = 1, 2, 3, 4, 5, 6
@@ -19,9 +23,15 @@ KEY = jax.random.PRNGKey(0)
 MARINE, STALKER, ZEALOT = (0.1406, 5.375), (0.1846, 6.625), (0.1406, 0.6)
 
 
-def battle(scenario: str, **changes) -> tuple[Smac, SmacState]:
+def smac(name: str) -> Smac:
+    env = make(f"smac/{name}")
+    assert isinstance(env, Smac)
+    return env
+
+
+def battle(name: str, **changes) -> tuple[Smac, SmacState]:
     """A fresh battle, its units changed: each of `changes` is one value per unit."""
-    env = Smac(scenario)
+    env = smac(name)
     state = env.reset(KEY, 1)
     units = state.units
     for name, values in changes.items():
@@ -38,6 +48,17 @@ def compiled_step(env: Smac) -> Callable:
 
 def act(env: Smac, state: SmacState, *actions: int, seed: int = 0):
     return compiled_step(env)(jax.random.PRNGKey(seed), state, jnp.array(actions)[:, None])
+
+
+def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> Units:
+    """The units after so many ticks in which each ally attacks one of `targets`, -1 for nobody, and
+    shots vary by nothing."""
+    layout = SCENARIOS[scenario]
+    traits = Traits.of(UNIT_TYPES["void"], np.array(layout.allies + layout.enemies))
+    still = jnp.zeros((len(targets), 1))
+    orders = Orders(east=still, north=still, target=jnp.array(targets)[:, None])
+    exactly = jnp.zeros((ticks, *state.units.x.shape))
+    return fight(Rules(), traits, state.units, orders, exactly, len(targets))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +91,12 @@ def test_names_and_options():
     assert make("smac/3s_vs_4z").spec.name == "smac/3s_vs_4z"
     assert make("smac/3s_vs_4z?limit=30").spec.name == "smac/3s_vs_4z?limit=30"
     assert make("smac/3s_vs_4z?limit=200").spec.name == "smac/3s_vs_4z"
+    name = "smac/3s_vs_4z?starts=order&numbers=liberty&reward=signed"
+    assert make(name).spec.name == name
+    assert make("smac/3s_vs_4z?starts=fixed&numbers=void").spec.name == "smac/3s_vs_4z"
+    for wrong in ("starts=here", "numbers=swarm"):
+        with pytest.raises(InputError, match=wrong.partition("=")[0] + " must be '"):
+            make(f"smac/3s_vs_4z?{wrong}")
     with pytest.raises(InputError, match="no option 'walls'"):
         make("smac/3s_vs_4z?walls=lethal")
 
@@ -79,13 +106,14 @@ def test_layout_against_a_loop_over_units(scenario):
     """Every number of observation, legal actions and state, from SMAC's definition."""
     env = Smac(scenario)
     allies, count = env.num_allies, env.num_allies + env.num_enemies
+    low, high = (0, 32) if scenario == "3s_vs_4z" else (8, 24)
     rng = np.random.default_rng(1)
     battles, state = 40, env.reset(KEY, 40)
     health = np.where(rng.random((count, battles)) < 0.2, 0, rng.uniform(1, 40, (count, battles)))
     full_shield = np.asarray(state.units.shield)
     units = state.units._replace(
         x=jnp.asarray(rng.uniform(0.5, 20, (count, battles)), jnp.float32),
-        y=jnp.asarray(rng.uniform(8.5, 23.5, (count, battles)), jnp.float32),
+        y=jnp.asarray(rng.uniform(low + 0.5, low + 15.5, (count, battles)), jnp.float32),
         health=jnp.asarray(health, jnp.float32),
         shield=jnp.asarray(full_shield * rng.random((count, battles)), jnp.float32),
         cooldown=jnp.asarray(rng.uniform(0, 15, (count, battles)), jnp.float32),
@@ -98,7 +126,6 @@ def test_layout_against_a_loop_over_units(scenario):
     names = "sszzzsszzz" if scenario == "2s3z" else names
     most = {"m": (45, 0, 15), "s": (80, 80, 35), "z": (100, 50, 22)}
     x, y, hp, shield, cooldown = (np.asarray(v) for v in units[:5])
-    low, high = (8, 24) if scenario == "5m_vs_6m" else (0, 32)
 
     def condition(unit: int, n: int) -> list[float]:
         points, shields, _ = most[names[unit]]
@@ -120,7 +147,7 @@ def test_layout_against_a_loop_over_units(scenario):
             else:
                 legal[1] = True
                 for move, (dx, dy) in enumerate([(0, 1), (0, -1), (1, 0), (-1, 0)]):
-                    u, v = x[k, n] + dx, y[k, n] + dy
+                    u, v = int(x[k, n] + dx), int(y[k, n] + dy)  # truncated, as SMAC does it
                     legal[2 + move] = 0 <= u < 32 and low <= v < high
                 row += legal[2:6].astype(float).tolist()
                 others = [*range(allies, count), *(i for i in range(allies) if i != k)]
@@ -147,8 +174,8 @@ def test_layout_against_a_loop_over_units(scenario):
         np.testing.assert_allclose(view.state[n], parts, atol=1e-5)
 
 
-def test_battles_start_alike_and_apart():
-    env = Smac("27m_vs_30m")
+def test_battles_with_fixed_starts_start_alike_and_apart():
+    env = smac("27m_vs_30m?starts=fixed")
     units = env.reset(KEY, 2).units
     np.testing.assert_array_equal(units.x[:, 0], env.reset(jax.random.PRNGKey(9), 1).units.x[:, 0])
     places = np.stack([units.x[:, 0], units.y[:, 0]], axis=1)
@@ -158,6 +185,65 @@ def test_battles_start_alike_and_apart():
         [(side.max(axis=0) + side.min(axis=0)) / 2 for side in (places[:27], places[27:])],
         [[9, 16], [23, 16]],
     )
+
+
+def starts_of(name: str, battles: int = 600) -> np.ndarray:
+    """Where the units start, `[2, U, battles]`."""
+    units = jax.jit(smac(name).reset, static_argnums=1)(KEY, battles).units
+    return np.asarray(jnp.stack([units.x, units.y]))
+
+
+def test_starts_in_which_the_enemies_order_is_drawn():
+    drawn, fixed = starts_of("5m_vs_6m?starts=order"), starts_of("5m_vs_6m?starts=fixed")
+    np.testing.assert_array_equal(drawn[:, :5], fixed[:, :5])
+    same = np.all(drawn[:, 5:, None] == fixed[:, None, 5:], axis=0)  # [enemy, place, battle]
+    assert np.all(same.sum(axis=0) == 1)
+    assert np.all(same.sum(axis=1) == 1)
+    # Each enemy is at each place in a sixth of 600 battles: 100, with a standard deviation of 9.
+    assert np.all(np.abs(same.sum(axis=2) - 100) < 45)
+
+
+@pytest.mark.parametrize(("task", "allies", "least"), [("5m_vs_6m", 5, 0.75), ("2s3z", 5, 1.25)])
+def test_starts_in_which_the_spacing_is_drawn(task, allies, least):
+    """From where the largest units touch, twice their radius, to 1.65."""
+    drawn, fixed = starts_of(f"{task}?starts=spacing"), starts_of(f"{task}?starts=fixed")
+    spacings = []
+    for side, point in ((slice(allies), 9), (slice(allies, None), 23)):
+        centre = np.array([point, 16])[:, None, None]
+        from_centre, usual = drawn[:, side] - centre, fixed[:, side] - centre
+        spacings.append(1.5 * from_centre[1, 0] / usual[1, 0])
+        np.testing.assert_allclose(from_centre, usual * spacings[-1] / 1.5, atol=1e-5)
+        assert least <= spacings[-1].min() < least + 0.03
+        assert 1.62 < spacings[-1].max() <= 1.65 + 1e-6
+    assert abs(np.corrcoef(*spacings)[0, 1]) < 0.2
+
+
+def test_starts_in_which_each_units_place_is_drawn():
+    drawn, fixed = starts_of("5m_vs_6m?starts=jitter"), starts_of("5m_vs_6m?starts=fixed")
+    off = (drawn - fixed).reshape(22, -1)
+    assert np.all((off.min(axis=1) >= -0.3 - 1e-5) & (off.min(axis=1) < -0.29))
+    assert np.all((off.max(axis=1) <= 0.3 + 1e-5) & (off.max(axis=1) > 0.29))
+    # All of them apart from one another.
+    assert np.abs(np.corrcoef(off) - np.eye(22)).max() < 0.2
+
+
+def test_starts_in_which_all_is_drawn():
+    """The block's own places, 5 * 2 + 6 * 2 numbers, are left by all three."""
+    drawn = starts_of("5m_vs_6m?starts=varied")
+    wide = np.abs(drawn[1, :5] - 16).max(axis=0)
+    # Rows at -1, 0 and 1 spacings: between 0.75 - 0.3 and 1.65 + 0.3.
+    assert 0.45 <= wide.min() < 0.75
+    assert 1.65 < wide.max() <= 1.95 + 1e-5
+    # The first enemy is in any column: at -1/2 or 1/2 a spacing.
+    assert drawn[0, 5].min() < 22.6
+    assert drawn[0, 5].max() > 23.4
+
+
+def test_lone_stalkers_fight_in_the_open_all_others_between_cliffs():
+    for name in SCENARIOS:
+        rules = Smac(name).rules
+        open_ground = name in ("3s_vs_3z", "3s_vs_4z", "3s_vs_5z")
+        assert (rules.bottom, rules.top) == ((0, 32) if open_ground else (8, 24))
 
 
 def test_a_move_covers_eight_ticks_and_ends_at_the_edge():
@@ -198,15 +284,50 @@ def test_a_stalker_shoots_shields_first_then_health_less_armour():
     assert again.units.calm[4, 0] == 16
 
 
-def test_a_zealot_strikes_twice_and_armour_counts_twice():
-    # Surfaces touch at 1.125; the stalker has 10 points of shield.
+@pytest.mark.parametrize(
+    ("ticks", "shield", "health"),
+    [  # 8 points a blow; the second comes 4.48 ticks after the first: with the sixth tick.
+        (1, 10 - 8, 80),
+        (5, 10 - 8, 80),
+        (6, 0, 80 - (6 - 1)),  # 2 are left to the shield, and 6 less the armour go to health
+        (20, 0, 75),
+        (21, 0, 75 - (8 - 1)),  # 19.3 after the first blow: the next attack
+    ],
+)
+def test_a_zealot_strikes_twice_and_armour_counts_twice(ticks, shield, health):
+    # Weapons reach 0.1 + 0.5 + 0.625 = 1.225.
     places = {"x": [9, 1, 1, 10.2, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    _, state = battle("3s_vs_3z", **places, shield=[10, 80, 80, 50, 50, 50])
+    units = after_ticks("3s_vs_3z", state, ticks, -1, -1, -1)
+    assert (units.shield[0, 0], units.health[0, 0]) == (shield, health)
+    assert units.target[3, 0] == 0
+
+
+def test_the_second_blow_falls_on_whom_the_first_struck():
+    """The first stalker walks away, out of reach; the zealot turns to the second."""
+    places = {"x": [9, 11.42, 1, 10.2, 30, 31], "y": [16, 16, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, shield=[10, 80, 80, 50, 50, 50])
-    after, _ = act(env, state, STOP, STOP, STOP)
-    # 8 on the shield; of the second blow 2 on the shield and 6 - 1 on health.
-    assert after.units.shield[0, 0] == 0
-    assert after.units.health[0, 0] == 80 - 5
-    assert after.units.target[3, 0] == 0
+    after, _ = act(env, state, WEST, STOP, STOP)
+    assert after.units.target[3, 0] == 1
+    assert after.units.health[0, 0] == 75
+    assert after.units.shield[1, 0] == 80
+
+
+def test_who_dies_between_two_blows_strikes_no_second():
+    places = {"x": [9, 1, 1, 10.2, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
+    changes = {"health": [80, 80, 80, 1, 100, 100], "shield": [10, 80, 80, 0, 50, 50]}
+    env, state = battle("3s_vs_3z", **places, **changes, cooldown=[3, 0, 0, 0, 0, 0])
+    after, _ = act(env, state, ATTACK, STOP, STOP)
+    assert after.units.health[3, 0] == 0
+    assert (after.units.shield[0, 0], after.units.health[0, 0]) == (2, 80)
+
+
+def test_two_attacks_are_a_cooldown_apart():
+    """13.7 ticks, so in the first tick and in the fifteenth."""
+    places = {"x": [10, 1, 1, 14, 31, 31], "y": [16, 9, 23, 16, 9, 23]}
+    _, state = battle("3m", **places, health=[45, 45, 45, 45, 0, 0])
+    for ticks, left in ((14, 45 - 6), (15, 45 - 12)):
+        assert after_ticks("3m", state, ticks, 3, -1, -1).health[3, 0] == left
 
 
 def test_a_blow_does_half_a_point_at_least():
@@ -223,19 +344,53 @@ def test_overlapping_units_are_pushed_apart():
     np.testing.assert_allclose(after.units.x[:2, 0], [9.25 - 0.625, 9.25 + 0.625], atol=1e-4)
 
 
-def test_bonus_damage_against_the_armoured():
-    # 2s3z: a stalker shoots a stalker for 13 + 5, a zealot for 13; blows are all on the shield.
+def test_zealots_stand_closer_than_their_weapons_surfaces():
+    """Two of them march in line, 0.5 apart; their separation radius is 0.375."""
+    env, state = battle("3s_vs_3z", x=[1, 1, 1, 25, 25.5, 31], y=[1, 30, 31, 16, 16, 31])
+    after, _ = act(env, state, STOP, STOP, STOP)
+    np.testing.assert_allclose(after.units.x[4, 0] - after.units.x[3, 0], 0.75, atol=1e-4)
+
+
+def test_who_walks_does_not_shove_who_stands_and_shoots():
+    places = {"x": [5, 3.8, 1, 11, 31, 31], "y": [16, 16, 30, 16, 1, 30]}
+    env, state = battle("3s_vs_3z", **places)
+    after, _ = act(env, state, ATTACK, EAST, STOP)
+    # Stalkers touch at 1.25.
+    np.testing.assert_allclose(after.units.x[:2, 0], [5, 3.75], atol=1e-4)
+    # One that stands without shooting is shoved: each takes half of an overlap in every tick.
+    after, _ = act(env, state, STOP, EAST, STOP)
+    assert after.units.x[0, 0] > 5.5
+
+
+def test_an_overlap_is_shared_unless_one_of_two_is_firm():
+    """Circles of radius 0.5 at 0 and 0.5 overlap by 0.5."""
+    x, y, alive = jnp.array([[0.0], [0.5]]), jnp.zeros((2, 1)), jnp.ones((2, 1), bool)
+    for firm, expected in (
+        ([0, 0], [-0.25, 0.75]),
+        ([1, 0], [0, 1]),
+        ([0, 1], [-0.5, 0.5]),
+        ([1, 1], [-0.25, 0.75]),
+    ):
+        flags = jnp.array(firm, bool)[:, None]
+        moved, _ = separate(x, y, jnp.full((2, 1), 0.5), alive, flags)
+        np.testing.assert_allclose(moved[:, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "damage", "armoured", "cooldown"), [("void", 13, 18, 30), ("liberty", 10, 14, 23)]
+)
+def test_the_stalkers_numbers(numbers, damage, armoured, cooldown):
+    """The first stalker shoots a stalker, the second a zealot; blows are all on the shield."""
     far = [1, 31, 1, 31, 1, 31, 3, 29]
-    env, state = battle("2s3z", x=[5, 5, *far], y=[8, 24, 1, 1, 3, 3, 5, 5, 30, 30])
-    units = state.units
-    x = units.x.at[5].set(10.0).at[7].set(10.0)
-    y = units.y.at[5].set(8.0).at[7].set(24.0)
+    places = {"x": [5, 5, *far], "y": [9, 23, 9, 9, 11, 11, 13, 13, 22, 22]}
+    places["x"][5], places["y"][5] = 10, 9
+    places["x"][7], places["y"][7] = 10, 23
     # The enemy's weapons cool, so that nobody else shoots.
-    cooldown = units.cooldown.at[5:].set(100.0)
-    state = state._replace(units=units._replace(x=x, y=y, cooldown=cooldown))
+    env, state = battle(f"2s3z?numbers={numbers}", **places, cooldown=[0] * 5 + [100] * 5)
     after, _ = act(env, state, ATTACK, ATTACK + 2, STOP, STOP, STOP)
-    assert after.units.shield[5, 0] == 80 - 18
-    assert after.units.shield[7, 0] == 50 - 13
+    assert after.units.shield[5, 0] == 80 - armoured
+    assert after.units.shield[7, 0] == 50 - damage
+    assert cooldown - 1 - 7 <= after.units.cooldown[0, 0] <= cooldown + 2 - 7
 
 
 def test_an_attack_order_walks_into_reach_first():
@@ -257,11 +412,28 @@ def test_who_has_its_target_in_reach_stands():
     assert after.units.x[0, 0] == 5
 
 
+def legal_moves(name: str, x: list[float], y: list[float]) -> list[list[int]]:
+    """Whether each ally may move north, south, east, west."""
+    env, state = battle(name, x=x, y=y)
+    return np.asarray(env.observe(state).legal)[:, 0, 2:6].astype(int).tolist()
+
+
 def test_no_order_leads_over_an_edge():
-    places = {"x": [0.9, 31.1, 16, 30, 30, 30], "y": [16, 16, 31.1, 1, 2.5, 4]}
-    env, state = battle("3s_vs_3z", **places)
-    legal = np.asarray(env.observe(state).legal)[:, 0, 2:6]  # north, south, east, west
-    assert legal.tolist() == [[1, 1, 1, 0], [1, 1, 0, 1], [0, 1, 1, 1]]
+    y = [16, 31.1, 16, 1, 2.5, 4]
+    assert legal_moves("3s_vs_3z", [31.1, 16, 16, 30, 30, 30], y) == [
+        [1, 1, 0, 1],
+        [0, 1, 1, 1],
+        [1, 1, 1, 1],
+    ]
+    # SMAC truncates: 0.9 - 1 = -0.1 counts as 0, which is on the map; 8.9 - 1 is on the cliff.
+    y = [16, 0.9, 0.7, 9, 9, 9]
+    moves = legal_moves("3s_vs_3z", [0.9, 16, 0.7, 30, 30, 30], y)
+    assert moves == [[1, 1, 1, 1]] * 3
+    assert legal_moves("3m", [0.9, 16, 16, 30, 30, 30], [8.9, 9.0, 23.1, 9, 9, 9]) == [
+        [1, 0, 1, 1],
+        [1, 1, 1, 1],
+        [0, 1, 1, 1],
+    ]
 
 
 def test_shields_regenerate_after_ten_seconds_without_a_hit():

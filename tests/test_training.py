@@ -433,6 +433,26 @@ def test_a_run_in_use_is_refused(small_run):
         train(small_run.config, small_run.path, quiet=True)
 
 
+def test_a_run_by_earlier_rules_is_played_with_a_warning_and_does_not_go_on(small_run, tmp_path):
+    path = shutil.copytree(small_run.path, tmp_path / "run")
+    config = path / "config.json"
+    info = json.loads(config.read_bytes())
+    assert info["environment"]["version"] == "smax 0.2.0"
+    info["environment"]["version"] = "smax 0.1.0"
+    config.write_text(json.dumps(info))
+    changed = "by the rules of 'smax 0.1.0', these are 'smax 0.2.0'"
+    with pytest.raises(InputError, match=changed + "; install what it began with .dm2 0"):
+        resume(path, 1024, quiet=True)
+    assert RunDirectory.open(path).config.steps == 512
+    for play in (evaluate, record):
+        with pytest.warns(RuntimeWarning, match=changed):
+            play(path, episodes=4)
+    # Of a run that does not hold which rules it had, nothing can be said.
+    del info["environment"]
+    config.write_text(json.dumps(info))
+    assert resume(path, 1024, quiet=True).steps()[-1] == 1024
+
+
 def test_demonstrations_that_changed_are_refused(small_run, tmp_path):
     path = tmp_path / "team.safetensors"
     record(small_run, episodes=4).save(path)

@@ -39,13 +39,26 @@ def separate(
     y: Float[Array, "U N"],
     radius: Float[Array, "U _"],
     alive: Bool[Array, "U N"],
+    firm: Bool[Array, "U N"] | None = None,
 ) -> tuple[Float[Array, "U N"], Float[Array, "U N"]]:
     """Positions after overlapping living units have been pushed apart, each by half the overlap.
 
     Pushes of several neighbours add up and may lead over the map's edge.
+
+    Args:
+        x: The units' positions, map units.
+        y: The same.
+        radius: How much room each unit takes, map units.
+        alive: Whether each unit is alive.
+        firm: The units that give way to firm units only: of an overlap between one of them and
+            another, the other takes the whole. By default no unit is firm.
+
+    Returns:
+        The units' x and y.
     """
     # A dead unit's radius keeps its pairs from ever overlapping.
     radius = jnp.where(alive, radius, -_FAR)
+    hold = None if firm is None else firm.astype(jnp.float32)
 
     # Pairs are visited in a loop over one of the two units: each turn is a single pass over [U, N]
     # in vector instructions. Tables of all pairs, [U, U, N], were up to six times slower on a CPU.
@@ -55,6 +68,8 @@ def separate(
         dx, dy = x - row(x), y - row(y)
         distance = jnp.sqrt(squared(dx, dy)) + 1e-6
         push = jnp.maximum((radius + row(radius)) / distance - 1, 0.0) / 2
+        if hold is not None:
+            push *= 1 + row(hold) - hold
         return sums[0] + dx * push, sums[1] + dy * push
 
     zeros = jnp.zeros_like(x)

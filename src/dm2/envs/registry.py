@@ -8,6 +8,7 @@ from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
+from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
 from dm2.envs.smax import Smax
 from dm2.envs.smax.scenarios import SCENARIOS as SMAX_SCENARIOS
 from dm2.errors import InputError
@@ -25,7 +26,11 @@ class _RuleSet(NamedTuple):
 
 _RULE_SETS = {
     "smax": _RuleSet(Smax, SMAX_SCENARIOS, {"walls": ("safe", "lethal")}),
-    "smac": _RuleSet(Smac, SMAC_SCENARIOS, {"reward": ("smac", "signed")}),
+    "smac": _RuleSet(
+        Smac,
+        SMAC_SCENARIOS,
+        {"starts": tuple(STARTS), "numbers": tuple(UNIT_TYPES), "reward": ("smac", "signed")},
+    ),
 }
 
 

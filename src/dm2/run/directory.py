@@ -127,6 +127,14 @@ class RunDirectory:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
 
+    def changed_rules(self, version: str) -> str | None:
+        """Says that the run was made by another version of its environment's rules than `version`;
+        None if it was not, or if the run does not hold which."""
+        made_by = self.info.get("environment", {}).get("version", version)
+        if made_by == version:
+            return None
+        return f"{self.path}: was trained by the rules of {made_by!r}, these are {version!r}"
+
     def update(self, config: Config) -> None:
         """Writes other settings of the same run. Raises CheckpointError if the disk fails; the
         old ones are kept then."""

@@ -1,6 +1,7 @@
 """What a trained team is worth and does: evaluate, record, watch."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,9 @@ def _opened(run: RunDirectory | str | Path) -> RunDirectory:
 def _load(run: RunDirectory, at: Whole | None) -> tuple[Programs, Any, int]:
     """A run's programs, its team at a checkpoint (the newest if None), and that step."""
     programs = programs_for(run.config.program)
+    changed = run.changed_rules(programs.env.spec.version)
+    if changed is not None:
+        warnings.warn(f"{changed}, by which the team plays now", RuntimeWarning, stacklevel=3)
     step = None if at is None else as_whole("at", at, 0)
     if step is not None:
         # A checkpoint asked for at `step` was written when its iteration ended.

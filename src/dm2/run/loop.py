@@ -93,6 +93,7 @@ def resume(
     with run.lock():
         config = _changed(run, steps, demos)
         programs = programs_for(config.program)
+        _refuse_other_rules(run, programs)
         loaded = _load_demos(config, programs, f"dm2 resume {run.path}")
         recorded = run.info.get("demonstrations", {}).get("sha256")
         if loaded is not None and loaded.sha256 != recorded:
@@ -170,6 +171,15 @@ def _changed(run: RunDirectory, steps: Whole | None, demos: str | Path | None) -
     if demos is not None:
         config = _at_home(dataclasses.replace(config, demos=as_path("demos", demos)))
     return config
+
+
+def _refuse_other_rules(run: RunDirectory, programs: Programs) -> None:
+    """Raises InputError if the environment's rules have changed since the run began."""
+    changed = run.changed_rules(programs.env.spec.version)
+    if changed is not None:
+        dm2 = f"dm2 {run.info['dm2_version']}, commit {run.info.get('commit') or 'unknown'}"
+        remedy = f"install what it began with ({dm2}), or train again into another --out"
+        raise InputError(f"{changed}; {remedy}")
 
 
 def _load_demos(

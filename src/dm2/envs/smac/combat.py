@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dm2.envs.geometry import separate, squared
 from dm2.envs.smac.enemy import choose_targets
-from dm2.envs.smac.scenarios import STARTS
+from dm2.envs.smac.scenarios import TEAM_POINTS
 from dm2.envs.smac.units import Traits, Units
 
 __all__ = ["Orders", "Rules", "fight", "in_reach"]
@@ -26,7 +26,6 @@ __all__ = ["Orders", "Rules", "fight", "in_reach"]
 _CALM = 160  # ticks without a hit before shields regenerate
 _REGENERATION = 2 / 16  # shield points per tick
 _LEAST_DAMAGE = 0.5  # a hit on health does this much through any armour
-_MOST_HITS = 2  # blows of one attack, of any unit type
 
 
 class Rules(NamedTuple):
@@ -46,7 +45,7 @@ class Rules(NamedTuple):
     """The southern edge of the ground that units can stand on."""
     top: float = 32.0
     """Its northern edge."""
-    goal: tuple[float, float] = STARTS[0]
+    goal: tuple[float, float] = TEAM_POINTS[0]
     """Where enemies without a target walk: the point about which the allies started."""
 
 
@@ -72,7 +71,8 @@ def fight(
 
     In a tick, enemies choose their targets, then everybody shoots or moves at the same time, then
     units are pushed apart and kept within the map's edges. A unit that has its target in reach
-    stands.
+    stands, and those that walk do not push it away. The second blow of an attack falls on the unit
+    that the first one struck, wherever that is by then, unless the attacker has died.
 
     Args:
         rules: The map and the enemy's goal.
@@ -100,9 +100,13 @@ def fight(
         to_y = jnp.where(march, rules.goal[1], goal_y) - units.y
         distance = jnp.sqrt(squared(to_x, to_y))
         reach = traits.attack_range + traits.radius + goal_radius
-        fired = alive & engaged & (distance <= reach) & (units.cooldown <= 0)
+        stands = alive & engaged & (distance <= reach) & ~moving
+        cooldown, second = (jnp.maximum(left - 1, 0.0) for left in (units.cooldown, units.second))
+        fired = alive & engaged & (distance <= reach) & (cooldown <= 0)
+        victim = jnp.where(fired, target, units.victim)
+        strikes = fired | (alive & (units.second > 0) & (second <= 0))
 
-        health, shield, hit = _damage(traits, units, target, fired)
+        health, shield, hit = _damage(traits, units, victim, strikes)
         # Whole strides into reach: stopping at its very edge, units nudged by others never shoot.
         walking = jnp.where(engaged, distance > reach, march)
         stride = jnp.where(walking, traits.speed / jnp.maximum(distance, traits.speed), 0.0)
@@ -110,16 +114,18 @@ def fight(
         step_y = jnp.where(moving, north * traits.speed, to_y * stride)
         calm = jnp.where(hit, 0.0, units.calm + 1)
         regained = jnp.where(calm > _CALM, _REGENERATION, 0.0)
-        cooldown = jnp.where(fired, traits.cooldown + deviation, units.cooldown - 1)
         x = units.x + jnp.where(alive, step_x, 0.0)
         y = units.y + jnp.where(alive, step_y, 0.0)
-        x, y = _confine(traits, rules, *separate(x, y, traits.radius, health > 0))
+        x, y = separate(x, y, traits.separation_radius, health > 0, stands)
+        x, y = _confine(traits, rules, x, y)
         return Units(
             x=x,
             y=y,
             health=health,
             shield=jnp.where(health > 0, jnp.minimum(shield + regained, traits.shield), 0.0),
-            cooldown=jnp.maximum(cooldown, 0.0),
+            cooldown=jnp.where(fired, traits.cooldown + deviation, cooldown),
+            second=jnp.where(fired, traits.second, second),
+            victim=victim,
             calm=calm,
             target=jnp.where(engaged & alive, target, -1),
         ), None
@@ -136,7 +142,7 @@ def in_reach(traits: Traits, units: Units) -> Bool[Array, "U N"]:
 
 def _confine(traits: Traits, rules: Rules, x: Array, y: Array) -> tuple[Array, Array]:
     """Positions `[U, N]` such that every unit's whole circle is within the map's edges."""
-    radius = traits.radius
+    radius = traits.separation_radius
     x = jnp.clip(x, radius, rules.width - radius)
     return x, jnp.clip(y, rules.bottom + radius, rules.top - radius)
 
@@ -160,26 +166,25 @@ def _locate(
 
 
 def _damage(
-    traits: Traits, units: Units, target: Int[Array, "U N"], fired: Bool[Array, "U N"]
+    traits: Traits, units: Units, victim: Int[Array, "U N"], strikes: Bool[Array, "U N"]
 ) -> tuple[Array, Array, Bool[Array, "U N"]]:
-    """Health and shields after the shots, which land one after another, and who was hit.
+    """Health and shields after the blows, which land one after another, and who was hit.
 
     A blow goes to the shield first; what is left of it, less the armour, goes to health.
     """
-    unit = jnp.arange(len(target))[:, None]
+    unit = jnp.arange(len(victim))[:, None]
 
-    def visit(shooter: Array, after: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def visit(attacker: Array, after: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         health, shield, hit = after
-        row = functools.partial(jax.lax.dynamic_index_in_dim, index=shooter)
-        struck = row(fired) & (row(target) == unit)
-        for blow in range(_MOST_HITS):
-            damage = row(traits.damage) + row(traits.bonus) * traits.armoured
-            damage = jnp.where(struck & (row(traits.hits) > blow), damage, 0.0)
-            left = damage - jnp.minimum(shield, damage)
-            shield -= damage - left
-            health -= jnp.where(left > 0, jnp.maximum(left - traits.armour, _LEAST_DAMAGE), 0.0)
+        row = functools.partial(jax.lax.dynamic_index_in_dim, index=attacker)
+        struck = row(strikes) & (row(victim) == unit)
+        damage = row(traits.damage) + row(traits.bonus) * traits.armoured
+        damage = jnp.where(struck, damage, 0.0)
+        left = damage - jnp.minimum(shield, damage)
+        shield -= damage - left
+        health -= jnp.where(left > 0, jnp.maximum(left - traits.armour, _LEAST_DAMAGE), 0.0)
         return health, shield, hit | struck
 
-    after = (units.health, units.shield, jnp.zeros_like(fired))
-    health, shield, hit = jax.lax.fori_loop(0, len(target), visit, after)
+    after = (units.health, units.shield, jnp.zeros_like(strikes))
+    health, shield, hit = jax.lax.fori_loop(0, len(victim), visit, after)
     return jnp.maximum(health, 0.0), shield, hit

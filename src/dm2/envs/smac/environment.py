@@ -5,6 +5,7 @@ settings), so that a policy trained here takes real SMAC's input and its actions
 there. Combat is `dm2.envs.smac.combat`; `docs/battles.md` lists what it leaves out.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from dm2.envs.base import EnvSpec, Frame, Step, TeamView, full_name
 from dm2.envs.geometry import of_others, squared
 from dm2.envs.smac.combat import Orders, Rules, fight, in_reach
-from dm2.envs.smac.scenarios import SCENARIOS, STALKER, UNIT_TYPES, ZEALOT, formation
+from dm2.envs.smac.scenarios import SCENARIOS, STALKER, STARTS, UNIT_TYPES, ZEALOT, place
 from dm2.envs.smac.units import Traits, Units
 
 __all__ = ["Smac", "SmacState"]
@@ -43,27 +44,36 @@ class SmacState(NamedTuple):
 class Smac:
     """An SMAC scenario behind the environment contract."""
 
-    def __init__(self, scenario: str, *, reward: str = "smac", limit: int | None = None) -> None:
+    def __init__(
+        self,
+        scenario: str,
+        *,
+        starts: str = "fixed",
+        numbers: str = "void",
+        reward: str = "smac",
+        limit: int | None = None,
+    ) -> None:
         """Set the scenario up.
 
         Args:
             scenario: A key of `SCENARIOS`.
+            starts: A key of `STARTS`: what is drawn for each battle of where its units start.
+            numbers: A key of `UNIT_TYPES`: the game that the stalker's weapon is of.
             reward: `smac`, which also pays for enemies' shields that regenerate, or `signed`, which
                 takes that off.
             limit: Episode limit, environment steps; by default the scenario's.
         """
-        layout, types = SCENARIOS[scenario], UNIT_TYPES
+        layout, types = SCENARIOS[scenario], UNIT_TYPES[numbers]
         allies, enemies = np.array(layout.allies), np.array(layout.enemies)
         self.rules = _CORRIDOR if layout.corridor else Rules()
         self.num_allies, self.num_enemies = len(allies), len(enemies)
         self.map_size = (self.rules.width, self.rules.height)
         self.unit_names = types.names
-        self.unit_radii = tuple(float(r) for r in types.radius)
+        self.unit_radii = tuple(float(r) for r in types.separation_radius)
         self.unit_ranges = tuple(float(r) for r in types.attack_range + types.radius)
         self.step_seconds = self.rules.ticks * self.rules.tick
         self._traits = Traits.of(types, np.concatenate([allies, enemies]))
-        blocks = [formation(self.num_allies, 0), formation(self.num_enemies, 1)]
-        self._places = np.concatenate(blocks).T
+        self._place = functools.partial(place, scenario=layout, types=types, starts=STARTS[starts])
         self._shields = tuple(bool(types.shield[side].any()) for side in (allies, enemies))
         mixed = len(set(layout.allies)) > 1
         # The enemy's bits are in StarCraft's order, the allies' in that of SMAC's own unit types.
@@ -79,9 +89,13 @@ class Smac:
         bits = len(self._bits[0])
         self.spec = EnvSpec(
             name=full_name(
-                f"smac/{scenario}", ("reward", reward, "smac"), ("limit", limit, layout.limit)
+                f"smac/{scenario}",
+                ("starts", starts, "fixed"),
+                ("numbers", numbers, "void"),
+                ("reward", reward, "smac"),
+                ("limit", limit, layout.limit),
             ),
-            version="smac 1",
+            version="smac 2",
             num_agents=self.num_allies,
             observation_size=4
             + self.num_enemies * (4 + other + bits)
@@ -95,19 +109,18 @@ class Smac:
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> SmacState:
-        """Start `num_envs` battles; they all start alike."""
+        """Start `num_envs` battles, at places that are drawn as far as `starts` says."""
+        x, y = self._place(key, num_envs=num_envs)
         shape = (self.num_allies + self.num_enemies, num_envs)
 
-        def full(value: Array | np.ndarray) -> Array:
-            return jnp.broadcast_to(jnp.asarray(value, jnp.float32), shape)
-
-        x, y = self._places[..., None]
         units = Units(
-            x=full(x),
-            y=full(y),
-            health=full(self._traits.health),
-            shield=full(self._traits.shield),
+            x=x,
+            y=y,
+            health=jnp.broadcast_to(self._traits.health, shape),
+            shield=jnp.broadcast_to(self._traits.shield, shape),
             cooldown=jnp.zeros(shape),
+            second=jnp.zeros(shape),
+            victim=jnp.full(shape, -1, jnp.int32),
             calm=jnp.zeros(shape),
             target=jnp.full(shape, -1, jnp.int32),
         )
@@ -208,11 +221,15 @@ class Smac:
 
     def _legal(self, units: Units, attackable: Bool[Array, "K M N"]) -> Bool[Array, "K A N"]:
         """Legal actions: nothing for the dead; for others to stop, to move to walkable ground and
-        to attack within 6."""
+        to attack within 6.
+
+        SMAC turns the point that a move leads to into a cell of the map by truncation towards zero,
+        so that a point less than 1 beyond the western or southern edge counts as on the map.
+        """
         allies, rules = self.num_allies, self.rules
         alive = units.alive[:allies, None]
-        x = units.x[:allies, None] + _LOOK_AHEAD * _EAST[:, None]
-        y = units.y[:allies, None] + _LOOK_AHEAD * _NORTH[:, None]
+        x = jnp.trunc(units.x[:allies, None] + _LOOK_AHEAD * _EAST[:, None])
+        y = jnp.trunc(units.y[:allies, None] + _LOOK_AHEAD * _NORTH[:, None])
         inside = (x >= 0) & (x < rules.width) & (y >= rules.bottom) & (y < rules.top)
         return jnp.concatenate([~alive, alive, alive & inside, attackable], axis=1)
 

@@ -1,20 +1,33 @@
-"""StarCraft's unit types, SMAC's scenarios of them, and where a battle starts."""
+"""StarCraft's unit types, SMAC's scenarios of them, and how a battle starts."""
 
 import math
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, UInt32
 
-__all__ = ["SCENARIOS", "STARTS", "UNIT_TYPES", "Scenario", "UnitTypes", "formation"]
+__all__ = [
+    "SCENARIOS",
+    "STARTS",
+    "TEAM_POINTS",
+    "UNIT_TYPES",
+    "Scenario",
+    "Starts",
+    "UnitTypes",
+    "place",
+]
 
 MARINE, STALKER, ZEALOT = range(3)
 """Indices into `UNIT_TYPES`."""
 
-STARTS = ((9.0, 16.0), (23.0, 16.0))
+TEAM_POINTS = ((9.0, 16.0), (23.0, 16.0))
 """The points about which the allies and the enemies start."""
 
 _SPACING = 1.5  # map units between the units of a team at the start
+_WIDEST = 1.65  # the most of it where it is drawn; the least is where the units touch
+_JITTER = 0.3  # map units that a unit's start may be off its place in the block, along either axis
 
 
 class UnitTypes(NamedTuple):
@@ -36,8 +49,8 @@ class UnitTypes(NamedTuple):
     """Of one blow."""
     bonus: np.ndarray
     """Added against armoured units."""
-    hits: np.ndarray
-    """Blows of one attack."""
+    second: np.ndarray
+    """From an attack's first blow to its second, 0 for weapons that strike once."""
     cooldown: np.ndarray
     """Between two attacks."""
     speed: np.ndarray
@@ -45,6 +58,9 @@ class UnitTypes(NamedTuple):
     attack_range: np.ndarray
     """From surface to surface."""
     radius: np.ndarray
+    """Where the surface is that weapons reach from and to."""
+    separation_radius: np.ndarray
+    """How near other units and the map's edges can come."""
     shown_cooldown: np.ndarray
     """What SMAC divides a cooldown by in its state."""
 
@@ -53,7 +69,7 @@ def _numbers(*values: int | float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-UNIT_TYPES = UnitTypes(
+_VOID = UnitTypes(
     names=("marine", "stalker", "zealot"),
     health=_numbers(45, 80, 100),
     shield=_numbers(0, 80, 50),
@@ -61,13 +77,22 @@ UNIT_TYPES = UnitTypes(
     armoured=_numbers(0, 1, 0),
     damage=_numbers(6, 13, 8),
     bonus=_numbers(0, 5, 0),
-    hits=_numbers(1, 1, 2),
+    second=_numbers(0, 0, 4.48),
     cooldown=_numbers(13.7, 30, 19.3),
     speed=_numbers(0.1406, 0.1846, 0.1406),
     attack_range=_numbers(5, 6, 0.1),
     radius=_numbers(0.375, 0.625, 0.5),
+    separation_radius=_numbers(0.375, 0.625, 0.375),
     shown_cooldown=_numbers(15, 35, 22),
 )
+UNIT_TYPES = {
+    "void": _VOID,
+    "liberty": _VOID._replace(
+        damage=_numbers(6, 10, 8), bonus=_numbers(0, 4, 0), cooldown=_numbers(13.7, 23, 19.3)
+    ),
+}
+"""StarCraft's numbers by the game they are of: `void`, its last expansion, and `liberty`, the first
+game. Only the stalker's weapon differs."""
 
 
 class Scenario(NamedTuple):
@@ -81,8 +106,8 @@ class Scenario(NamedTuple):
 
     @property
     def corridor(self) -> bool:
-        """Whether the battle is between two cliffs: marines fight there, all others in the open."""
-        return set(self.allies + self.enemies) == {MARINE}
+        """Whether the battle is between two cliffs: only teams of stalkers fight in the open."""
+        return set(self.allies) != {STALKER}
 
 
 def _mixed(stalkers: int, zealots: int) -> tuple[int, ...]:
@@ -110,19 +135,67 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def formation(count: int, side: int) -> Float[np.ndarray, "M 2"]:
-    """Where the `count` units of a team start: a block about the team's point, column by column
-    from its rear.
+class Starts(NamedTuple):
+    """Starts say what is drawn for each battle of where its units start."""
+
+    order: bool = False
+    """Which enemy stands where in the enemies' block."""
+    spacing: bool = False
+    """Each team's spacing: uniform from where its largest units touch to 1.65."""
+    jitter: bool = False
+    """Each unit's distance from its place in the block: uniform to 0.3 along either axis."""
+
+
+STARTS = {
+    "fixed": Starts(),
+    "order": Starts(order=True),
+    "spacing": Starts(spacing=True),
+    "jitter": Starts(jitter=True),
+    "varied": Starts(order=True, spacing=True, jitter=True),
+}
+"""Starts by name: nothing is drawn, one thing alone, everything."""
+
+
+def place(
+    key: UInt32[Array, "2"], scenario: Scenario, types: UnitTypes, starts: Starts, num_envs: int
+) -> tuple[Float[Array, "U N"], Float[Array, "U N"]]:
+    """Where the units start: each team as a block about its point.
 
     Args:
-        count: The number of the team's units.
-        side: 0 for the allies, 1 for the enemies.
+        key: The source of what is drawn.
+        scenario: Who fights whom.
+        types: The unit types' numbers.
+        starts: What is drawn.
+        num_envs: The number of battles.
 
     Returns:
-        Each unit's x and y.
+        The units' x and y, allies first.
     """
+    order_key, spacing_key, jitter_key = jax.random.split(key, 3)
+    sides = (scenario.allies, scenario.enemies)
+    spacing = jnp.full((2, num_envs), _SPACING)
+    if starts.spacing:
+        touching = np.stack([2 * types.separation_radius[list(side)].max() for side in sides])
+        shape = spacing.shape
+        spacing = jax.random.uniform(spacing_key, shape, minval=touching[:, None], maxval=_WIDEST)
+    ours, theirs = (
+        np.array(TEAM_POINTS[side])[:, None, None] + _block(len(kinds), side) * spacing[side]
+        for side, kinds in enumerate(sides)
+    )
+    if starts.order:
+        order = jnp.argsort(jax.random.uniform(order_key, theirs.shape[1:]), axis=0)
+        theirs = jnp.take_along_axis(theirs, order[None], axis=1)
+    places = jnp.concatenate([ours, theirs], axis=1)
+    if starts.jitter:
+        places += jax.random.uniform(jitter_key, places.shape, minval=-_JITTER, maxval=_JITTER)
+    return places[0], places[1]
+
+
+def _block(count: int, side: int) -> Float[np.ndarray, "2 M 1"]:
+    """The x and y of a team of `count` about its point, column by column from its rear, in units of
+    the spacing; `side` is 0 for the allies, 1 for the enemies."""
     rows = math.ceil(math.sqrt(count))
     column, row = np.divmod(np.arange(count), rows)
-    block = _SPACING * np.stack([column, row], axis=1)
-    block = (block - (block.max(axis=0) + block.min(axis=0)) / 2) * (1 if side == 0 else -1, 1)
-    return block + STARTS[side]
+    block = np.stack([column, row]).astype(np.float32)
+    block -= (block.max(axis=1, keepdims=True) + block.min(axis=1, keepdims=True)) / 2
+    return (block * [[1 if side == 0 else -1], [1]])[..., None]

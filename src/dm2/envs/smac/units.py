@@ -28,6 +28,10 @@ class Units(NamedTuple):
     """In StarCraft's points."""
     cooldown: Float[Array, "U N"]
     """Ticks until the weapon is ready, 0 when it is."""
+    second: Float[Array, "U N"]
+    """Ticks until the second blow of the latest attack, 0 if none is to come."""
+    victim: Int[Array, "U N"]
+    """Index of the unit that the latest attack struck, -1 before the first."""
     calm: Float[Array, "U N"]
     """Ticks since the last hit taken."""
     target: Int[Array, "U N"]
@@ -52,11 +56,12 @@ class Traits(NamedTuple):
     armoured: Float[Array, "U 1"]
     damage: Float[Array, "U 1"]
     bonus: Float[Array, "U 1"]
-    hits: Float[Array, "U 1"]
+    second: Float[Array, "U 1"]
     cooldown: Float[Array, "U 1"]
     speed: Float[Array, "U 1"]
     attack_range: Float[Array, "U 1"]
     radius: Float[Array, "U 1"]
+    separation_radius: Float[Array, "U 1"]
     shown_cooldown: Float[Array, "U 1"]
     kind: Int[Array, "U 1"]
     """Unit type, an index into `UNIT_TYPES`."""
