@@ -2,8 +2,8 @@
 battles as demonstrations: `python benchmarks/scripted.py record kite smac/3s_vs_3z FILE`.
 
 The table says, per scenario and script, how many of 256 battles are won, their mean length in steps
-and their mean return, under `smax/` and under `smac/`. The scripts learn nothing, so that the table
-shows what the rules reward:
+and their mean return, under `smax/` and under `smac/`; and how many are won under `smac/` with
+other options. The scripts learn nothing, so that the table shows what the rules reward:
 
 - closest: attack the closest enemy, walk to it if it is out of range;
 - focus: everybody attacks the same enemy, the one closest to the team's centre;
@@ -24,6 +24,8 @@ from dm2.envs.smac.scenarios import SCENARIOS
 
 BATTLES, SAFE = 256, 4.0
 SCRIPTS = ("closest", "focus", "kite")
+OUTCOMES = ("won", "steps", "return")
+OPTIONS = ("starts=varied", "numbers=liberty")
 
 
 def script(name: str, env: Any, state: Any, legal: Array) -> Array:
@@ -50,7 +52,10 @@ def script(name: str, env: Any, state: Any, legal: Array) -> Array:
 
     moves = jnp.array([north, south, east, west])
     headings = jnp.array([[0.0, 1], [0, -1], [1, 0], [-1, 0]])
-    open_moves = jnp.moveaxis(legal[..., moves], 2, 0)
+    # Walking into the map's edge is legal in SMAX, and at two of its edges in SMAC.
+    ahead = position[None, :allies] + headings[:, None, :, None]  # [moves, K, 2, N]
+    on_map = (ahead >= 0) & (ahead < jnp.array(env.map_size)[:, None])
+    open_moves = jnp.moveaxis(legal[..., moves], 2, 0) & jnp.all(on_map, axis=2)
 
     def walk(direction: Array) -> Array:
         gain = jnp.einsum("md,kdn->mkn", headings, direction)
@@ -118,19 +123,27 @@ def demonstrations(name: str, env: Any) -> Demonstrations:
     )
 
 
+def row(scenario: str, name: str) -> list[str]:
+    """The cells of the table for one scenario and script."""
+    cells = [scenario, name]
+    for rules in ("smax", "smac"):
+        battles = play(name, make(f"{rules}/{scenario}"))
+        fields = (battles.won, battles.length, battles.returns)
+        won, steps, score = (float(jnp.mean(field)) for field in fields)
+        cells += [f"{won:.2f}", f"{steps:.0f}", f"{score:.2f}"]
+    won = (play(name, make(f"smac/{scenario}?{option}")).won for option in OPTIONS)
+    return cells + [f"{float(jnp.mean(share)):.2f}" for share in won]
+
+
 def table(scenarios: list[str]) -> None:
     """Print the table."""
-    print("| scenario | script | smax: won | steps | return | smac: won | steps | return |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["scenario", "script"]
+    columns += [f"{rules}: {what}" for rules in ("smax", "smac") for what in OUTCOMES]
+    columns += [f"smac?{option}: won" for option in OPTIONS]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for scenario in scenarios or SCENARIOS:
         for name in SCRIPTS:
-            cells = []
-            for rules in ("smax", "smac"):
-                battles = play(name, make(f"{rules}/{scenario}"))
-                fields = (battles.won, battles.length, battles.returns)
-                won, steps, score = (float(jnp.mean(field)) for field in fields)
-                cells.append(f"{won:.2f} | {steps:.0f} | {score:.2f}")
-            print(f"| {scenario} | {name} | {' | '.join(cells)} |", flush=True)
+            print(f"| {' | '.join(row(scenario, name))} |", flush=True)
 
 
 if __name__ == "__main__":

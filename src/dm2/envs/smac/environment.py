@@ -1,8 +1,9 @@
 """SMAC's tasks (Samvelyan et al. 2019, arXiv 1902.04043) without StarCraft II.
 
 Actions, observations, state, their order and their scale are SMAC's (version 1, its default
-settings), so that a policy trained here takes real SMAC's input and its actions mean the same
-there. Combat is `dm2.envs.smac.combat`; `docs/battles.md` lists what it leaves out.
+settings), so that a policy trained here takes real SMAC's input and gives actions that real SMAC
+takes. Combat is `dm2.envs.smac.combat`; `docs/battles.md` lists what it leaves out, and what nobody
+has recorded.
 """
 
 import functools
