@@ -7,7 +7,6 @@ Results go to standard output, progress and messages to standard error. Exit cod
 import io
 import os
 import sys
-import warnings
 from collections.abc import Callable
 
 import tyro
@@ -17,7 +16,7 @@ from dm2.cli.run import evaluate, inspect, record, resume, watch
 from dm2.cli.studies import compare
 from dm2.cli.theory import theory
 from dm2.errors import InputError
-from dm2.run.process import set_up_process
+from dm2.run.process import plain_warnings, set_up_process
 
 __all__ = ["main"]
 
@@ -61,10 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if name in _COMPUTING:
         set_up_process()
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            for category in (UserWarning, RuntimeWarning):
-                warnings.simplefilter("always", category)
+        with plain_warnings():
             tyro.extras.subcommand_cli_from_dict(
                 _commands(name),
                 prog="dm2",
@@ -104,7 +100,3 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and mode == "w":
             stream.reconfigure(errors="replace")
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"dm2: warning: {message}", file=sys.stderr)

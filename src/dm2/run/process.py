@@ -10,12 +10,13 @@ import platform
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["set_up_process", "stop_signal"]
+__all__ = ["plain_warnings", "set_up_process", "stop_signal"]
 
 CACHE_BYTES = 512 * 2**20
 """Most that compiled programs take on disk; the least recently used go first."""
@@ -101,6 +102,21 @@ def _processor() -> str:
         names = ("model name", "flags", "Features")
         about += "".join(sorted({line for line in lines if line.startswith(names)}))
     return hashlib.sha256(about.encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """A context in which every warning is one line on standard error, without a place in the
+    source."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        print(f"dm2: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("always", category)
+        yield
 
 
 @contextlib.contextmanager

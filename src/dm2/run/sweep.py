@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -72,14 +73,17 @@ def train_all(tasks: Sequence[tuple[Config, str | Path]], quiet: bool) -> None:
     """Trains runs one after another, or goes on with those that are there. Raises what `train` and
     `resume` raise: DivergedError at the end only, of all that diverged."""
     diverged = []
-    for config, path in tasks:
-        try:
-            if (Path(path) / CONFIG).exists():
-                resume(path, demos=config.demos, quiet=quiet)
-            else:
-                train(config, path, quiet=quiet)
-        except DivergedError as error:
-            diverged.append(str(error))
+    with warnings.catch_warnings():
+        # What there is to say of demonstrations was said when all runs were checked.
+        warnings.simplefilter("ignore", UserWarning)
+        for config, path in tasks:
+            try:
+                if (Path(path) / CONFIG).exists():
+                    resume(path, demos=config.demos, quiet=quiet)
+                else:
+                    train(config, path, quiet=quiet)
+            except DivergedError as error:
+                diverged.append(str(error))
     if diverged:
         raise DivergedError("; ".join(diverged))
 

@@ -24,7 +24,7 @@ def work(
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     os.environ["TTY_COMPATIBLE"] = "0"  # rich: lines, not bars that overwrite one another
-    from dm2.run.process import set_up_process
+    from dm2.run.process import plain_warnings, set_up_process
 
     set_up_process()
     parent = multiprocessing.parent_process()
@@ -39,7 +39,8 @@ def work(
         from dm2.config import Config
         from dm2.run.sweep import train_all
 
-        train_all([(Config.from_dict(values), path) for values, path in tasks], quiet)
+        with plain_warnings():
+            train_all([(Config.from_dict(values), path) for values, path in tasks], quiet)
     except (Exception, KeyboardInterrupt) as error:
         line.send(error)
         raise SystemExit(1) from None
