@@ -130,7 +130,7 @@ class Programs:
         rollout: RolloutState,
         iteration: Int[Array, ""],
         seed: UInt32[Array, ""],
-        horizon: Float[Array, ""],
+        horizon: Float[Array, ""] | float = math.inf,
     ) -> tuple[RolloutState, Int[Array, ""], Trajectory, EpisodeTotals]:
         """One rollout, and the iterations that will be done with it."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 2)
