@@ -170,8 +170,8 @@ def spoiled(monkeypatch):
     iterate = Programs.iterate
 
     def arrange(where: str, seed: int = 0) -> None:
-        def spoil(programs, state, own_seed, experts):
-            state, metrics = iterate(programs, state, own_seed, experts)
+        def spoil(programs, state, own_seed, experts, horizon):
+            state, metrics = iterate(programs, state, own_seed, experts, horizon)
             if int(state.iteration) == 3 and int(own_seed) == seed:
                 if where == "loss":
                     loss = metrics["agents"]["value_loss"].at[1].set(np.inf)
@@ -380,7 +380,7 @@ def test_ctrl_c_before_anything_is_trained(tmp_path, jobs):
     message = process.stderr.read().decode()
     process.stderr.close()
     assert message.startswith("dm2: stopped")
-    assert "the same command goes on" in message or "dm2 resume" in message
+    assert "; the same command " in message or "; go on: dm2 resume " in message
     assert message.count("\n") == 1
 
 

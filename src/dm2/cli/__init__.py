@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dm2: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"dm2: {str(stop) or 'stopped'}", file=sys.stderr)
+        print(f"dm2: {str(stop) or 'stopped; the same command begins again'}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

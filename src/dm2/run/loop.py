@@ -57,8 +57,7 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
         }
     run = RunDirectory.create(path, config, provenance)
     with run.lock():
-        experts = _experts(demos)
-        _compile(run, programs, experts)
+        experts = _prepared(run, programs, demos)
         _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
     return run
 
@@ -99,8 +98,7 @@ def resume(
         if loaded is not None and loaded.sha256 != recorded:
             remedy = "bring back the file that the run began with"
             raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
-        experts = _experts(loaded)
-        _compile(run, programs, experts)
+        experts = _prepared(run, programs, loaded)
         if run.steps():
             state, extra = run.load_newest_valid(programs.shapes())
             step = extra["step"]
@@ -201,9 +199,12 @@ def _experts(demos: Demonstrations | None) -> Expert | None:
     return None if demos is None else load_experts(demos)
 
 
-def _compile(run: RunDirectory, programs: Programs, experts: Expert | None) -> None:
+def _prepared(run: RunDirectory, programs: Programs, demos: Demonstrations | None) -> Expert | None:
+    """What the agents imitate, if anything, once the programs are compiled."""
     try:
+        experts = _experts(demos)
         programs.compile(experts, run.config.eval_episodes)
+        return experts
     except KeyboardInterrupt:
         when = "stopped while compiling, nothing is lost"
         raise KeyboardInterrupt(f"{when}; go on: dm2 resume {run.path}") from None
