@@ -3,6 +3,7 @@ import dm2
 dm2.set_up_process()
 
 import ctypes  # noqa: E402
+import dataclasses  # noqa: E402
 import gc  # noqa: E402
 import hashlib  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -25,6 +26,19 @@ def hashes(folder: Path) -> dict[Path, str]:
     """The contents of all files in a folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def resumed_alike(config: Any, steps: int, folder: Path) -> bool:
+    """Whether a run that is stopped after `steps` and goes on ends in the same bits as one that is
+    not stopped."""
+    from dm2 import resume, train
+
+    whole = train(config, folder / "whole", quiet=True)
+    half = train(dataclasses.replace(config, steps=steps), folder / "half", quiet=True)
+    half = resume(half.path, config.steps, quiet=True)
+    ends = [run.checkpoint_path(run.steps()[-1]) / "state.safetensors" for run in (whole, half)]
+    assert ends[0].parent.name == ends[1].parent.name
+    return ends[0].read_bytes() == ends[1].read_bytes()
 
 
 @pytest.fixture(autouse=True, scope="module")

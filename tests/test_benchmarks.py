@@ -177,3 +177,16 @@ def test_the_profile_adds_up():
         "  15%  products, outside the GRU's loop",
         "  10%  everything else, in the GRU's loop",
     ]
+
+
+def test_a_team_is_tested_on_every_kind_of_starts(monkeypatch):
+    import starts
+
+    monkeypatch.setattr(starts, "_EVERY", 512)
+    trained = list(starts.measure("3m", "fixed", 0, 1024, 512, 4, "limit=4"))
+    assert [row["step"] for row in trained] == [512, 1024, *[1024] * 5]
+    kinds = ["", "starts=order&", "starts=spacing&", "starts=jitter&", "starts=varied&"]
+    own = ["smac/3m?limit=4"] * 2
+    assert [row["env"] for row in trained] == own + [f"smac/3m?{kind}limit=4" for kind in kinds]
+    # In four steps nobody comes into reach.
+    assert all((row["greedy"], row["sampled"]) == (0, 0) for row in trained)

@@ -1,6 +1,5 @@
 """What the networks take in: observations of any scale, and what an agent knows of itself."""
 
-import dataclasses
 import functools
 import json
 from typing import Any
@@ -10,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import SMALL
+from conftest import SMALL, resumed_alike
 from cue_games import SHOWN, CueGame
-from dm2 import DM2, IPPO, PPO, Config, InputError, evaluate, train
+from dm2 import DM2, IPPO, PPO, Config, InputError, evaluate
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.learner import Learner
 from dm2.agent.types import View
 from dm2.config import ProgramSettings
-from dm2.run.directory import RunDirectory
-from dm2.run.loop import resume
 from dm2.run.programs import Programs
 
 TINY = PPO(hidden=8, epochs=1, minibatches=2)
@@ -143,40 +140,47 @@ def test_runs_older_than_the_setting_took_layer_norm(small_run):
 def test_moments_and_last_actions_survive_a_kill(tmp_path):
     method = IPPO(TINY, observations="both", last_action=True, agent_id=True)
     config = Config(method, "smax/3m?limit=12", steps=1024, **SMALL)
-    whole = train(config, tmp_path / "whole", quiet=True)
-    half = train(dataclasses.replace(config, steps=512), tmp_path / "half", quiet=True)
-    resume(half.path, 1024, quiet=True)
-    states = [
-        run.checkpoint_path(1024) / "state.safetensors"
-        for run in (whole, RunDirectory.open(half.path))
-    ]
-    assert states[0].read_bytes() == states[1].read_bytes()
-    assert evaluate(whole, episodes=5)["episodes"] == 5
+    assert resumed_alike(config, 512, tmp_path)
+    assert evaluate(tmp_path / "half", episodes=5)["episodes"] == 5
 
 
 # ---- learning
 
 
-@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.learning), 1000.0])
-@pytest.mark.parametrize("shown", SHOWN)
-def test_cues_of_any_scale_are_learnt(shown, scale):
-    settings = IPPO(PPO(hidden=16, minibatches=1))
+def learnt(shown: str, scale: float, mode: Any, seed: int = 0) -> float:
+    """The share of cues that a team answers rightly after 15 updates; chance is a half."""
+    settings = IPPO(PPO(hidden=16, minibatches=1), observations=mode)
     programs = Programs(ProgramSettings(settings, "cue", 16, 32), CueGame(shown, scale))
-    seed = jnp.uint32(0)
-    state = programs.init(seed)
+    key = jnp.uint32(seed)
+    state = programs.init(key)
     for _ in range(15):
-        state, _ = programs.iterate(state, seed, None)
-    outcome = programs.evaluate(state.agents, seed, jnp.int32(0), 200)
-    assert float(outcome.returns.mean()) == 1.0
+        state, _ = programs.iterate(state, key, None)
+    outcome = programs.evaluate(state.agents, jnp.uint32(0), jnp.int32(0), 200)
+    return float(outcome.returns.mean())
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_cues_are_learnt(shown):
+    assert learnt(shown, 1000.0, "auto") == 1.0
 
 
 def test_layer_norm_is_blind_to_proportional_cues():
     """Which is why it is not the default elsewhere: chance is all that is reached."""
-    settings = IPPO(PPO(hidden=16, minibatches=1), observations="layer")
-    programs = Programs(ProgramSettings(settings, "cue", 16, 32), CueGame("proportional", 1.0))
-    seed = jnp.uint32(0)
-    state = programs.init(seed)
-    for _ in range(15):
-        state, _ = programs.iterate(state, seed, None)
-    outcome = programs.evaluate(state.agents, seed, jnp.int32(0), 200)
-    assert 0.3 < float(outcome.returns.mean()) < 0.7
+    assert 0.3 < learnt("proportional", 1.0, "layer") < 0.7
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("shown", SHOWN)
+def test_what_each_scaling_learns_of_cues(shown, scale, seed):
+    """The table in docs/method.md."""
+    right = {"running"}
+    if shown == "one-hot":
+        right |= {"layer", "both"}
+    if shown != "proportional" and scale >= 1:
+        right |= {"none"}
+    modes = {"running", "none"} if shown == "one" else {"running", "none", "layer", "both"}
+    for mode in sorted(modes):
+        share = learnt(shown, scale, mode, seed)
+        assert share == 1.0 if mode in right else 0.3 < share < 0.7, mode
