@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dm2 import IPPO, Config, InputError, make, record
 from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
 from dm2.run import evaluate as evaluating
+from dm2.run import log
 from dm2.run.directory import RunDirectory
 from dm2.run.log import Log
 from test_demos import episodes
@@ -107,12 +109,12 @@ def test_numbers_of_other_types_will_do(small_run):
 def test_what_a_run_writes_by_hand(tmp_path):
     run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
     totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
-    with Log(run) as log:
+    with Log(run) as writer:
         metrics = {"episodes": totals, "agents": {"x": np.array([1.0, 2.0])}}
-        assert log.iteration(128, metrics, 7.0) == 0.25
+        assert writer.iteration(128, metrics, 7.0) == 0.25
         nothing = {"episodes": dict.fromkeys(totals, 0), "agents": {}}
-        assert log.iteration(256, nothing, 7.0) is None
-        assert log.evaluation(256, OUTCOME) == 0.25
+        assert writer.iteration(256, nothing, 7.0) is None
+        assert writer.evaluation(256, OUTCOME) == 0.25
     first, second, third = run.read_metrics()
     assert first == {
         "kind": "train",
@@ -159,22 +161,24 @@ def events_of(run):
 def test_where_nobody_can_win_returns_are_written(tmp_path):
     run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
     totals = {"ended": 4, "won": 0, "returns": 6.0, "length": 40}
-    with Log(run, wins=False) as log:
-        assert log.iteration(128, {"episodes": totals, "agents": {}}, 7.0) == 1.5
-        assert log.evaluation(128, OUTCOME) == 0.5
+    with Log(run, wins=False) as writer:
+        assert writer.iteration(128, {"episodes": totals, "agents": {}}, 7.0) == 1.5
+        assert writer.evaluation(128, OUTCOME) == 0.5
     first, second = run.read_metrics()
     assert (first["train_win_rate"], first["mean_return"]) == (None, 1.5)
     assert (second["win_rate"], second["mean_return"]) == (None, 0.5)
 
 
-def test_events_are_the_record_also_after_a_kill(tmp_path):
+def test_events_are_the_record_also_after_a_kill(tmp_path, monkeypatch):
+    clock = itertools.count(1000.0)  # a file is called by the second in which it was begun
+    monkeypatch.setattr(log, "time", SimpleNamespace(time=lambda: next(clock)))
     run = RunDirectory.create(tmp_path / "run", Config(IPPO(), "smax/3m", eval_episodes=4), {})
     totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
 
     def write(*steps):
-        with Log(run) as log:
+        with Log(run) as writer:
             for step in steps:
-                log.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
+                writer.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
 
     write(128, 256, 384)
     with next((run.path / "tensorboard").iterdir()).open("ab") as file:
@@ -199,10 +203,10 @@ def test_without_events_training_is_written_down_all_the_same(tmp_path, monkeypa
     totals = {"ended": 4, "won": 1, "returns": 6.0, "length": 40}
 
     def write():
-        with Log(run) as log:
+        with Log(run) as writer:
             for step in range(1, 40):
-                log.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
-                log.evaluation(step, OUTCOME)
+                writer.iteration(step, {"episodes": totals, "agents": {}}, 7.0)
+                writer.evaluation(step, OUTCOME)
 
     problem = "tensorboard: no more events are written: No space left"
     with pytest.warns(RuntimeWarning, match=problem) as caught:
