@@ -367,7 +367,7 @@ class Toy(Settings):
 
     name = "toy"
 
-    def build(self, spec: EnvSpec) -> Independent:
+    def build(self, spec: EnvSpec, num_envs: int) -> Independent:
         """The team."""
         return Independent(learner_of("dm2", spec.num_actions), K)
 

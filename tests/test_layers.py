@@ -128,7 +128,7 @@ def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_a
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
 def test_only_a_centralised_method_can_be_handed_the_global_state(settings):
-    method = settings().build(dm2.make("smax/3m").spec)
+    method = settings().build(dm2.make("smax/3m").spec, 4)
     for function in (method.act, method.bootstrap):
         takes = "global_state" in inspect.signature(function).parameters
         assert takes == method.centralised

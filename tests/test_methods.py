@@ -80,7 +80,7 @@ class RandomTeam(Settings):
 
     daring: Daring = dataclasses.field(default_factory=Daring)
 
-    def build(self, spec: EnvSpec) -> Method:
+    def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The team."""
         return ActingAtRandom(spec.num_agents, self.daring.boldness)
 

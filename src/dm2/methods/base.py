@@ -61,8 +61,8 @@ class Method(Protocol):
     def learn(
         self, state: Any, trajectory: Trajectory, experts: Expert | None
     ) -> tuple[Any, dict[str, Any]]:
-        """The team after an update, and what to report of it, per agent `[K]`. It may start
-        compiled programs and return before they are done."""
+        """The team after an update, and what to report of it: of each agent `[K]`, or `[1]` of
+        what the team shares. It may start compiled programs and return before they are done."""
         ...
 
     def programs(
@@ -107,8 +107,8 @@ class Settings:
     def check(self, num_envs: int) -> None:
         """Raises InputError if the settings do not go with so many parallel environments."""
 
-    def build(self, spec: EnvSpec) -> Method:
-        """The method for an environment."""
+    def build(self, spec: EnvSpec, num_envs: int) -> Method:
+        """The method for an environment of which `num_envs` run side by side in training."""
         raise NotImplementedError(f"{type(self).__name__}.build is not written")
 
     def update_flops(self, spec: EnvSpec, steps: int) -> float:

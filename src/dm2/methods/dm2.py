@@ -35,6 +35,6 @@ class DM2(IPPO):
         """With absorbing states, the time between an episode's end and the limit counts."""
         return self.imitation.survival == "absorbing"
 
-    def build(self, spec: EnvSpec) -> Method:
+    def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment."""
         return Independent(self.learner(spec, self.imitation), spec.num_agents)

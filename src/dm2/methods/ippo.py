@@ -55,7 +55,7 @@ class IPPO(Settings):
         """Raises InputError unless the minibatches divide the environments."""
         self.ppo.check_num_envs(num_envs)
 
-    def build(self, spec: EnvSpec) -> Method:
+    def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment. Raises InputError if its observations are one number,
         of which layer norm leaves nothing."""
         return Independent(self.learner(spec), spec.num_agents)

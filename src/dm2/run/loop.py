@@ -259,13 +259,14 @@ def _not_finite(
     losses_first = sorted(metrics["agents"].items(), key=lambda one: not one[0].endswith("loss"))
     for name, values in losses_first:
         for agent in np.flatnonzero(~np.isfinite(values)):
-            yield name, int(agent)
+            yield name, int(agent) if len(values) == programs.env.spec.num_agents else None
     if not np.isfinite(metrics["episodes"]["returns"]):
         yield "mean_return", None
     found = checkpoint.nonfinite(state.agents, "agents")
     if found is not None:
         name, leaf = found
-        own = leaf.ndim > 0 and len(leaf) == programs.env.spec.num_agents
+        agents = programs.env.spec.num_agents
+        own = not programs.method.centralised and leaf.ndim > 0 and len(leaf) == agents
         yield name, int(np.argwhere(~np.isfinite(leaf))[0, 0]) if own else None
 
 

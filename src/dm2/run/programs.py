@@ -49,7 +49,7 @@ class Programs:
             raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
         self.settings = settings
         self.env = env or make(settings.env)
-        self.method = settings.method.build(self.env.spec)
+        self.method = settings.method.build(self.env.spec, settings.num_envs)
         self._device = jax.local_devices()[0]
         # Compiled here, not by decorators, whose programs would outlive this object: each takes
         # hundreds of memory maps, of which Linux gives a process 65530.
