@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from dm2.agent.demonstrations import Expert
+from dm2.agent.episodes import Ongoing
 from dm2.agent.learner import AgentState, Extras, Learner, Memory
-from dm2.agent.settings import PPO, Imitation
+from dm2.agent.self_imitation import OwnEpisodes
+from dm2.agent.settings import PPO, Imitation, Matching, SelfImitation
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import compiler_options
 from dm2.config import ProgramSettings
 from dm2.envs import EnvSpec
-from dm2.methods import DM2, IPPO, Settings
+from dm2.methods import DM2, GAIL, IPPO, SIL, Settings
 from dm2.methods.independent import Independent
 from dm2.rollout import begin
 from dm2.run.programs import Programs, TrainState
@@ -24,6 +26,7 @@ from toy_env import ToyEnv, quick_jit, random_agents
 
 # Agents, environments, steps, observation features, actions, hidden units, rows of an expert.
 K, N, T, O, A, H, M = 3, 4, 5, 4, 4, 8, 24  # noqa: E741
+LIMIT, EPISODES = 6, 2  # steps of an episode at most, and how many a self-imitator keeps
 # Far below any gradient's norm here, so that clipping always acts.
 CLIP_NORM = 1e-3
 
@@ -44,16 +47,22 @@ def settings_of(method: str) -> IPPO:
     known: Any = {"observations": "running", "last_action": True, "agent_id": True}
     if method == "ippo":
         return IPPO(ppo, **known)
-    small: Any = {"hidden": H, "updates": 3, "batch": 16, "coefficient_end": 0.0}
-    small |= {"unit": "advantage"}
-    imitation = Imitation(coefficient=0.5, reward="softplus", survival="absorbing", **small)
-    return DM2(ppo, imitation, **known)
+    small: Any = {"hidden": H, "updates": 3, "batch": 16}
+    small |= {"reward": "softplus", "survival": "absorbing"}
+    if method == "gail":
+        return GAIL(ppo, Matching(**small), **known)
+    mixed: Any = {"coefficient": 0.5, "coefficient_end": 0.0, "unit": "advantage", **small}
+    if method == "sil":
+        return SIL(ppo, Imitation(**mixed), SelfImitation(EPISODES, 1), **known)
+    if method == "dm2, actions":
+        mixed["inputs"] = "state-actions"
+    return DM2(ppo, Imitation(**mixed), **known)
 
 
 def learner_of(method: str, actions: int = A) -> Learner:
-    settings = settings_of(method)
-    imitation = settings.imitation if isinstance(settings, DM2) else None
-    return settings.learner(EnvSpec("toy", "1", K, O, actions, 1, 1), imitation)
+    team = settings_of(method).build(EnvSpec("toy", "1", K, O, actions, 1, LIMIT), N)
+    assert isinstance(team, Independent)
+    return team.learner
 
 
 # ---- inputs, and what is compared
@@ -98,13 +107,35 @@ def random_trajectory(rng: np.random.Generator) -> Trajectory:
 def random_inputs(team: Independent, seed: int) -> Inputs:
     rng = np.random.default_rng(seed)
     experts = None
-    imitates = team.learner.imitator is not None
-    if imitates:
+    agents = random_agents(team, seed)
+    if agents.best is not None:
+        agents = agents._replace(best=best_episodes(agents.best, rng))
+    elif team.learner.imitator is not None:
         rows = jnp.asarray(rng.normal(size=(K, M, O)), jnp.float32)
         counts, shares = jnp.array([16, 18, 20], jnp.int32), jnp.array([0.1, 0.2, 0.3])
         experts = Expert(rows, counts, shares)
-    inputs = Inputs(random_agents(team, seed), random_trajectory(rng), experts)
+        if team.learner.imitator.takes_actions:
+            experts = experts._replace(actions=jnp.asarray(rng.random((K, M, A)) < 0.5))
+    inputs = Inputs(agents, random_trajectory(rng), experts)
     return jax.tree.map(jnp.asarray, inputs)
+
+
+def best_episodes(own: OwnEpisodes, rng: np.random.Generator) -> OwnEpisodes:
+    """As many as there may be, and one under way in every environment."""
+    alive = jnp.asarray(rng.random(own.alive.shape) < 0.8).at[..., 0].set(True)
+    rows = {
+        "observations": jnp.asarray(rng.normal(size=(K, LIMIT, N, O)), jnp.float32),
+        "alive": jnp.asarray(rng.random((K, LIMIT, N)) < 0.8),
+        "rewards": jnp.asarray(rng.normal(size=(K, LIMIT, N)), jnp.float32),
+    }
+    return OwnEpisodes(
+        jnp.asarray(rng.normal(size=own.observations.shape), jnp.float32),
+        alive,
+        None,
+        jnp.asarray(rng.normal(-3.0, 0.1, size=own.returns.shape), jnp.float32),
+        jnp.full(K, EPISODES, jnp.int32),
+        Ongoing(rows, jnp.ones((K, N), jnp.int32)),
+    )
 
 
 def row(tree: Any, k: int) -> Any:
@@ -170,6 +201,7 @@ class Case:
 
 
 CASES = [(method, mapping) for mapping in ("loop", "vmap") for method in ("ippo", "dm2")]
+CASES += [(method, "loop") for method in ("gail", "sil", "dm2, actions")]
 
 
 @functools.cache
@@ -195,6 +227,7 @@ def plain_loop(method: str) -> Any:
 def parts() -> list[str]:
     groups = {"agents": AgentState, "trajectory": Trajectory, "experts": Expert}
     groups |= {"trajectory.extras": Extras, "trajectory.memory": Memory}
+    groups |= {"agents.best": OwnEpisodes}
     names = [f"{group}.{field}" for group, kind in groups.items() for field in kind._fields]
     # What acting alone reads: the last value of the dead, the last action, the agent's number.
     acting = {"trajectory.memory.value", "trajectory.memory.action", "agents.identity"}
@@ -202,10 +235,14 @@ def parts() -> list[str]:
 
 
 # What a method does not use: changing it changes nothing at all.
+_BEST = {f"agents.best.{field}" for field in OwnEpisodes._fields}
+_EXPERTS = {f"experts.{field}" for field in Expert._fields}
 UNUSED = {
-    "ippo": {"agents.discriminator", "agents.balance", "trajectory.time_left"}
-    | {f"experts.{field}" for field in Expert._fields},
-    "dm2": set(),
+    "ippo": {"agents.discriminator", "agents.balance", "trajectory.time_left"} | _EXPERTS | _BEST,
+    "dm2": {"experts.actions", "experts.episodes"} | _BEST,
+    "dm2, actions": {"experts.episodes"} | _BEST,
+    "gail": {"agents.balance", "trajectory.rewards", "experts.actions", "experts.episodes"} | _BEST,
+    "sil": {"agents.best.actions"} | _EXPERTS,
 }
 
 
@@ -235,8 +272,9 @@ def test_gradient_clipping_is_per_agent(case):
     norms = np.asarray(case.results[1]["actor_grad_norm"])
     assert (norms > 10 * CLIP_NORM).all()  # so clipping acts
     for j in range(K):
-        rewards = case.inputs.trajectory.rewards.at[j].multiply(1000.0)
-        trajectory = case.inputs.trajectory._replace(rewards=rewards)
+        extras = case.inputs.trajectory.extras
+        extras = extras._replace(values=extras.values.at[j].multiply(1000.0))
+        trajectory = case.inputs.trajectory._replace(extras=extras)
         after = case.update(*case.inputs._replace(trajectory=trajectory))
         assert only_agent_changed(case.results, after, j)
         assert after[1]["actor_grad_norm"][j] != norms[j]

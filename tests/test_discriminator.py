@@ -159,7 +159,7 @@ def make(survival: Survival = "none", discount=0.5, reward: RewardForm = "logit"
     """An imitator of two-feature observations."""
     updates = 1 if survival == "absorbing" else 80
     quick = {"hidden": HIDDEN, "updates": updates, "batch": 64, "learning_rate": 1e-2}
-    return Imitator(Imitation(survival=survival, reward=reward, **quick), 2, discount)
+    return Imitator(Imitation(survival=survival, reward=reward, **quick), 2, 3, discount)
 
 
 def fresh(imitator, seed):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import dm2
-from dm2.methods import METHODS
+from dm2.methods import METHODS, Settings
+from dm2.methods.base import Method
 
 PACKAGE = Path(dm2.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -22,7 +23,11 @@ LAYERS = (
     "envs",
     "demos",
     "methods.base",
-    "methods.independent methods.centralised",
+    "methods.independent",
+    "methods.ippo",
+    "methods.dm2 methods.sil",
+    "methods.bc",
+    "methods.centralised",
     "methods",
     "rollout",
     "config",
@@ -122,13 +127,31 @@ def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_a
     assert parts == {"methods.independent", "agent", "compilation", "errors"}
     # Nor is anything in those parts that would join agents: these are all modules of one agent.
     agent = {name.removeprefix("dm2.agent.") for name in found if part_of(name) == "agent"}
-    learning = "learner ppo returns value_scale packing discriminator demonstrations balance inputs"
-    assert agent - {"dm2.agent"} == {*learning.split(), "networks", "gru", "settings", "types"}
+    learning = "learner ppo returns value_scale packing discriminator demonstrations inputs"
+    learning += " cloning episodes mixed_reward self_imitation"
+    basic = "networks gru settings types"
+    assert agent - {"dm2.agent"} == {*learning.split(), *basic.split()}
+
+
+DECENTRALISED = ("ippo", "dm2", "gail", "sil", "bc")
+
+
+def test_what_is_centralised_is_out_of_reach_of_the_decentralised_methods():
+    named = {name for name, settings in METHODS.items() if not _built(settings).centralised}
+    assert named == set(DECENTRALISED)
+    modules = {METHODS[name].__module__ for name in DECENTRALISED}
+    found = {part_of(module) for module in reachable(*modules)}
+    assert "methods.independent" in found
+    assert not found & {"methods.centralised", "methods", "rollout", "run", "config"}
+
+
+def _built(settings: type[Settings]) -> Method:
+    return settings().build(dm2.make("smax/3m").spec, 4)
 
 
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
 def test_only_a_centralised_method_can_be_handed_the_global_state(settings):
-    method = settings().build(dm2.make("smax/3m").spec, 4)
+    method = _built(settings)
     for function in (method.act, method.bootstrap):
         takes = "global_state" in inspect.signature(function).parameters
         assert takes == method.centralised

@@ -219,11 +219,13 @@ def mixed_rewards(agent, path, idle):
 class FakeImitator:
     """Notes what it is asked; the imitation reward is 1 per idle step."""
 
-    def update(self, state, key, expert, observations, alive, idle, moments):
+    takes_actions = False
+
+    def update(self, state, key, expert, observations, alive, idle, moments, actions):
         self.updated = (key, expert, observations, alive, idle)
         return state, {}
 
-    def rewards(self, state, observations, alive, idle, moments):
+    def rewards(self, state, observations, alive, idle, moments, actions):
         self.rewarded = (observations, alive, idle)
         return idle.astype(jnp.float32)
 
@@ -237,7 +239,7 @@ def test_the_mixed_reward_by_hand():
     rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
     fake = FakeImitator()
     rules.imitator = cast(Any, fake)
-    rewards, _, metrics = rules._mixed_reward(AGENT, jax.random.PRNGKey(0), path, theirs)
+    rewards, _, metrics = rules._rewards(AGENT, jax.random.PRNGKey(0), path, theirs)
     # 7 + 8 + 7 + 4 = 26 idle steps, over 6 + 4 + 3 + 4 = 17 living ones.
     assert np.sum(path.alive) == 17
     assert metrics["imitation_reward"] == pytest.approx(26 / 17)

@@ -2,9 +2,19 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Expert"]
+__all__ = ["Expert", "ExpertEpisodes"]
+
+
+class ExpertEpisodes(NamedTuple):
+    """One agent's demonstrations as whole episodes, `E` of at most `T` steps, for cloning."""
+
+    observations: Float[Array, "T E O"]
+    alive: Bool[Array, "T E"]
+    """False behind an episode's end too."""
+    actions: Int[Array, "T E"]
+    legal: Bool[Array, "T E A"]
 
 
 class Expert(NamedTuple):
@@ -15,3 +25,7 @@ class Expert(NamedTuple):
     size: Int[Array, ""]
     absorbing: Float[Array, ""]
     """Share of the time up to the episode limit that this expert was dead or done."""
+    actions: Bool[Array, "M A"] | None = None
+    """The actions that it chose, one-hot; None where nobody asks for them."""
+    episodes: ExpertEpisodes | None = None
+    """The same as whole episodes; None where nobody asks for them."""

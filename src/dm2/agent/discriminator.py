@@ -4,10 +4,11 @@ Sign convention, everywhere in this package: `D(x) = P(expert | x)` and `l(x) = 
 high `l` means "looks like the expert". The optimal discriminator has
 `l(x) = log p_expert(x) - log p_policy(x)`.
 
-Inputs are the agent's own observations (state-only imitation). With `survival = "absorbing"` an
-input carries one more feature that is 1 in the absorbing state, which an agent enters when it
-dies or the episode terminates and stays in until the episode limit (cf. Kostrikov et al. 2019,
-arXiv 1809.02925); its share of the time is known exactly, so it is weighted, not sampled.
+Inputs are the agent's own observations (`inputs = "states"`), with `"state-actions"` followed by
+the action that it chose there, one-hot. With `survival = "absorbing"` an input carries one more
+feature that is 1 in the absorbing state, which an agent enters when it dies or the episode
+terminates and stays in until the episode limit (cf. Kostrikov et al. 2019, arXiv 1809.02925); its
+share of the time is known exactly, so it is weighted, not sampled.
 """
 
 from typing import Any, NamedTuple
@@ -21,8 +22,9 @@ from dm2.agent.demonstrations import Expert
 from dm2.agent.inputs import Moments
 from dm2.agent.networks import Discriminator
 from dm2.agent.returns import masked_mean
-from dm2.agent.settings import Imitation, RewardForm
+from dm2.agent.settings import Matching, RewardForm
 from dm2.agent.types import Params
+from dm2.errors import InputError
 
 __all__ = [
     "DiscriminatorState",
@@ -110,13 +112,17 @@ def gradient_penalty(
 class Imitator:
     """What one agent does with its own demonstrations. It holds settings only, no state."""
 
-    def __init__(self, settings: Imitation, observation_size: int, discount: float) -> None:
+    def __init__(
+        self, settings: Matching, observation_size: int, num_actions: int, discount: float
+    ) -> None:
         self.settings = settings
+        self.takes_actions = settings.inputs == "state-actions"
         self.absorbing = settings.survival == "absorbing"
         self.discount = discount
         self.network: Any = Discriminator(settings.hidden)  # flax's `apply` is untyped
         self.optimiser = optax.adam(settings.learning_rate)
         self.input_size = observation_size + int(self.absorbing)
+        self.input_size += num_actions if self.takes_actions else 0
 
     def init(self, key: UInt32[Array, "2"]) -> DiscriminatorState:
         """A fresh discriminator."""
@@ -124,17 +130,26 @@ class Imitator:
         return DiscriminatorState(params, self.optimiser.init(params))
 
     def inputs(
-        self, observations: Float[Array, "*B O"], moments: Moments | None = None
+        self,
+        observations: Float[Array, "*B O"],
+        moments: Moments | None = None,
+        actions: Bool[Array, "*B A"] | None = None,
     ) -> Float[Array, "*B I"]:
         """Discriminator inputs for states in which the agent is alive, the expert's or its own. The
-        agent's `moments`, where there are any, bring both to one scale."""
+        agent's `moments`, where there are any, bring both to one scale; `actions`, one-hot, are
+        those that were chosen there, where the discriminator takes them."""
         observations = observations.astype(jnp.float32)
         if moments is not None:
             observations = moments.standardise(observations)
-        if not self.absorbing:
-            return observations
-        flag = jnp.zeros((*observations.shape[:-1], 1))
-        return jnp.concatenate([observations, flag], axis=-1)
+        parts = [observations]
+        if self.takes_actions:
+            if actions is None:
+                problem = "imitation.inputs = 'state-actions': actions are missing"
+                raise InputError(f"{problem}; hand them over, or match states alone")
+            parts.append(actions.astype(jnp.float32))
+        if self.absorbing:
+            parts.append(jnp.zeros((*observations.shape[:-1], 1)))
+        return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else observations
 
     def absorbing_logit(self, params: Params) -> Float[Array, ""]:
         """The logit of the absorbing state; zero where it is not used."""
@@ -151,6 +166,7 @@ class Imitator:
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
         moments: Moments | None = None,
+        actions: Bool[Array, "T N A"] | None = None,
     ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
         """Takes `settings.updates` optimiser steps on random expert and policy states.
 
@@ -163,12 +179,14 @@ class Imitator:
             idle: how many steps of the episode limit the agent forgoes by dying, or by the
                 episode's termination, at each step; zero elsewhere.
             moments: what standardises observations; None for as they came.
+            actions: the agent's own actions, one-hot; None for a discriminator of states.
 
         Returns:
             The discriminator after the last step, and what to report of that step.
         """
         flat = observations.reshape(-1, observations.shape[-1])
         flat_alive = alive.reshape(-1)
+        own_actions = None if actions is None else actions.reshape(-1, actions.shape[-1])
         waiting = jnp.sum(idle)
         policy_share = waiting / jnp.maximum(waiting + jnp.sum(alive), 1)
         shares = (expert.absorbing, policy_share)
@@ -181,8 +199,10 @@ class Imitator:
             theirs = jax.random.randint(keys[0], size, 0, expert.size)
             ours = jax.random.randint(keys[1], size, 0, flat.shape[0])
             mask = flat_alive[ours]
-            expert_inputs = self.inputs(expert.observations[theirs], moments)
-            policy_inputs = self.inputs(flat[ours], moments)
+            expert_inputs = self.inputs(
+                expert.observations[theirs], moments, _rows(expert.actions, theirs)
+            )
+            policy_inputs = self.inputs(flat[ours], moments, _rows(own_actions, ours))
             expert_logits = self.network.apply(params, expert_inputs)
             policy_logits = self.network.apply(params, policy_inputs)
             still = self.absorbing_logit(params)
@@ -219,6 +239,7 @@ class Imitator:
         alive: Bool[Array, "T N"],
         idle: Int[Array, "T N"],
         moments: Moments | None = None,
+        actions: Bool[Array, "T N A"] | None = None,
     ) -> Float[Array, "T N"]:
         """The imitation reward of each step, before the coefficient; zero where the agent is dead.
 
@@ -231,8 +252,9 @@ class Imitator:
             alive: whether it was alive.
             idle: as in `update`.
             moments: as in `update`.
+            actions: as in `update`.
         """
-        logits = self.network.apply(state.params, self.inputs(observations, moments))
+        logits = self.network.apply(state.params, self.inputs(observations, moments, actions))
         rewards = reward_of(self.settings.reward, logits)
         if self.settings.survival == "centred":
             rewards = rewards - masked_mean(rewards, alive)
@@ -240,6 +262,10 @@ class Imitator:
             still = reward_of(self.settings.reward, self.absorbing_logit(state.params))
             rewards = rewards + still * _annuity(self.discount, idle)
         return jnp.where(alive, rewards, 0.0)
+
+
+def _rows(table: Array | None, index: Array) -> Array | None:
+    return None if table is None else table[index]
 
 
 def _annuity(discount: float, steps: Int[Array, "*B"]) -> Float[Array, "*B"]:

@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.balance import Balance
+from dm2.agent.cloning import clone, last_actions
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Inputs, Moments
+from dm2.agent.mixed_reward import Balance, mixed_reward
 from dm2.agent.networks import RecurrentNet, mask_logits
 from dm2.agent.packing import Packing, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
-from dm2.agent.returns import masked_gae, masked_mean
-from dm2.agent.settings import PPO, Imitation, scheduled
+from dm2.agent.returns import masked_mean, rollout_advantages
+from dm2.agent.self_imitation import BestEpisodes, OwnEpisodes
+from dm2.agent.settings import PPO, Cloning, Imitation, Matching, scheduled
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 from dm2.errors import InputError
@@ -62,6 +64,8 @@ class AgentState(NamedTuple):
     reward."""
     identity: Float[Array, " K"] | None
     """Its number in the team, one-hot; None where the networks do not take it."""
+    best: OwnEpisodes | None = None
+    """Its own best episodes; None where it does not imitate them."""
 
 
 class Memory(NamedTuple):
@@ -128,23 +132,35 @@ class Learner:
     def __init__(
         self,
         ppo: PPO,
-        imitation: Imitation | None,
+        imitation: Matching | None,
         observation_size: int,
         num_actions: int,
         inputs: Inputs = _LAYER_NORM,
+        *,
+        best: BestEpisodes | None = None,
+        cloning: Cloning | None = None,
+        keeps_observations: bool = False,
     ) -> None:
         """Makes the rules.
 
         Args:
             ppo: settings of the policy's and the value function's learning.
             imitation: settings of distribution matching; None for an agent that does not imitate.
+                With those of `Matching` alone the imitation's reward is all that it learns from.
             observation_size: features of the agent's observation.
             num_actions: how many actions the agent chooses from.
             inputs: how the networks' input is made of an observation.
+            best: what the agent keeps of its own episodes to imitate them; None for an agent that
+                imitates an expert.
+            cloning: settings of `clone`; None for an agent that does not clone.
+            keeps_observations: whether observations as they came are kept for learning although
+                the agent itself does not need them.
         """
         self.ppo = ppo
         self.inputs = inputs
         self.imitation = imitation
+        self.best = best
+        self.cloning = cloning
         self.observation_size = observation_size
         self.num_actions = num_actions
         # Typed Any because flax's `apply` is untyped.
@@ -154,8 +170,10 @@ class Learner:
             optax.clip_by_global_norm(ppo.max_grad_norm),
             optax.adam(ppo.learning_rate, eps=1e-5),
         )
-        self._balances = imitation is not None and imitation.unit == "advantage"
-        self.imitator = Imitator(imitation, observation_size, ppo.discount) if imitation else None
+        self._balances = isinstance(imitation, Imitation) and imitation.unit == "advantage"
+        sizes = (observation_size, num_actions)
+        self.imitator = Imitator(imitation, *sizes, ppo.discount) if imitation else None
+        self._keeps_observations = keeps_observations or inputs.running or imitation is not None
 
     # ---- beginning
 
@@ -181,6 +199,7 @@ class Learner:
             moments=Moments.initial(size) if self.inputs.running else None,
             balance=Balance.initial() if self._balances else None,
             identity=jax.nn.one_hot(number, agents) if agents else None,
+            best=self.best.initial() if self.best else None,
         )
 
     def memory(self, num_envs: int) -> Memory:
@@ -212,17 +231,17 @@ class Learner:
         Returns:
             The next memory, the actions, and what learning needs of them later.
         """
+        observations = view.observations.astype(jnp.float32)
         actor_memory, logits = self.policy(state, memory, view)
         critic_memory, value = self.value(state, memory, view)
         value = jnp.where(view.alive, value, memory.value)
         masked = mask_logits(logits, view.legal)
         actions = jnp.argmax(masked, axis=-1) if greedy else jax.random.categorical(key, masked)
-        keep = self.imitator is not None or self.inputs.running
         extras = Extras(
             log_probs=log_prob_of(logits, view.legal, actions),
             values=value,
             inputs=self._inputs(state, memory, view),  # as in the networks; XLA works it out once
-            observations=view.observations.astype(jnp.float32) if keep else None,
+            observations=observations if self._keeps_observations else None,
         )
         last = actions.astype(jnp.int32) if self.inputs.last_action else None
         return Memory(actor_memory, critic_memory, value, last), actions, extras
@@ -257,6 +276,42 @@ class Learner:
 
     # ---- learning
 
+    def clone(self, state: AgentState, expert: Expert) -> tuple[AgentState, Metrics]:
+        """Makes the policy an imitation of the agent's expert before its first step; see
+        `dm2.agent.cloning`. The observations' moments begin with the expert's.
+
+        Args:
+            state: the agent.
+            expert: its own part of the demonstrations, as episodes.
+
+        Returns:
+            The agent with the policy that came of it, and what to report.
+        """
+        episodes = expert.episodes
+        if episodes is None or self.cloning is None:
+            problem = "experts.episodes = None: cloning goes through whole episodes"
+            raise InputError(f"{problem}; load_experts(demos, episodes=True) keeps them")
+        if state.moments is not None:
+            moments = state.moments.including(
+                episodes.observations.astype(jnp.float32), episodes.alive
+            )
+            state = state._replace(moments=moments)
+
+        def inputs_of(observations: Array, last: Array) -> Array:
+            observations = self.inputs.observations(state.moments, observations)
+            nowhere = jnp.zeros(observations.shape[:1], bool)
+            action = last if self.inputs.last_action else None
+            known = (action, nowhere, state.identity, self.num_actions)
+            return self.inputs.append(observations, *known)
+
+        inputs = jax.vmap(inputs_of)(episodes.observations, last_actions(episodes.actions))
+        memory = self.actor.initial_memory(inputs.shape[1])
+        # Stream 2 of the agent's key, beside learning and acting.
+        key = jax.random.fold_in(state.key, 2)
+        arguments = (self.actor.apply, state.actor, memory, inputs, episodes, key)
+        actor, metrics = clone(self.cloning, *arguments)
+        return state._replace(actor=actor), metrics
+
     def learn(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None
     ) -> tuple[AgentState, Metrics]:
@@ -287,9 +342,10 @@ class Learner:
             observations = cast(Array, trajectory.extras.observations)
             moments = state.moments.including(observations, trajectory.alive)
             state = state._replace(moments=moments)
-        rewards, state, metrics = self._mixed_reward(state, discriminator_key, trajectory, expert)
+        rewards, state, metrics = self._rewards(state, discriminator_key, trajectory, expert)
         values, alive = trajectory.extras.values, trajectory.alive
-        advantages = self._advantages(rewards, trajectory, values, next_values(trajectory))
+        following = next_values(trajectory)
+        advantages = rollout_advantages(self.ppo, trajectory, rewards, values, following)
         returns = advantages + values
         scale = update_scale(state.scale, returns, alive)
         critic = rescale_head(state.critic, state.scale, scale)
@@ -355,70 +411,68 @@ class Learner:
         norm = metrics.pop("gradient_norm")
         return critic, opt_state, metrics | {"critic_grad_norm": norm}
 
-    def _mixed_reward(
+    def _rewards(
         self,
         state: AgentState,
         key: Array,
         trajectory: Trajectory,
         expert: Expert | None,
     ) -> tuple[Array, AgentState, Metrics]:
-        """`r = w r_env + c r_imitation` after the discriminator's own update."""
-        settings, imitator = self.imitation, self.imitator
-        if settings is None or imitator is None or state.discriminator is None:
+        """What the agent learns from: the task's reward, the imitation's, or both mixed."""
+        if self.imitation is None:
             return trajectory.rewards, state, {}
-        if expert is None:
+        if self.best is not None and state.best is not None:
+            own = self.best.including(state.best, trajectory)
+            state = state._replace(best=own)
+            outcome = self._self_imitation(state, key, trajectory, self.best, own)
+        else:
+            outcome = self._imitation(state, key, trajectory, expert)
+        imitation, discriminator, metrics = outcome
+        state = state._replace(discriminator=discriminator)
+        if not isinstance(self.imitation, Imitation):
+            metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
+            return imitation, state, metrics
+        mixed = mixed_reward(self.ppo, self.imitation, trajectory, imitation, state.balance)
+        rewards, balance, of_mixing = mixed
+        return rewards, state._replace(balance=balance), metrics | of_mixing
+
+    def _self_imitation(
+        self,
+        state: AgentState,
+        key: Array,
+        trajectory: Trajectory,
+        best: BestEpisodes,
+        own: OwnEpisodes,
+    ) -> tuple[Array, DiscriminatorState, Metrics]:
+        """The imitation reward where the agent's own episodes are its expert; 0, and nothing
+        learnt, until there are enough of them."""
+
+        def imitate() -> Any:
+            return self._imitation(state, key, trajectory, best.expert(own))
+
+        def wait() -> Any:
+            blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(imitate))
+            return blank[0], state.discriminator, blank[2]
+
+        imitation, discriminator, metrics = jax.lax.cond(best.enough(own), imitate, wait)
+        return imitation, discriminator, metrics | best.report(own)
+
+    def _imitation(
+        self, state: AgentState, key: Array, trajectory: Trajectory, expert: Expert | None
+    ) -> tuple[Array, DiscriminatorState, Metrics]:
+        """The imitation reward after the discriminator's own update."""
+        if expert is None or self.imitator is None or state.discriminator is None:
             problem = "experts = None: these agents learn by imitation, and none reached them"
             raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
         observations = cast(Array, trajectory.extras.observations)
-        of_steps = (observations, trajectory.alive, idle, state.moments)
-        discriminator, metrics = imitator.update(state.discriminator, key, expert, *of_steps)
-        imitation = imitator.rewards(discriminator, *of_steps)
-        state = state._replace(discriminator=discriminator)
-        metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
-        task = settings.task_weight * trajectory.rewards
-        coefficient = scheduled(settings, "coefficient", trajectory.progress)
-        if state.balance is not None:
-            of_task = self._part_of_advantages(task, trajectory)
-            of_imitation = self._part_of_advantages(imitation, trajectory)
-            balance = state.balance.including(of_task, of_imitation, trajectory.alive)
-            state = state._replace(balance=balance)
-            coefficient = coefficient * balance.ratio
-            metrics["imitation_coefficient"] = coefficient
-        return task + coefficient * imitation, state, metrics
-
-    def _part_of_advantages(
-        self, rewards: Float[Array, "T N"], trajectory: Trajectory
-    ) -> Float[Array, "T N"]:
-        """What rewards contribute to the advantages by themselves, beside the critic."""
-        nothing = jnp.zeros_like(rewards)
-        return self._advantages(rewards, trajectory, nothing, nothing)
-
-    def _advantages(
-        self,
-        rewards: Float[Array, "T N"],
-        trajectory: Trajectory,
-        values: Float[Array, "T N"],
-        following: Float[Array, "T N"],
-    ) -> Float[Array, "T N"]:
-        """Advantages of every step of every environment; see `masked_gae`. `values` are those of
-        the steps' observations, `following` of what they led to."""
-
-        def of_one_environment(columns: dict[str, Array]) -> Array:
-            ppo = self.ppo
-            return masked_gae(**columns, discount=ppo.discount, gae_lambda=ppo.gae_lambda)
-
-        columns = {
-            "rewards": rewards,
-            "values": values,
-            "next_values": following,
-            "alive": trajectory.alive,
-            "next_alive": trajectory.next_alive,
-            "terminated": trajectory.terminated,
-            "ended": trajectory.ended,
-        }
-        return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
+        actions = None
+        if self.imitator.takes_actions:
+            actions = jax.nn.one_hot(trajectory.actions, self.num_actions, dtype=bool)
+        of_steps = (observations, trajectory.alive, idle, state.moments, actions)
+        discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *of_steps)
+        return self.imitator.rewards(discriminator, *of_steps), discriminator, metrics
 
     def _optimiser_at(self, progress: Float[Array, ""]) -> optax.GradientTransformation:
         """The optimiser, with the step size that the schedule says."""

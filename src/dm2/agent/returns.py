@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["masked_gae", "masked_mean"]
+from dm2.agent.settings import PPO
+from dm2.agent.types import Trajectory
+
+__all__ = ["masked_gae", "masked_mean", "rollout_advantages"]
 
 
 def masked_gae(
@@ -60,6 +63,38 @@ def masked_gae(
     start = jnp.zeros_like(rewards[0])
     advantages: Array = jax.lax.scan(step, start, (deltas, decay), reverse=True)[1]
     return jnp.where(alive, advantages, 0.0)
+
+
+def rollout_advantages(
+    ppo: PPO,
+    trajectory: Trajectory,
+    rewards: Float[Array, "T N"],
+    values: Float[Array, "T N"],
+    next_values: Float[Array, "T N"],
+) -> Float[Array, "T N"]:
+    """Advantages of every step of every environment of a rollout; see `masked_gae`.
+
+    Args:
+        ppo: holds gamma and lambda.
+        trajectory: one agent's part of the rollout.
+        rewards: what followed each step.
+        values: of the steps' observations.
+        next_values: of what they led to.
+    """
+
+    def of_one_environment(columns: dict[str, Array]) -> Array:
+        return masked_gae(**columns, discount=ppo.discount, gae_lambda=ppo.gae_lambda)
+
+    columns = {
+        "rewards": rewards,
+        "values": values,
+        "next_values": next_values,
+        "alive": trajectory.alive,
+        "next_alive": trajectory.next_alive,
+        "terminated": trajectory.terminated,
+        "ended": trajectory.ended,
+    }
+    return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
 
 
 def masked_mean(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Float[Array, ""]:

@@ -17,10 +17,15 @@ from dm2.errors import (
 
 __all__ = [
     "PPO",
+    "AfterCloning",
+    "Cloning",
     "CoefficientUnit",
+    "DiscriminatorInputs",
     "Imitation",
+    "Matching",
     "ObservationScale",
     "RewardForm",
+    "SelfImitation",
     "Survival",
     "scheduled",
 ]
@@ -29,6 +34,8 @@ ObservationScale = Literal["auto", "layer", "running", "both", "none"]
 RewardForm = Literal["logit", "softplus", "log", "paper"]
 CoefficientUnit = Literal["reward", "advantage"]
 Survival = Literal["none", "centred", "absorbing"]
+DiscriminatorInputs = Literal["states", "state-actions"]
+AfterCloning = Literal["mixed", "task", "nothing"]
 
 
 def scheduled(settings: Any, name: str, progress: Float[Array, ""]) -> float | Float[Array, ""]:
@@ -110,26 +117,17 @@ class PPO:
 
 @checks_itself
 @dataclass(frozen=True)
-class Imitation:
+class Matching:
     """Distribution matching of one agent by an adversarial discriminator (GAIL, arXiv 1606.03476).
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    coefficient: float = 0.05
-    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
-    coefficient_end: float | None = None
-    """What c comes to, linearly; by default it stays."""
-    coefficient_share: float = 1.0
-    """Share of the run over which it does."""
-    unit: CoefficientUnit = "reward"
-    """What c is measured in. `reward`: units of the environment's reward, so that it has to fit
-    the task; `advantage`: c times the ratio of the standard deviations of what the task's and the
-    imitation's rewards contribute to the agent's advantages (`dm2.agent.balance`), so that 1 lets
-    both weigh the same in any task."""
-    task_weight: float = 1.0
-    """Weight of the environment's reward; 0 is pure imitation."""
+    inputs: DiscriminatorInputs = "states"
+    """What the discriminator sees: the agent's `states`, that is its own observations, as in the
+    paper's experiments, or `state-actions`, with the actions that it chose there, as in the
+    paper's theory. The latter needs demonstrations with actions."""
     reward: RewardForm = "softplus"
     """With l = logit D and D = P(expert | o): `logit` = l, `softplus` = -log(1 - D),
     `log` = log D; `paper` is the paper's -log D in its own convention, D = P(policy | o),
@@ -152,10 +150,90 @@ class Imitation:
     def __post_init__(self) -> None:
         prefix = "imitation."
         convert_fields(self, prefix)
-        check_finite(self, prefix, "coefficient", "task_weight", "gradient_penalty")
-        check_schedule(self, prefix, "coefficient")
-        check_finite(self, prefix, "learning_rate", low=1e-12)
-        check_positive(self, prefix, "hidden", "updates", "batch")
+        check_choice(self, prefix, "inputs", DiscriminatorInputs)
         check_choice(self, prefix, "reward", RewardForm)
         check_choice(self, prefix, "survival", Survival)
+        check_positive(self, prefix, "hidden", "updates", "batch")
+        check_finite(self, prefix, "learning_rate", low=1e-12)
+        check_finite(self, prefix, "gradient_penalty")
+
+
+@checks_itself
+@dataclass(frozen=True)
+class Imitation(Matching):
+    """Distribution matching beside the task's reward: how the two are mixed.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    coefficient: float = 0.05
+    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
+    coefficient_end: float | None = None
+    """What c comes to, linearly; by default it stays."""
+    coefficient_share: float = 1.0
+    """Share of the run over which it does."""
+    unit: CoefficientUnit = "reward"
+    """What c is measured in. `reward`: units of the environment's reward, so that it has to fit
+    the task; `advantage`: c times the ratio of the standard deviations of what the task's and the
+    imitation's rewards contribute to the agent's advantages (`dm2.agent.mixed_reward`), so that 1
+    lets both weigh the same in any task."""
+    task_weight: float = 1.0
+    """Weight of the environment's reward; 0 is pure imitation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prefix = "imitation."
+        check_finite(self, prefix, "coefficient", "task_weight")
+        check_schedule(self, prefix, "coefficient")
         check_choice(self, prefix, "unit", CoefficientUnit)
+
+
+@checks_itself
+@dataclass(frozen=True)
+class SelfImitation:
+    """One agent's own best episodes, which stand in for an expert's.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    episodes: int = 128
+    """The most that are kept: those of the highest discounted team return."""
+    least: int = 16
+    """How many there must be before the agent imitates; until then it learns from the task
+    alone."""
+
+    def __post_init__(self) -> None:
+        prefix = "best."
+        convert_fields(self, prefix)
+        check_positive(self, prefix, "episodes", "least")
+        remedy = f"must be at most best.episodes = {self.episodes}"
+        check_setting(self.least <= self.episodes, "best.least", self.least, remedy)
+
+
+@checks_itself
+@dataclass(frozen=True)
+class Cloning:
+    """Behavioural cloning of one agent's own demonstrations before its first step.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    epochs: int = 10
+    """Passes over the demonstrations."""
+    batch: int = 32
+    """Episodes of each gradient step; all of them where there are fewer."""
+    learning_rate: float = 1e-3
+    """Adam step size of the policy while it clones."""
+    then: AfterCloning = "mixed"
+    """What follows: PPO on the `mixed` reward, as in the paper's Figure 5, PPO on the `task`
+    reward, or `nothing`: the policy stays as it is, and is evaluated."""
+
+    def __post_init__(self) -> None:
+        prefix = "cloning."
+        convert_fields(self, prefix)
+        check_positive(self, prefix, "epochs", "batch")
+        check_finite(self, prefix, "learning_rate", low=1e-12)
+        check_choice(self, prefix, "then", AfterCloning)

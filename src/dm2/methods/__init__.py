@@ -5,16 +5,23 @@ To add a method, write one file with its settings (see `dm2.methods.base`) and a
 
 from dm2.errors import InputError
 from dm2.methods.base import Settings
-from dm2.methods.dm2 import DM2
+from dm2.methods.bc import BC
+from dm2.methods.centralised.magail import MAGAIL
+from dm2.methods.dm2 import DM2, GAIL
 from dm2.methods.ippo import IPPO
+from dm2.methods.sil import SIL
 
-__all__ = ["DM2", "IPPO", "METHODS", "Settings", "settings_class"]
+__all__ = ["BC", "DM2", "GAIL", "IPPO", "MAGAIL", "METHODS", "SIL", "Settings", "settings_class"]
 
 METHODS: dict[str, type[Settings]] = {
     settings.name: settings
     for settings in (
         IPPO,
         DM2,
+        GAIL,
+        SIL,
+        BC,
+        MAGAIL,
     )
 }
 """Every method's settings by the name that the command line and the files of a run use."""

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int, UInt32
 
-from dm2.agent.demonstrations import Expert
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program
+from dm2.demos.dataset import Demonstrations
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, convert_fields
 
-__all__ = ["Method", "Settings"]
+__all__ = ["Method", "Pretraining", "Settings"]
 
 
 @runtime_checkable
@@ -58,18 +58,23 @@ class Method(Protocol):
         rollout's end cuts there: for an actor-critic, their values."""
         ...
 
-    def learn(
-        self, state: Any, trajectory: Trajectory, experts: Expert | None
-    ) -> tuple[Any, dict[str, Any]]:
+    def learn(self, state: Any, trajectory: Trajectory, experts: Any) -> tuple[Any, dict[str, Any]]:
         """The team after an update, and what to report of it: of each agent `[K]`, or `[1]` of
         what the team shares. It may start compiled programs and return before they are done."""
         ...
 
-    def programs(
-        self, state: Any, trajectory: Trajectory, experts: Expert | None
-    ) -> Sequence[Program]:
+    def programs(self, state: Any, trajectory: Trajectory, experts: Any) -> Sequence[Program]:
         """The compiled programs that `learn` runs, with the shapes of their arguments. All
         arguments are shapes."""
+        ...
+
+
+@runtime_checkable
+class Pretraining(Method, Protocol):
+    """A method whose team learns before its first step."""
+
+    def pretrain(self, state: Any, experts: Any) -> tuple[Any, dict[str, Any]]:
+        """The fresh team after that, and what to report of it, as of `learn`."""
         ...
 
 
@@ -110,6 +115,11 @@ class Settings:
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment of which `num_envs` run side by side in training."""
         raise NotImplementedError(f"{type(self).__name__}.build is not written")
+
+    def experts(self, demos: Demonstrations) -> Any:
+        """What the method's `learn` and `pretrain` take of demonstrations. Raises InputError if
+        they lack something."""
+        return None
 
     def update_flops(self, spec: EnvSpec, steps: int) -> float:
         """Floating-point operations of an update's matrix products on `steps` environment steps

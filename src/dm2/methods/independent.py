@@ -52,16 +52,17 @@ class Independent:
         self.mapping = mapping or ("loop" if on_cpu else "vmap")
         # Policies learn where the rollout lies, value functions on the last of these.
         self._devices = jax.local_devices()[: 2 if on_cpu else 1]
-        self.prepare = self._compiled(learner.prepare)
-        self.improve_actor = self._compiled(learner.improve_actor)
-        self.improve_critic = self._compiled(learner.improve_critic)
+        self.prepare = self.compiled(learner.prepare)
+        self.improve_actor = self.compiled(learner.improve_actor)
+        self.improve_critic = self.compiled(learner.improve_critic)
 
     def _one_by_one(self, function: Callable) -> Callable:
         if self.mapping == "vmap":
             return jax.vmap(function)
         return lambda *args: jax.lax.map(lambda one: function(*one), args)
 
-    def _compiled(self, function: Callable) -> Callable:
+    def compiled(self, function: Callable) -> Callable:
+        """A function of one agent's learning, mapped over the team and compiled."""
         return jax.jit(self._one_by_one(function), compiler_options=compiler_options("learn"))
 
     def init(self, key: UInt32[Array, "2"]) -> AgentState:

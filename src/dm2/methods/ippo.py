@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from dm2.agent.costs import fit_bytes, update_flops
 from dm2.agent.inputs import Inputs
 from dm2.agent.learner import Learner
-from dm2.agent.settings import PPO, Imitation, ObservationScale
+from dm2.agent.settings import PPO, Matching, ObservationScale
 from dm2.envs.base import EnvSpec
 from dm2.errors import check_choice, check_setting, checks_itself
 from dm2.methods.base import Method, Settings
@@ -60,10 +60,10 @@ class IPPO(Settings):
         of which layer norm leaves nothing."""
         return Independent(self.learner(spec), spec.num_agents)
 
-    def learner(self, spec: EnvSpec, imitation: Imitation | None = None) -> Learner:
-        """The rules of one agent."""
+    def learner(self, spec: EnvSpec, imitation: Matching | None = None, **more: Any) -> Learner:
+        """The rules of one agent; `more` are keyword arguments of `Learner`."""
         sizes = (spec.observation_size, spec.num_actions)
-        return Learner(self.ppo, imitation, *sizes, self.inputs(spec))
+        return Learner(self.ppo, imitation, *sizes, self.inputs(spec), **more)
 
     def inputs(self, spec: EnvSpec) -> Inputs:
         """How the networks' input is made in an environment."""

@@ -88,6 +88,11 @@ class Log:
         self._write("train", step, record)
         return record["train_win_rate" if self._wins else "mean_return"]
 
+    def pretraining(self, metrics: dict[str, Any]) -> None:
+        """Writes what was reported of learning before the first step, if anything was."""
+        if metrics:
+            self._write("pretrain", 0, {n: [float(x) for x in v] for n, v in metrics.items()})
+
     def divergence(self, step: int, agent: int | None, quantity: str) -> None:
         """Writes that a `quantity`, of an agent or of all, was not finite at `step`."""
         self._write("diverged", step, {"agent": agent, "quantity": quantity})

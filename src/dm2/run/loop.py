@@ -11,10 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dm2.agent.demonstrations import Expert
 from dm2.config import Config
 from dm2.demos import Demonstrations
-from dm2.demos.experts import load_experts
 from dm2.errors import DivergedError, InputError, Whole, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
@@ -47,6 +45,7 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
     config = _checked(config)
     programs = programs_for(config.program)
     demos = _load_demos(config, programs)
+    experts = _experts(config, demos)
     provenance = {"environment": dataclasses.asdict(programs.env.spec)}
     if demos is not None:
         provenance["demonstrations"] = {
@@ -57,7 +56,7 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
         }
     run = RunDirectory.create(path, config, provenance)
     with run.lock():
-        experts = _prepared(run, programs, demos)
+        _compile(run, programs, experts)
         _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
     return run
 
@@ -98,7 +97,8 @@ def resume(
         if loaded is not None and loaded.sha256 != recorded:
             remedy = "bring back the file that the run began with"
             raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
-        experts = _prepared(run, programs, loaded)
+        experts = _experts(config, loaded)
+        _compile(run, programs, experts)
         if run.steps():
             state, extra = run.load_newest_valid(programs.shapes())
             step = extra["step"]
@@ -124,7 +124,7 @@ def foresee(config: Config) -> dict[str, Any]:
     config = _checked(config)
     programs = programs_for(config.program)
     demos = _load_demos(config, programs)
-    size = 0 if demos is None else sum(x.nbytes for x in _experts(demos) or ())
+    size = 0 if demos is None else sum(x.nbytes for x in jax.tree.leaves(_experts(config, demos)))
     spec, steps = programs.env.spec, config.iteration_steps
     return {
         "environment": spec.name,
@@ -195,23 +195,20 @@ def _load_demos(
     return demos
 
 
-def _experts(demos: Demonstrations | None) -> Expert | None:
-    return None if demos is None else load_experts(demos)
+def _experts(config: Config, demos: Demonstrations | None) -> Any:
+    return None if demos is None else config.method.experts(demos)
 
 
-def _prepared(run: RunDirectory, programs: Programs, demos: Demonstrations | None) -> Expert | None:
-    """What the agents imitate, if anything, once the programs are compiled."""
+def _compile(run: RunDirectory, programs: Programs, experts: Any) -> None:
     try:
-        experts = _experts(demos)
         programs.compile(experts, run.config.eval_episodes)
-        return experts
     except KeyboardInterrupt:
         when = "stopped while compiling, nothing is lost"
         raise KeyboardInterrupt(f"{when}; go on: dm2 resume {run.path}") from None
 
 
 def _loop(
-    run: RunDirectory, programs: Programs, state: TrainState, experts: Expert | None, quiet: bool
+    run: RunDirectory, programs: Programs, state: TrainState, experts: Any, quiet: bool
 ) -> None:
     """Iterates to the end of the run; evaluates, logs and checkpoints on the way."""
     config, wins = run.config, programs.env.spec.wins
@@ -229,6 +226,8 @@ def _loop(
             out.evaluated(log.evaluation(step, jax.device_get(outcome)))
 
         if step == 0:
+            state, learnt = programs.pretrain(state, experts)
+            log.pretraining(jax.device_get(learnt))
             evaluate()
         while step < total:
             began = time.monotonic()

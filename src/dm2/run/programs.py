@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from dm2 import rollout as rollouts
-from dm2.agent.demonstrations import Expert
 from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, make
 from dm2.errors import InputError
+from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
@@ -63,11 +63,20 @@ class Programs:
         """The state before the first step."""
         return jax.device_put(self._init_program(seed), self._device)
 
+    def pretrain(self, state: TrainState, experts: Any) -> tuple[TrainState, dict[str, Any]]:
+        """What the method's team learns before its first step, if anything, and what to report of
+        it."""
+        if not isinstance(self.method, Pretraining):
+            return state, {}
+        agents, experts = jax.device_put((state.agents, experts), self._device)
+        agents, metrics = self.method.pretrain(agents, experts)
+        return state._replace(agents=agents), metrics
+
     def iterate(
         self,
         state: TrainState,
         seed: UInt32[Array, ""],
-        experts: Expert | None,
+        experts: Any,
         horizon: float = math.inf,
     ) -> tuple[TrainState, dict[str, Any]]:
         """One rollout and the updates on it.
@@ -92,12 +101,12 @@ class Programs:
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
 
-    def compile(self, experts: Expert | None, episodes: int | None = None) -> None:
+    def compile(self, experts: Any, episodes: int | None = None) -> None:
         """Makes the programs of `init` and `iterate`, and of `evaluate` where it will play
         `episodes`, side by side. What was not made here is made when it is first called."""
         compile_ahead(self._all(experts, episodes))
 
-    def _all(self, experts: Expert | None, episodes: int | None) -> Any:
+    def _all(self, experts: Any, episodes: int | None) -> Any:
         """The programs, one after another, so that the first compile while others are traced."""
         seed = jnp.uint32(0)
         start = Program(self._init_program, (seed,))

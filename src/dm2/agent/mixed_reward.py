@@ -1,13 +1,15 @@
-"""How much imitation weighs beside the task, whatever units the two rewards come in."""
+"""The reward that an imitating agent learns from: the task's and the imitation's, mixed."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dm2.agent.returns import masked_mean
+from dm2.agent.returns import masked_mean, rollout_advantages
+from dm2.agent.settings import PPO, Imitation, scheduled
+from dm2.agent.types import Trajectory
 
-__all__ = ["Balance"]
+__all__ = ["Balance", "mixed_reward"]
 
 _DECAY = 0.95
 
@@ -49,6 +51,40 @@ class Balance(NamedTuple):
         the only one does not matter."""
         both = (self.task > 0) & (self.imitation > 0)
         return jnp.where(both, jnp.sqrt(self.task / jnp.where(both, self.imitation, 1.0)), 1.0)
+
+
+def mixed_reward(
+    ppo: PPO,
+    settings: Imitation,
+    trajectory: Trajectory,
+    imitation: Float[Array, "T N"],
+    balance: Balance | None,
+) -> tuple[Float[Array, "T N"], Balance | None, dict[str, Float[Array, ""]]]:
+    r"""`r = w r_task + c r_imitation` (Wang et al. 2023, arXiv 2206.00233, Algorithm 1).
+
+    Args:
+        ppo: holds gamma and lambda, by which rewards become advantages.
+        settings: w, c, c's schedule and its unit.
+        trajectory: the agent's part of a rollout.
+        imitation: the imitation reward of each step.
+        balance: the sizes of the rewards so far; None where c is in units of reward.
+
+    Returns:
+        The mixed reward, the balance with this rollout, and what to report.
+    """
+    task = settings.task_weight * trajectory.rewards
+    coefficient = scheduled(settings, "coefficient", trajectory.progress)
+    metrics = {"imitation_reward": masked_mean(imitation, trajectory.alive)}
+    if balance is not None:
+        nothing = jnp.zeros_like(task)  # advantages without a critic: the rewards' own part
+        of_task, of_imitation = (
+            rollout_advantages(ppo, trajectory, rewards, nothing, nothing)
+            for rewards in (task, imitation)
+        )
+        balance = balance.including(of_task, of_imitation, trajectory.alive)
+        coefficient = coefficient * balance.ratio
+        metrics["imitation_coefficient"] = coefficient
+    return task + coefficient * imitation, balance, metrics
 
 
 def _variance(values: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import SMALL, resumed_alike
 from dm2 import DM2, PPO, Config, Imitation
-from dm2.agent.balance import Balance
+from dm2.agent.mixed_reward import Balance
 from dm2.run.directory import RunDirectory
 from test_learner import AGENT, FATES, GAMMA, LAMBDA, expert, learner, trajectory
 
@@ -42,13 +42,13 @@ def test_where_one_of_them_pays_nothing_there_is_nothing_to_balance():
 def test_the_mixed_reward_is_balanced_in_any_units(units):
     """Whatever the environment pays in, imitation has the same share in the advantages."""
     rules, path = learner("dm2"), trajectory(FATES)
-    plain, _, _ = rules._mixed_reward(AGENT, jax.random.PRNGKey(0), path, expert())
+    plain, _, _ = rules._rewards(AGENT, jax.random.PRNGKey(0), path, expert())
     imitation = (plain - 2.0 * path.rewards) / 0.5  # task weight 2, coefficient 0.5
     settings: Any = rules.imitation
     rules.imitation = dataclasses.replace(settings, unit="advantage", coefficient=0.25)
     agent = AGENT._replace(balance=Balance.initial())
     path = path._replace(rewards=units * path.rewards)
-    mixed, after, metrics = rules._mixed_reward(agent, jax.random.PRNGKey(0), path, expert())
+    mixed, after, metrics = rules._rewards(agent, jax.random.PRNGKey(0), path, expert())
 
     def deviation(rewards):
         """Of what rewards alone contribute, step by step, in numpy."""

@@ -1,0 +1,97 @@
+"""Behavioural cloning of one agent's own expert, by the recurrent policy on whole episodes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.agent.demonstrations import ExpertEpisodes
+from dm2.agent.packing import Network, Sequences, pack, packed_fit
+from dm2.agent.ppo import log_prob_of
+from dm2.agent.returns import masked_mean
+from dm2.agent.settings import Cloning
+from dm2.agent.types import Params
+
+__all__ = ["clone", "cloning_loss", "last_actions"]
+
+
+def cloning_loss(
+    logits: Float[Array, "*B A"],
+    legal: Bool[Array, "*B A"],
+    actions: Int[Array, "*B"],
+    alive: Bool[Array, "*B"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    r"""Cross-entropy of the expert's actions, `L = -E[log pi(a_E | o_E)]`, over the steps at which
+    it was alive; `pi` is confined to the legal actions (Pomerleau 1991, Neural Computation 3(1)).
+
+    Args:
+        logits: the policy's outputs.
+        legal: the legal actions.
+        actions: the expert's.
+        alive: the steps that count.
+
+    Returns:
+        The loss, and the share of steps at which the expert's action is the policy's likeliest.
+    """
+    loss = -masked_mean(log_prob_of(logits, legal, actions), alive)
+    likeliest = jnp.argmax(jnp.where(legal, logits, -jnp.inf), axis=-1)
+    return loss, masked_mean((likeliest == actions).astype(jnp.float32), alive)
+
+
+def last_actions(actions: Int[Array, "T E"]) -> Int[Array, "T E"]:
+    """The action before each step; -1 at the first."""
+    return jnp.concatenate([jnp.full_like(actions[:1], -1), actions[:-1]])
+
+
+def clone(
+    settings: Cloning,
+    network: Network,
+    params: Params,
+    memory: Float[Array, "E H"],
+    inputs: Float[Array, "T E I"],
+    episodes: ExpertEpisodes,
+    key: UInt32[Array, "2"],
+) -> tuple[Params, dict[str, Float[Array, ""]]]:
+    """Fits a policy to episodes, `settings.batch` of them a gradient step, with an Adam of its own.
+
+    Args:
+        settings: how often and how fast.
+        network: the policy's network.
+        params: its parameters.
+        memory: its recurrent state at an episode's start.
+        inputs: what the network takes at each step of the episodes.
+        episodes: what the expert did there.
+        key: decides which episodes go together.
+
+    Returns:
+        The parameters, and means over the last pass: `cloning_loss`, in nats, and
+        `cloning_accuracy`.
+    """
+    count = inputs.shape[1]
+    batch = min(settings.batch, count)
+    keys = jax.random.split(key, settings.epochs)
+    orders = jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
+    a_pass = count // batch  # the episodes left over are others in every pass
+    minibatches = orders[:, : a_pass * batch].reshape(-1, batch)
+    starts = jnp.zeros_like(episodes.alive).at[0].set(True)
+    optimiser = optax.adam(settings.learning_rate)
+
+    def loss(logits: Array, targets: Any, alive: Array) -> tuple[Array, dict[str, Array]]:
+        legal, actions = targets
+        loss, accuracy = cloning_loss(logits, legal, actions, alive)
+        return loss, {"cloning_loss": loss, "cloning_accuracy": accuracy}
+
+    params, _, metrics = packed_fit(
+        network,
+        loss,
+        optimiser,
+        params,
+        optimiser.init(params),
+        Sequences(memory, inputs, starts, episodes.alive),
+        (episodes.legal, episodes.actions),
+        pack(episodes.alive, starts, minibatches),
+    )
+    metrics.pop("gradient_norm")
+    return params, jax.tree.map(lambda x: jnp.mean(x[-a_pass:]), metrics)

@@ -1,0 +1,1 @@
+"""Methods whose training is centralised, apart from those that learn alone."""
