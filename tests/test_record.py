@@ -163,7 +163,7 @@ class Losing:
         """The same number of wins whenever it is asked."""
         self.asked.append((int(seed), int(step), episodes, greedy))
         won = np.arange(episodes) < round(episodes * (self.best - self.loss(float(epsilon))))
-        return Outcome(won, np.zeros(episodes), np.ones(episodes, int))
+        return Outcome(jnp.asarray(won), jnp.zeros(episodes), jnp.ones(episodes, int))
 
     def found(self) -> Behaviour:
         """What is found for it."""
@@ -175,7 +175,8 @@ class Losing:
     [
         # 51 of 512 episodes may be lost, 51.2 being a tenth: 512 x 0.0996 = 51.
         (1.0, 1.0, 0.1, 461 / 512),
-        (0.5, 0.8, 0.2, 358 / 512),  # 410 of 512 before; 410 - 51 = 359 >= 0.7 * 512 = 358.4
+        # 410 are won before. At 0.19, 0.705 x 512 = 361 are; at 0.2 it is 358, 52 fewer.
+        (0.5, 0.8, 0.19, 361 / 512),
         (0.0, 1.0, 1.0, 1.0),
         (50.0, 1.0, 0.0, 1.0),
         (0.1, 1.0, 1.0, 461 / 512),
@@ -184,19 +185,12 @@ class Losing:
 def test_the_largest_epsilon_by_hand(slope, best, epsilon, win_rate):
     team = Losing(lambda e: min(slope * e, 1.0), best)
     found = team.found()
-    rates = [(round(512 * (best - min(slope * i / 100, 1.0)))) / 512 for i in range(101)]
-    allowed = [i for i in range(101) if rates[0] - rates[i] <= 0.1]
-    assert found.epsilon == max(allowed) / 100
-    assert found.search == {
-        "episodes": 512,
-        "greedy_win_rate": rates[0],
-        "win_rate": rates[max(allowed)],
-    }
+    assert found.epsilon == epsilon
+    before = round(512 * best) / 512
+    assert found.search == {"episodes": 512, "greedy_win_rate": before, "win_rate": win_rate}
     assert found.greedy
     assert set(team.asked) == {(9, 512, 512, True)}  # common random numbers
     assert len(team.asked) <= 8
-    assert abs(found.epsilon - epsilon) <= 0.01
-    assert abs(rates[max(allowed)] - win_rate) <= 0.01
 
 
 def test_epsilon_cannot_be_found_where_there_is_nothing_to_lose():
@@ -295,11 +289,12 @@ def test_mixed_and_concurrent(runs):
     teams = [load_team(run, None) for run in runs]
     method = teams[0].programs.method
     act = quick_jit(lambda *x: method.act(*x, greedy=True)[:2])
+    arrays = [agent.arrays() for agent in demos.agents]
     for e in range(N):
         memories = [method.memory(1) for _ in runs]
         steps = range(demos[0].offsets[e], demos[0].offsets[e + 1])
         for t in steps:
-            rows = [(a.observations[t], a.legal[t], a.alive[t]) for a in demos.agents]
+            rows = [(x["observations"][t], x["legal"][t], x["alive"][t]) for x in arrays]
             fields = [jnp.asarray(np.stack(field))[:, None] for field in zip(*rows, strict=True)]
             starts = jnp.full((K, 1), t == steps.start)
             view = View(fields[0].astype(jnp.float32), fields[1], fields[2], starts)
@@ -307,7 +302,7 @@ def test_mixed_and_concurrent(runs):
                 keys = jnp.zeros((K, 2), jnp.uint32)
                 memories[k], actions = act(team.state, memories[k], keys, view)
                 if demos[k].alive[t]:
-                    assert actions[k, 0] == demos[k].actions[t]
+                    assert actions[k, 0] == arrays[k]["actions"][t]
 
 
 def test_recordings_go_on_where_batches_end(runs, together, monkeypatch):

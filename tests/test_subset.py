@@ -57,10 +57,11 @@ def test_the_first_episodes():
     for k in range(2):
         assert two[k].observations.tolist() == [[k, 0], [k, 1], [k, 10]]
         assert two[k].offsets.tolist() == [0, 2, 3]
-        assert two[k].actions.tolist() == [0, 1, 1]
-        assert two[k].legal.shape == (3, 3)
-        assert two[k].returns.tolist() == [2.0, -0.5]
-        assert two[k].won.tolist() == [True, False]
+        arrays = two[k].arrays()
+        assert arrays["actions"].tolist() == [0, 1, 1]
+        assert arrays["legal"].shape == (3, 3)
+        assert arrays["returns"].tolist() == [2.0, -0.5]
+        assert arrays["won"].tolist() == [True, False]
     assert whole.provenance["win_rate"] == 0.5
     expected = whole.provenance | {"episodes": 2, "win_rate": 0.5, "episode_indices": "0-1"}
     expected |= {"subset": [{"of": whole.sha256, "episodes": 2}]}
@@ -182,7 +183,9 @@ def test_one_agent_may_be_left_with_nothing():
 
 
 def test_what_is_not_known_cannot_be_chosen_by():
-    for name, asked in (("won", {"won": True}), ("returns", {"return_range": (0, 1)})):
+    cases: list[tuple[str, dict[str, Any]]]
+    cases = [("won", {"won": True}), ("returns", {"return_range": (0, 1)})]
+    for name, asked in cases:
         demos = team(changes={name: None})
         refuses(lambda demos=demos, asked=asked: demos.subset(**asked), *asked, "agent 0")
 
