@@ -48,7 +48,7 @@ def refused(capsys, *arguments):
 def test_help_lists_every_command_and_what_it_does(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    commands = ["train", "resume", "evaluate", "record", "inspect", "compare", "watch", "doctor"]
+    commands = ["train", "resume", "evaluate", "record", "demos", "compare", "watch", "doctor"]
     assert re.findall(r"• (\w+) +[A-Z]", out) == [*commands, "bench", "theory"]
 
 
@@ -98,7 +98,7 @@ def test_train_then_everything_else(capsys, tmp_path, small_demos):
     recorded = tmp_path / "team.safetensors"
     report = run_json(capsys, "record", out / "dm2", "--episodes", 3, "--out", recorded)
     assert report["bytes"] == recorded.stat().st_size
-    summary = run_json(capsys, "inspect", recorded)
+    summary = run_json(capsys, "demos", "inspect", recorded)
     assert summary["episodes"] == 3
     figure = tmp_path / "figure.png"
     compared = run_json(capsys, "compare", out, "--out", figure)
@@ -127,8 +127,8 @@ def test_people_are_told_what_json_says(capsys, small_run, small_demos):
     shown = dict(line.split() for line in text.splitlines())
     assert {k: float(v) for k, v in shown.items()} == pytest.approx(figures, rel=1e-3)
 
-    summary = run_json(capsys, "inspect", small_demos)
-    code, text, _ = run(capsys, "inspect", small_demos)
+    summary = run_json(capsys, "demos", "inspect", small_demos)
+    code, text, _ = run(capsys, "demos", "inspect", small_demos)
     assert code == 0
     facts = {name: value for name, value in summary.items() if isinstance(value, str | int | float)}
     assert {"environment", "episodes", "steps", "win_rate", "sha256"} <= facts.keys()
@@ -241,7 +241,7 @@ def test_demonstrations_that_do_not_fit_or_are_damaged(capsys, tmp_path, small_d
     assert "environment is smax/3m, must be smax/5m_vs_6m" in error
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(small_demos.read_bytes()[:-100])
-    for command in ((*arguments, cut, "--env", "smax/3m"), ("inspect", cut)):
+    for command in ((*arguments, cut, "--env", "smax/3m"), ("demos", "inspect", cut)):
         error = refused(capsys, *command)
         assert error.startswith(f"dm2: {cut}: ")
         assert "the file is damaged: copy it again" in error
@@ -282,7 +282,7 @@ def test_compare_needs_runs(capsys, tmp_path):
 def test_a_recording_replaces_no_file_unasked_and_looks_first(
     capsys, small_run, tmp_path, monkeypatch
 ):
-    from dm2.run import evaluate
+    from dm2.run import record
 
     out = tmp_path / "new" / "team.safetensors"
     command = ("record", small_run.path, "--episodes", 2, "--out", out)
@@ -290,7 +290,7 @@ def test_a_recording_replaces_no_file_unasked_and_looks_first(
     before = out.read_bytes()
     assert run_json(capsys, *command, "--seed", 1, "--overwrite")["bytes"] == out.stat().st_size
     assert out.read_bytes() != before
-    monkeypatch.setattr(evaluate, "record", None)  # nothing is played where it would be for nothing
+    monkeypatch.setattr(record, "record", None)  # nothing is played where it would be for nothing
     error = refused(capsys, *command)
     assert error.startswith(f"dm2: out = {str(out)!r}: exists, and runs may depend on it; ")
     for bad in (tmp_path, out / "below", tmp_path / ("a" * 300)):

@@ -22,8 +22,10 @@ from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
 from dm2.run import evaluate as evaluating
 from dm2.run import log
+from dm2.run import record as recording
 from dm2.run.directory import RunDirectory
 from dm2.run.log import Log
+from dm2.run.team import load_team
 from test_demos import episodes
 
 Event: Any = event_pb2.__dict__["Event"]  # made at run time
@@ -51,7 +53,7 @@ class KnownPrograms:
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
     known = KnownPrograms()
-    monkeypatch.setattr(evaluating, "_load", lambda run, at: (known, None, 512))
+    monkeypatch.setattr(evaluating, "load_team", lambda run, at: (run, known, None, 512))
     result = evaluating.evaluate(small_run, episodes=4, stochastic=stochastic, seed=9)
     assert known.asked == (9, 512, 4, not stochastic)
     assert result == {
@@ -67,7 +69,8 @@ def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
 
 
 def test_where_nobody_can_win_there_is_no_win_rate(small_run, monkeypatch):
-    monkeypatch.setattr(evaluating, "_load", lambda run, at: (KnownPrograms(wins=False), None, 512))
+    loaded = (small_run, KnownPrograms(wins=False), None, 512)
+    monkeypatch.setattr(evaluating, "load_team", lambda run, at: loaded)
     result = evaluating.evaluate(small_run, episodes=4)
     assert result["win_rate"] is None
     assert result["win_rate_standard_error"] is None
@@ -216,7 +219,7 @@ def test_without_events_training_is_written_down_all_the_same(tmp_path, monkeypa
 
 
 def test_a_recording_goes_on_where_a_batch_ends(small_run, monkeypatch):
-    monkeypatch.setattr(evaluating, "_RECORD_BATCH", 2)
+    monkeypatch.setattr(recording, "BATCH", 2)
     demos = record(small_run, episodes=5, seed=3)
     one = demos[0]
     assert one.num_episodes == 5
@@ -228,7 +231,7 @@ def test_a_recording_goes_on_where_a_batch_ends(small_run, monkeypatch):
 
 
 def test_a_recording_is_sampled_unless_greedy_is_asked_for(small_run, monkeypatch):
-    programs = evaluating._load(small_run, None)[0]
+    programs = load_team(small_run, None).programs
     original, asked = programs.record, []
 
     def spy(agents, key, episodes, greedy, *more):

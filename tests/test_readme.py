@@ -36,7 +36,7 @@ def shrink(line):
 
 def test_the_readme_has_commands():
     names = [command.split()[1] for command in commands()]
-    assert {"train", "record", "inspect", "compare", "watch", "evaluate", "resume"} <= set(names)
+    assert {"train", "record", "demos", "compare", "watch", "evaluate", "resume"} <= set(names)
 
 
 def test_the_commands_work(tmp_path, monkeypatch, capsys):

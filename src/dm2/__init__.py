@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
     from dm2.methods import DM2, IPPO
+    from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
-    from dm2.run.evaluate import evaluate, record, watch
+    from dm2.run.evaluate import evaluate, watch
     from dm2.run.loop import resume, train
     from dm2.run.process import set_up_process
+    from dm2.run.record import record
     from dm2.run.sweep import train_seeds
     from dm2.studies.compare import compare
 
@@ -43,6 +45,7 @@ __all__ = [
     "load",
     "make",
     "record",
+    "record_style",
     "resume",
     "set_up_process",
     "train",
@@ -66,7 +69,8 @@ _MODULES = {
     "evaluate": "run.evaluate",
     "load": "run.directory",
     "make": "envs",
-    "record": "run.evaluate",
+    "record": "run.record",
+    "record_style": "run.combine",
     "resume": "run.loop",
     "set_up_process": "run.process",
     "train": "run.loop",

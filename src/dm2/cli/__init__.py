@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import tyro
 
+from dm2.cli.demos import demos
 from dm2.cli.machine import bench, doctor
-from dm2.cli.run import evaluate, inspect, record, resume, watch
+from dm2.cli.run import evaluate, record, resume, watch
 from dm2.cli.studies import compare
 from dm2.cli.theory import theory
 from dm2.errors import InputError
@@ -36,7 +37,7 @@ def _commands(name: str) -> dict[str, Callable[..., None]]:
         from dm2.cli.train import train_command
 
         train = train_command()
-    others = (resume, evaluate, record, inspect, compare, watch, doctor, bench, theory)
+    others = (resume, evaluate, record, demos, compare, watch, doctor, bench, theory)
     return {"train": train} | {command.__name__: command for command in others}
 
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dm2 {__version__}")
         return 0
     name = argv[0] if argv else ""
-    if name in _COMPUTING:
+    if name in _COMPUTING or argv[:2] == ["demos", "combine"]:
         set_up_process()
     try:
         with plain_warnings():

@@ -3,17 +3,63 @@
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-__all__ = ["At", "Json", "RunPath", "Seed", "Stochastic", "console", "report"]
+from dm2.errors import InputError
+from dm2.files import check_target
+
+__all__ = [
+    "Actions",
+    "At",
+    "Epsilon",
+    "Greedy",
+    "Json",
+    "Out",
+    "Overwrite",
+    "RunPath",
+    "Seed",
+    "Stochastic",
+    "check_new",
+    "console",
+    "report",
+    "report_demos",
+]
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output and nothing else.")]
 RunPath = Annotated[Positional[Path], arg(help="A run's directory.")]
 At = Annotated[int | None, arg(help="A checkpoint's step; the newest if left out.")]
 Stochastic = Annotated[bool, arg(help="Sample actions instead of taking the most likely.")]
 Seed = Annotated[int, arg(help="Seed of the episodes played.")]
+Greedy = Annotated[bool, arg(help="Take the most likely actions instead of sampling.")]
+Epsilon = Annotated[
+    float | Literal["auto"] | None,
+    arg(
+        help="Each agent takes a random legal action with this probability, else its most likely "
+        "one; `auto`: the largest, in steps of 0.01, that costs at most 10 points of win rate."
+    ),
+]
+Actions = Annotated[bool, arg(help="Keep actions and legal actions, which cloning needs.")]
+Out = Annotated[Path, arg(help="The file to write, usually *.safetensors.")]
+Overwrite = Annotated[bool, arg(help="Replace a file that is there.")]
+
+
+def check_new(out: Path, overwrite: bool) -> None:
+    """Makes sure, before the work is done whose result it takes, that demonstrations can be written
+    to a file.
+
+    Args:
+        out: The file.
+        overwrite: Whether it may be replaced.
+
+    Raises:
+        InputError: If it cannot be written, or is there and may not be replaced.
+    """
+    from dm2.demos.file import EXISTS
+
+    if check_target("out", out).exists() and not overwrite:
+        raise InputError(f"out = {str(out)!r}: {EXISTS}")
 
 
 def console() -> Any:
@@ -33,3 +79,19 @@ def report(result: dict[str, Any], json: bool) -> None:
     for name, value in shown.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{name:<{width}}  {text}")
+
+
+def report_demos(demos: Any, out: Path, size: int, json: bool) -> None:
+    """Reports demonstrations that were written.
+
+    Args:
+        demos: The demonstrations, `dm2.Demonstrations`.
+        out: Their file.
+        size: The size of the file in bytes.
+        json: Whether to print JSON.
+    """
+    source = demos.provenance
+    chance = {} if source.get("epsilon") is None else {"epsilon": source["epsilon"]}
+    scores = {"win_rate": source["win_rate"], "mean_return": demos.mean_return}
+    result = {"file": str(out), "bytes": size, "episodes": source["episodes"], **chance, **scores}
+    report(result, json)

@@ -1,15 +1,27 @@
-"""Commands on runs: train, resume, evaluate, record, inspect, watch."""
+"""Commands on runs: resume, evaluate, record, watch."""
 
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from dm2.cli.output import At, Json, RunPath, Seed, Stochastic, console, report
-from dm2.errors import InputError
-from dm2.files import check_target
+from dm2.cli.output import (
+    Actions,
+    At,
+    Epsilon,
+    Greedy,
+    Json,
+    Out,
+    Overwrite,
+    RunPath,
+    Seed,
+    Stochastic,
+    check_new,
+    report,
+    report_demos,
+)
 
-__all__ = ["evaluate", "inspect", "record", "resume", "watch"]
+__all__ = ["evaluate", "record", "resume", "watch"]
 
 # Heavy modules are imported where they are used, so that `--help` is instant.
 
@@ -45,37 +57,23 @@ def evaluate(
 
 def record(
     run: RunPath,
-    out: Annotated[Path, arg(help="The file to write, usually *.safetensors.")],
+    out: Out,
     at: At = None,
     episodes: Annotated[int, arg(help="Joint episodes to record.")] = 1000,
-    greedy: Annotated[bool, arg(help="Take the most likely actions instead of sampling.")] = False,
+    greedy: Greedy = False,
+    epsilon: Epsilon = None,
+    actions: Actions = True,
     seed: Seed = 0,
-    overwrite: Annotated[bool, arg(help="Replace a file that is there.")] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Record demonstrations of a trained team."""
-    from dm2.demos.dataset import EXISTS
-    from dm2.run.evaluate import record as record_run
+    """Record demonstrations of a trained team, which by default samples its actions."""
+    from dm2.run.record import record as record_run
 
-    if check_target("out", out).exists() and not overwrite:
-        raise InputError(f"out = {str(out)!r}: {EXISTS}")
-    demos = record_run(run, at=at, episodes=episodes, greedy=greedy, seed=seed)
-    size = demos.save(out, overwrite=overwrite)
-    scores = {"win_rate": demos.provenance["win_rate"], "mean_return": demos.mean_return}
-    report({"file": str(out), "bytes": size, "episodes": episodes, **scores}, json)
-
-
-def inspect(
-    demos: Annotated[Positional[Path], arg(help="A demonstration file.")], json: Json = False
-) -> None:
-    """Check a demonstration file and say what is in it."""
-    from dm2.demos import Demonstrations, describe
-
-    summary = Demonstrations.load(demos).summary()
-    if json:
-        report(summary, json)
-    else:
-        console().print(describe(summary))
+    check_new(out, overwrite)
+    options = {"greedy": greedy, "epsilon": epsilon, "actions": actions, "seed": seed}
+    demos = record_run(run, at=at, episodes=episodes, **options)
+    report_demos(demos, out, demos.save(out, overwrite=overwrite), json)
 
 
 def watch(

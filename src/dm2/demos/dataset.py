@@ -1,177 +1,36 @@
-"""The demonstrations of one team as arrays, and the checks that they pass when they are built."""
+"""The demonstrations of one team, and the checks that they pass when they are built."""
 
-import json
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, no_type_check
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float16, Float32, Int, Int16, Int32, Int64
+from jaxtyping import Array, Bool, Float, Int
 
 from dm2.demos import file
-from dm2.demos.fields import AGAIN, FIELDS, REQUIRED, about, check
+from dm2.demos.agent import AgentDemonstrations
+from dm2.demos.episodes import check_shapes, one_agent
+from dm2.demos.fields import about, check
+from dm2.demos.provenance import (
+    PER_AGENT,
+    as_ranges,
+    complete,
+    from_ranges,
+    of_agent,
+    per_agent,
+)
+from dm2.demos.subset import as_choice, choose
 from dm2.envs.base import EnvSpec
-from dm2.errors import InputError
+from dm2.errors import InputError, Whole, as_whole
 from dm2.files import check_target
 
-__all__ = ["AgentDemonstrations", "Demonstrations"]
+__all__ = ["Demonstrations"]
 
-EXISTS = "exists, and runs may depend on it; choose another file, or say overwrite"
-"""The rest of the message where a file would be replaced that nobody said may be."""
-
-# what provenance must hold -> whether a value is accepted, what is
-_PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "environment": (lambda v: isinstance(v, str) and v != "", "a name"),
-    "environment_version": (lambda v: isinstance(v, str), "a text"),
-    "num_actions": (lambda v: type(v) is int and v > 0, "a whole number above 0"),
-    "episode_limit": (lambda v: type(v) is int and v > 0, "a whole number of steps above 0"),
-    "concurrency": (
-        lambda v: isinstance(v, list) and all(type(label) in (str, int) for label in v),
-        "a list with a label, text or number, for each agent",
-    ),
-    "policy": (lambda v: v in (None, "stochastic", "greedy"), "'stochastic' or 'greedy'"),
-    "win_rate": (lambda v: v is None or (type(v) in (int, float) and 0 <= v <= 1), "from 0 to 1"),
-}
 AnyArray = Array | np.ndarray
 
 
-def _check_type(name: str, array: Any) -> None:
-    dtypes, axes = FIELDS[name]
-    remedy = f"must be an array of {' or '.join(dtypes)} [{', '.join(axes)}]"
-    kind = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
-    check(kind in dtypes, f"{name} is {kind}", remedy)
-    check(array.ndim == len(axes), f"{name} has shape {array.shape}", remedy)
-
-
-def _first(bad: Any) -> int | None:
-    """The lowest index at which an array is true; None if there is none."""
-    where = np.flatnonzero(bad)
-    return int(where[0]) if len(where) else None
-
-
-# The classes check what they are given themselves and answer with an InputError.
-@no_type_check
-@dataclass(frozen=True, eq=False)
-class AgentDemonstrations:
-    """The demonstrations for one agent: what its expert observed and did.
-
-    Episode `e` consists of the steps `offsets[e]` to `offsets[e + 1] - 1`. It has all steps of the
-    joint episode, including those after the death of this agent. The fields `returns` and `won`
-    concern the team; all others concern this agent alone.
-
-    Args:
-        observations: The expert's own observation at each step, on which it chose its action,
-            `[steps, O]`. The observation after the last step is not included.
-        alive: Whether the expert was alive at each step, `[steps]`; true at least once.
-        offsets: The first step of each episode, and the number of all steps, `[episodes + 1]`.
-        actions: The action at each step, `[steps]`; without meaning where the expert is dead.
-        legal: Whether each action was legal at each step, `[steps, A]`.
-        returns: The undiscounted team return of each episode, `[episodes]`.
-        won: Whether the team won each episode, `[episodes]`.
-
-    Raises:
-        InputError: If an array has a wrong type or shape, if the lengths do not fit together, if an
-            episode has no step, if an observation or a return is not finite, if the expert is never
-            alive, if a step has no legal action, or if an action of the living expert is not legal.
-    """
-
-    observations: Float16[np.ndarray, "steps O"] | Float32[np.ndarray, "steps O"]
-    """The expert's own observation at each step, on which it chose its action (no final
-    observation).
-    """
-    alive: Bool[np.ndarray, " steps"]
-    """Whether the expert was alive at each step; true at least once."""
-    offsets: Int64[np.ndarray, " episodes+1"]
-    """The first step of each episode, and the number of all steps."""
-    actions: Int16[np.ndarray, " steps"] | Int32[np.ndarray, " steps"] | None = None
-    """The action at each step; without meaning where the expert is dead."""
-    legal: Bool[np.ndarray, "steps A"] | None = None
-    """Whether each action was legal at each step."""
-    returns: Float32[np.ndarray, " episodes"] | None = None
-    """The undiscounted team return of each episode."""
-    won: Bool[np.ndarray, " episodes"] | None = None
-    """Whether the team won each episode."""
-
-    def __post_init__(self) -> None:
-        for name in FIELDS:
-            if getattr(self, name) is not None or name in REQUIRED:
-                _check_type(name, getattr(self, name))
-        self._check_offsets()
-        self._check_lengths()
-        self._check_values()
-
-    def _check_offsets(self) -> None:
-        offsets, steps = self.offsets, len(self.observations)
-        check(len(offsets) > 1, "offsets: there are 0 episodes")
-        check(offsets[0] == 0, f"offsets[0] = {offsets[0]}, must be 0")
-        e = _first(np.diff(offsets) <= 0)
-        if e is not None:
-            problem = f"offsets[{e + 1}] = {offsets[e + 1]} after {offsets[e]}"
-            raise InputError(f"{problem}: every episode must have a step; {AGAIN}")
-        check(offsets[-1] == steps, f"offsets end at {offsets[-1]}, but there are {steps} steps")
-
-    def _check_lengths(self) -> None:
-        expected = {"steps": len(self.observations), "episodes": self.num_episodes}
-        for name, (_, axes) in FIELDS.items():
-            array = getattr(self, name)
-            if array is not None and axes[0] in expected:
-                unit, have = expected[axes[0]], len(array)
-                check(have == unit, f"{name} has {have} {axes[0]}, must have {unit}")
-
-    def _check_values(self) -> None:
-        check(self.observations.shape[1] > 0, "observations have 0 features")
-        t = _first(~np.isfinite(self.observations).all(axis=1))
-        if t is not None:
-            i = _first(~np.isfinite(self.observations[t]))
-            value = f"observations[{t}, {i}] = {self.observations[t, i]}"
-            raise InputError(f"{value} ({self._place(t)}): must be finite; {AGAIN}")
-        check(self.alive.any(), "alive is never true: there is nothing to imitate")
-        if self.returns is not None:
-            e = _first(~np.isfinite(self.returns))
-            check(e is None, f"returns[{e}] is not a finite number")
-        if self.legal is not None:
-            t = _first(~self.legal.any(axis=1))
-            check(t is None, f"legal[{t}] has no legal action")
-        if self.actions is not None:
-            self._check_actions(self.actions)
-
-    def _check_actions(self, actions: np.ndarray) -> None:
-        bad = actions < 0
-        if self.legal is not None:
-            bad |= actions >= self.legal.shape[1]
-            # Those out of range are bad already; 0 stands in so that the index is valid.
-            bad |= ~self.legal[np.arange(len(actions)), np.where(bad, 0, actions)]
-        t = _first(bad & self.alive)
-        if t is not None:
-            problem = f"actions[{t}] = {actions[t]} ({self._place(t)})"
-            raise InputError(f"{problem}: not a legal action, though alive; {AGAIN}")
-
-    def _place(self, t: int) -> str:
-        e = int(np.searchsorted(self.offsets, t, side="right")) - 1
-        return f"episode {e}, step {t - self.offsets[e]}"
-
-    @property
-    def num_episodes(self) -> int:
-        """The number of joint episodes."""
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> Int64[np.ndarray, " episodes"]:
-        """The number of steps of each joint episode."""
-        return np.diff(self.offsets)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the arrays that are present.
-
-        Returns:
-            The arrays by the names of their fields; fields that are None are left out.
-        """
-        fields = {name: getattr(self, name) for name in FIELDS}
-        return {name: array for name, array in fields.items() if array is not None}
-
-
+# The class checks what it is given itself and answers with an InputError.
 @no_type_check
 @dataclass(frozen=True, eq=False)
 class Demonstrations:
@@ -182,10 +41,13 @@ class Demonstrations:
         provenance: Where the episodes come from. Required are `environment` (the full name),
             `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
             which is one label for each agent, equal for agents recorded in the same joint episodes.
-            Optional are `method`, `seed` and `training_step` (lists if the agents differ), `policy`
-            ("stochastic" or "greedy") and `win_rate` (0 to 1); they are None if left out. Other
-            JSON values are kept. The constructor adds `episodes`, the number of different joint
-            episodes. It also adds `win_rate` if this is not given and every episode has `won`.
+            Optional are `method`, `seed`, `training_step`, `policy` ("stochastic", "greedy" or
+            "epsilon-greedy") and `win_rate` (0 to 1); they are None if left out. Also checked are
+            `epsilon` (0 to 1) and `episode_indices`, which says by ranges such as "0-99,200-299"
+            which episodes of a recording these are. All but `win_rate` are lists if the agents
+            differ. Other JSON values are kept. The constructor adds `episodes`, the number of
+            different joint episodes. It also adds `win_rate` if this is not given and every episode
+            has `won`.
         file_bytes: The size of the file from which the demonstrations were loaded; None if they
             were not loaded.
 
@@ -212,11 +74,12 @@ class Demonstrations:
         for k, size in enumerate(sizes):
             problem = f"agent {k}: observations have {size} features, agent 0's have {sizes[0]}"
             check(size == sizes[0], problem)
-        object.__setattr__(self, "provenance", _complete_provenance(self.provenance))
+        object.__setattr__(self, "provenance", complete(self.provenance, len(self.agents)))
         self._check_groups()
         for k, agent in enumerate(self.agents):
             with about(f"agent {k}"):
                 _check_limits(agent, self.provenance)
+                self._indices(k)
         won = self._per_episode("won")
         self.provenance["episodes"] = sum(agent.num_episodes for agent in self._distinct())
         if self.provenance["win_rate"] is None and won is not None:
@@ -262,6 +125,11 @@ class Demonstrations:
         returns = self._per_episode("returns")
         return None if returns is None else float(np.mean(returns, dtype=np.float64))
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether all agents come from the same joint episodes."""
+        return len(set(self.provenance["concurrency"])) == 1
+
     @classmethod
     def from_episodes(
         cls,
@@ -306,13 +174,13 @@ class Demonstrations:
         given = {"observations": observations, "alive": alive, "length": length, "actions": actions}
         given |= {"legal": legal, "returns": returns, "won": won}
         episodes = {name: np.asarray(x) for name, x in given.items() if x is not None}
-        _check_shapes(episodes)
+        check_shapes(episodes)
         shape = episodes["observations"].shape
         keep = np.arange(shape[1]) < episodes["length"][:, None]
         parts, errors = [], []
         for k in range(shape[2]):
             with about(f"agent {k}"):
-                agent, error = _one_agent(episodes, keep, k, dtype)
+                agent, error = one_agent(episodes, keep, k, dtype)
             parts.append(agent)
             errors.append(error)
         defaults = {"concurrency": [0] * len(parts), "rounding_error": max(errors, default=0.0)}
@@ -340,7 +208,7 @@ class Demonstrations:
         if target.exists() and not overwrite:
             if _digest_of(target) == self.sha256:
                 return target.stat().st_size
-            raise InputError(f"path = {str(target)!r}: {EXISTS}")
+            raise InputError(f"path = {str(target)!r}: {file.EXISTS}")
         return file.write(target, self._arrays(), self.provenance)
 
     @classmethod
@@ -365,6 +233,64 @@ class Demonstrations:
                     agents.append(AgentDemonstrations(**part))
             return cls(tuple(agents), provenance, file_bytes=path.stat().st_size)
 
+    def subset(
+        self,
+        *,
+        episodes: Whole | None = None,
+        agent: Whole | None = None,
+        won: bool = False,
+        return_range: tuple[float, float] | None = None,
+    ) -> "Demonstrations":
+        """Keeps a part of the demonstrations, all that is asked for at once.
+
+        An episode is kept by whether the team won it and by its return. Where agents come from
+        different episodes, each agent's episodes are kept or left out by themselves, and the agents
+        may end with different numbers of them.
+
+        Args:
+            episodes: How many episodes are kept: the first of those that the other arguments leave.
+                By default all.
+            agent: The agent whose part alone is kept, from 0. By default the whole team.
+            won: Whether only episodes that the team won are kept.
+            return_range: The lowest and the highest undiscounted team return of the episodes that
+                are kept. By default any.
+
+        Returns:
+            The part. Its provenance has new numbers of episodes and wins, `episode_indices` and the
+            list `subset`, of what was asked for and of which contents. The part of one agent is
+            demonstrations of a single agent, and says which in `agent` and `team_agents`.
+
+        Raises:
+            InputError: If an argument is unusable or nothing was asked for, if an agent is left
+                with no episode or fewer than `episodes`, or if wins or returns are not known.
+        """
+        choice = as_choice(episodes, won, return_range)
+        members = list(range(len(self)))
+        if agent is not None:
+            members = [as_whole("agent", agent, 0, len(self) - 1)]
+        nothing = not choice and agent is None
+        check(not nothing, "subset: nothing is asked for", "say episodes, agent, won or returns")
+        chosen = {k: choose(self[k], k, choice) for k in members}
+        source = dict(self.provenance)
+        for name in PER_AGENT:
+            if name in source:
+                source[name] = per_agent(of_agent(source, name, k) for k in members)
+        indices = {k: self._indices(k) for k in members}
+        taken = (as_ranges(indices[k][e] for e in chosen[k]) for k in members)
+        source["episode_indices"] = per_agent(taken)
+        source["concurrency"] = [source["concurrency"][k] for k in members]
+        if agent is not None and "agent" not in source:
+            source |= {"agent": members[0], "team_agents": len(self)}
+        asked = choice if agent is None else choice | {"agent": members[0]}
+        source["subset"] = [*source.get("subset", []), {"of": self.sha256, **asked}]
+        if choice or not self.concurrent:
+            source["win_rate"] = None
+        parts = []
+        for k in members:
+            with about(f"agent {k}"):
+                parts.append(self[k].select(chosen[k]))
+        return Demonstrations(tuple(parts), source)
+
     def check(self, env_spec: EnvSpec, *, same_limit: bool = False) -> None:
         """Checks that these demonstrations fit an environment.
 
@@ -384,6 +310,13 @@ class Demonstrations:
         base, wanted = name.partition("?")[0], env_spec.name.partition("?")[0]
         again = f"record some on {env_spec.name} with `dm2 record`"
         fits = f"demonstrations of {name} do not fit {env_spec.name}"
+        if "agent" in recorded and len(self) != env_spec.num_agents:
+            problem = f"{fits}: they are the part of agent {recorded['agent']} alone, of a team of"
+            problem = f"{problem} {recorded.get('team_agents')}"
+            remedy = (
+                "take the file of the whole team, from which `dm2 demos subset --agent` took it"
+            )
+            raise InputError(f"{problem}; {remedy}")
         for field_name, have, want in (
             ("environment", base, wanted),
             ("number of agents", len(self), env_spec.num_agents),
@@ -431,7 +364,7 @@ class Demonstrations:
         return 1.0 - float(agent.alive.sum()) / steps
 
     def summary(self) -> dict[str, Any]:
-        """Summarises the demonstrations, as `dm2 inspect --json` prints it.
+        """Summarises the demonstrations, as `dm2 demos inspect --json` prints it.
 
         Returns:
             A dictionary of plain values. Steps are joint steps, and unknown values are None.
@@ -453,7 +386,7 @@ class Demonstrations:
             "win_rate": source["win_rate"] if won is None else float(np.mean(won)),
             "mean_return": self.mean_return,
             "concurrency": labels,
-            "concurrent": len(set(labels)) == 1,
+            "concurrent": self.concurrent,
             "file_bytes": self.file_bytes,
             "sha256": self.sha256,
             "per_agent": [self._agent_summary(k) for k in range(len(self))],
@@ -473,6 +406,17 @@ class Demonstrations:
             "observation": _spread(alive),  # on the steps alive, as are constant features
             "constant_features": float(np.mean(low == high)),
         }
+
+    def _indices(self, k: int) -> list[int]:
+        """The index in its recording of each of an agent's episodes; that in these demonstrations
+        if the provenance does not say."""
+        count, text = self[k].num_episodes, of_agent(self.provenance, "episode_indices", k)
+        if text is None:
+            return list(range(count))
+        indices = from_ranges(text, count)
+        remedy = f"must name as many as there are, {count}"
+        check(indices is not None, f"provenance.episode_indices = {text!r}", remedy)
+        return indices or []
 
     def _distinct(self) -> list[AgentDemonstrations]:
         """One agent of each group with equal labels, so that each joint episode is counted once."""
@@ -501,22 +445,6 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     return {"mean": mean, "min": values.min().item(), "max": values.max().item()}
 
 
-def _complete_provenance(given: Any) -> dict[str, Any]:
-    """A copy of the provenance as it is read from the file; missing optional entries are None."""
-    try:
-        source = json.loads(json.dumps(given, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"provenance: {error}; use plain values that JSON can hold") from None
-    check(isinstance(source, dict), f"provenance = {source!r}", "must be a dictionary")
-    optional = ("method", "seed", "training_step", "policy", "win_rate")
-    source = dict.fromkeys(optional) | source
-    for name, (accepts, remedy) in _PROVENANCE.items():
-        value = source.get(name)
-        problem = f"= {value!r}" if name in source else "is missing"
-        check(accepts(value), f"provenance.{name} {problem}", f"must be {remedy}")
-    return source
-
-
 def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> None:
     limit, count = provenance["episode_limit"], provenance["num_actions"]
     longest = agent.lengths.max()
@@ -527,42 +455,3 @@ def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> Non
     if agent.actions is not None:
         highest = agent.actions[agent.alive].max()
         check(highest < count, f"actions has {highest}, but num_actions = {count}")
-
-
-def _check_shapes(episodes: dict[str, np.ndarray]) -> None:
-    """Raises InputError if the arguments of `from_episodes` do not fit together."""
-    axes = {"observations": "E T K O", "alive": "E T K", "length": "E", "actions": "E T K"}
-    axes |= {"legal": "E T K A", "returns": "E", "won": "E"}
-    sizes: dict[str, int] = {}
-    for name, array in episodes.items():
-        letters = axes[name].split()
-        fits = [sizes.setdefault(x, n) == n for x, n in zip(letters, array.shape, strict=False)]
-        ok = array.ndim == len(letters) and all(fits)
-        check(ok, f"{name} has shape {array.shape}", f"must be [{axes[name]}] with {sizes}")
-        whole = name not in ("length", "actions") or array.dtype.kind in "iu"
-        check(whole, f"{name} is {array.dtype}", "must be integers")
-    for e, length in enumerate(episodes["length"]):
-        remedy = f"must be from 1 to {sizes['T']} steps"
-        check(1 <= length <= sizes["T"], f"length[{e}] = {length}", remedy)
-
-
-def _one_agent(
-    episodes: dict[str, np.ndarray], keep: np.ndarray, k: int, dtype: str
-) -> tuple[AgentDemonstrations, float]:
-    """The demonstrations for agent `k`, and the largest error of rounding to `dtype`."""
-    check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
-    parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
-    parts |= {n: a for n, a in episodes.items() if n in ("returns", "won")}
-    parts["offsets"] = np.concatenate([[0], np.cumsum(episodes["length"], dtype=np.int64)])
-    exact = parts.pop("observations")
-    with np.errstate(over="ignore"):
-        parts["observations"] = exact.astype(dtype)
-    over = np.isinf(parts["observations"]) & np.isfinite(exact)
-    largest = np.abs(exact).max(initial=0.0)
-    check(not over.any(), f"observations reach {largest:g}, above {dtype}", "use dtype float32")
-    if "actions" in parts:
-        parts["actions"] = parts["actions"].astype(np.int32)
-    if "returns" in parts:
-        parts["returns"] = parts["returns"].astype(np.float32)
-    agent = AgentDemonstrations(**parts)
-    return agent, float(np.abs(exact - agent.observations).max())

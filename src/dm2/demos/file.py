@@ -29,7 +29,10 @@ from dm2.demos.fields import AGAIN, DAMAGED, FIELDS, REQUIRED, check
 from dm2.errors import InputError
 from dm2.files import write_atomically
 
-__all__ = ["digest", "read", "write"]
+__all__ = ["EXISTS", "digest", "read", "write"]
+
+EXISTS = "exists, and runs may depend on it; choose another file, or say overwrite"
+"""The rest of the message where a file would be replaced that nobody said may be."""
 
 FORMAT, VERSION = "dm2-demonstrations", 1
 MAX_BYTES = 2**34

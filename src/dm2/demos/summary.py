@@ -35,8 +35,10 @@ def describe(summary: dict[str, Any]) -> Group:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value.keys() == {"mean", "min", "max"}:
         return f"{_show(value['mean'])} ({_show(value['min'])} to {_show(value['max'])})"
+    if isinstance(value, dict):
+        return ", ".join(f"{escape(name)} {_show(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(_show(item) for item in value)
     if value is None:

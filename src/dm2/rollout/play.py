@@ -1,17 +1,35 @@
 """Playing whole episodes: to evaluate a team, to record it, to film it."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.types import View
 from dm2.envs import Environment
-from dm2.methods.base import Method
-from dm2.rollout.stepping import Episodes, advance, reset, view_of
+from dm2.rollout.stepping import Episodes, advance, random_legal, reset, view_of
 
-__all__ = ["Outcome", "Recording", "play"]
+__all__ = ["Outcome", "Players", "Recording", "play"]
+
+
+@runtime_checkable
+class Players(Protocol):
+    """The players are the part of a `dm2.methods.base.Method` that acts. Whatever has this part
+    can be evaluated and recorded, also a team that never learns together."""
+
+    num_agents: int
+
+    def memory(self, num_envs: int) -> Any:
+        """See `Method.memory`."""
+        ...
+
+    def act(
+        self, state: Any, memory: Any, keys: UInt32[Array, "K 2"], view: View, greedy: bool
+    ) -> tuple[Any, Int[Array, "K N"], Any]:
+        """See `Method.act`."""
+        ...
 
 
 class Outcome(NamedTuple):
@@ -51,12 +69,13 @@ class Recording(NamedTuple):
 
 def play(
     env: Environment,
-    method: Method,
+    method: Players,
     team: Any,
     key: UInt32[Array, "2"],
     episodes: int,
     *,
     greedy: bool,
+    epsilon: Float[Array, "*K"] | float | None = None,
     record: bool = False,
     record_env: bool = False,
 ) -> tuple[Outcome, Recording | None]:
@@ -73,6 +92,10 @@ def play(
         key: decides all that is random.
         episodes: how many episodes are played, side by side.
         greedy: whether agents take their most likely actions; otherwise they sample.
+        epsilon: the probability with which each agent by itself takes a uniformly random legal
+            action in place of its own, one number or one for each agent, `[K]`. With the same
+            `key`, an agent that does so in some state at one probability also does so, by the same
+            action, at any higher one.
         record: whether to keep what happens. Then all `episode_limit` steps are run; the rows
             past an episode's length are padding.
         record_env: whether to keep the environments' states too.
@@ -85,6 +108,8 @@ def play(
     own_keys = jax.vmap(lambda agent: jax.random.fold_in(act_key, agent))(
         jnp.arange(method.num_agents)
     )
+    # No step has the number of the limit, so this stream is none of those that agents act by.
+    explore_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(own_keys, limit)
     begun = reset(env, reset_key, episodes)
     outcome = Outcome(
         jnp.zeros(episodes, bool), jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
@@ -95,7 +120,12 @@ def play(
         running, memory, outcome, over = carry
         view = view_of(env.observe(running.env), running.starts)
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(own_keys, time)
-        memory, actions, _ = method.act(team, memory, keys, view, greedy=greedy)
+        allowed = view
+        if epsilon is not None:
+            chances = jnp.broadcast_to(jnp.asarray(epsilon), (method.num_agents,))
+            drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(explore_keys, time)
+            allowed = view._replace(legal=jax.vmap(_explore)(drawn, chances, view.legal))
+        memory, actions, _ = method.act(team, memory, keys, allowed, greedy=greedy)
         following, result, reached = advance(
             env, running, actions, jax.random.fold_in(env_key, time)
         )
@@ -125,3 +155,15 @@ def play(
 
     ((_, _, outcome, _), _) = jax.lax.while_loop(unfinished, body, (carry, jnp.int32(0)))
     return outcome, None
+
+
+def _explore(
+    key: UInt32[Array, "2"], epsilon: Float[Array, ""], legal: Bool[Array, "N A"]
+) -> Bool[Array, "N A"]:
+    """The actions that one agent may choose from: in an environment in which it explores, a random
+    legal one alone. It is the agent that then takes it, so that an agent that remembers its last
+    action remembers what was done."""
+    choice_key, explores_key = jax.random.split(key)
+    explores = jax.random.uniform(explores_key, legal.shape[:1]) < epsilon
+    only = jax.nn.one_hot(random_legal(choice_key, legal), legal.shape[1], dtype=bool)
+    return jnp.where(explores[:, None], only, legal)

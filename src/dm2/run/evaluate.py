@@ -1,7 +1,6 @@
-"""What a trained team is worth and does: evaluate, record, watch."""
+"""What a trained team is worth and does: evaluate and watch."""
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dm2.demos import Demonstrations
 from dm2.envs import Renderable
-from dm2.errors import InputError, Whole, as_path, as_seed, as_whole
+from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
-from dm2.run.programs import Programs, programs_for
+from dm2.run.team import load_team
 
-__all__ = ["evaluate", "record", "watch"]
-
-_RECORD_BATCH = 100
+__all__ = ["evaluate", "watch"]
 
 
 def evaluate(
@@ -48,7 +44,7 @@ def evaluate(
             unusable.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
-    programs, team, step = _load(_opened(run), at)
+    _, programs, team, step = load_team(run, at)
     outcome = jax.device_get(
         programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
     )
@@ -64,69 +60,6 @@ def evaluate(
         "episodes": episodes,
         "step": step,
     }
-
-
-def record(
-    run: RunDirectory | str | Path,
-    *,
-    at: Whole | None = None,
-    episodes: Whole = 1000,
-    greedy: bool = False,
-    seed: Whole = 0,
-) -> Demonstrations:
-    """Records demonstrations of a run's team: joint episodes, all agents concurrently.
-
-    Args:
-        run: the run or its directory.
-        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
-        episodes: how many joint episodes are recorded.
-        greedy: whether agents take their most likely actions; by default actions are sampled, as
-            the paper samples its experts.
-        seed: decides all that is random.
-
-    Returns:
-        The demonstrations, which `Demonstrations.save` writes to a file.
-
-    Raises:
-        InputError: there is no such run or checkpoint, its team diverged, or an argument is
-            unusable.
-    """
-    episodes, seed = as_whole("episodes", episodes), as_seed(seed)
-    run = _opened(run)
-    programs, team, step = _load(run, at)
-    batch = min(_RECORD_BATCH, episodes)
-    parts = []
-    for index in range(-(-episodes // batch)):
-        key = jax.random.fold_in(jax.random.PRNGKey(seed), index)
-        parts.append(jax.device_get(programs.record(team, key, batch, greedy)))
-    outcome = jax.tree.map(lambda *x: np.concatenate(x)[:episodes], *[p[0] for p in parts])
-    # Recorded [time, agent, episode], kept [episode, time, agent].
-    observations, legal, alive, actions = (
-        np.concatenate([np.moveaxis(part, 2, 0) for part in field])[:episodes]
-        for field in zip(*[kept[:4] for _, kept in parts], strict=True)
-    )
-    spec = programs.env.spec
-    return Demonstrations.from_episodes(
-        observations,
-        alive,
-        outcome.length,
-        {
-            "environment": spec.name,
-            "environment_version": spec.version,
-            "num_actions": spec.num_actions,
-            "episode_limit": spec.episode_limit,
-            "method": run.config.method.name,
-            "seed": run.config.seed,
-            "training_step": step,
-            "policy": "greedy" if greedy else "stochastic",
-            "win_rate": outcome.means(spec.wins)["win_rate"],
-            "episodes": episodes,
-        },
-        actions=actions,
-        legal=legal,
-        returns=outcome.returns,
-        won=outcome.won if spec.wins else None,
-    )
 
 
 def watch(
@@ -156,8 +89,7 @@ def watch(
             be drawn, `out` cannot be written or has another suffix, or `seed` is unusable.
     """
     seed, path = as_seed(seed), check_film(out)
-    run = _opened(run)
-    programs, team, step = _load(run, at)
+    run, programs, team, step = load_team(run, at)
     env = programs.env
     if not isinstance(env, Renderable):
         raise InputError(
@@ -172,22 +104,3 @@ def watch(
     scores = np.concatenate([[0.0], np.asarray(kept.returns)[:, 0]])[: len(frames)].tolist()
     options = {"title": title, "outcome": won, "scores": scores, "ranges": ranges}
     return render(frames, env, path, **options)
-
-
-def _opened(run: RunDirectory | str | Path) -> RunDirectory:
-    return run if isinstance(run, RunDirectory) else RunDirectory.open(as_path("run", run))
-
-
-def _load(run: RunDirectory, at: Whole | None) -> tuple[Programs, Any, int]:
-    """A run's programs, its team at a checkpoint (the newest if None), and that step."""
-    programs = programs_for(run.config.program)
-    changed = run.changed_rules(programs.env.spec.version)
-    if changed is not None:
-        warnings.warn(f"{changed}, by which the team plays now", RuntimeWarning, stacklevel=3)
-    step = None if at is None else as_whole("at", at, 0)
-    if step is not None:
-        # A checkpoint asked for at `step` was written when its iteration ended.
-        ended = -(-step // run.config.iteration_steps) * run.config.iteration_steps
-        step = ended if ended in run.steps() else step
-    team, extra = run.load_checkpoint(programs.shapes().agents, step, prefix="agents")
-    return programs, team, extra["step"]

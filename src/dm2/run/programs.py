@@ -157,11 +157,13 @@ class Programs:
         step: Int[Array, ""],
         episodes: int,
         greedy: bool = True,
+        epsilon: Float[Array, "*K"] | None = None,
     ) -> Outcome:
         """Whole test episodes, on a random stream of their own."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
-        return rollouts.play(self.env, self.method, agents, key, episodes, greedy=greedy)[0]
+        how = {"greedy": greedy, "epsilon": epsilon}
+        return rollouts.play(self.env, self.method, agents, key, episodes, **how)[0]
 
     def _record(
         self,
@@ -170,10 +172,11 @@ class Programs:
         episodes: int,
         greedy: bool,
         record_env: bool = False,
+        epsilon: Float[Array, "*K"] | None = None,
     ) -> tuple[Outcome, Recording | None]:
         """Whole episodes and everything that was perceived and done in them."""
-        keep = {"record": True, "record_env": record_env}
-        return rollouts.play(self.env, self.method, agents, key, episodes, greedy=greedy, **keep)
+        how = {"greedy": greedy, "epsilon": epsilon, "record": True, "record_env": record_env}
+        return rollouts.play(self.env, self.method, agents, key, episodes, **how)
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,0 +1,69 @@
+"""Joint episodes in padded arrays, as they are recorded, made into each agent's demonstrations."""
+
+import numpy as np
+from jaxtyping import Bool
+
+from dm2.demos.agent import AgentDemonstrations
+from dm2.demos.fields import FIELDS, check
+
+__all__ = ["check_shapes", "one_agent"]
+
+
+def check_shapes(episodes: dict[str, np.ndarray]) -> None:
+    """Checks that the arguments of `Demonstrations.from_episodes` fit together.
+
+    Args:
+        episodes: The arrays by the names of the arguments, without those that are None.
+
+    Raises:
+        InputError: If a shape or a length does not fit.
+    """
+    axes = {"observations": "E T K O", "alive": "E T K", "length": "E", "actions": "E T K"}
+    axes |= {"legal": "E T K A", "returns": "E", "won": "E"}
+    sizes: dict[str, int] = {}
+    for name, array in episodes.items():
+        letters = axes[name].split()
+        fits = [sizes.setdefault(x, n) == n for x, n in zip(letters, array.shape, strict=False)]
+        ok = array.ndim == len(letters) and all(fits)
+        check(ok, f"{name} has shape {array.shape}", f"must be [{axes[name]}] with {sizes}")
+        whole = name not in ("length", "actions") or array.dtype.kind in "iu"
+        check(whole, f"{name} is {array.dtype}", "must be integers")
+    for e, length in enumerate(episodes["length"]):
+        remedy = f"must be from 1 to {sizes['T']} steps"
+        check(1 <= length <= sizes["T"], f"length[{e}] = {length}", remedy)
+
+
+def one_agent(
+    episodes: dict[str, np.ndarray], keep: Bool[np.ndarray, "E T"], k: int, dtype: str
+) -> tuple[AgentDemonstrations, float]:
+    """Takes one agent's demonstrations out of joint episodes.
+
+    Args:
+        episodes: The arrays, as `check_shapes` accepts them.
+        keep: Whether each step lies before the end of its episode, `[E, T]`.
+        k: The index of the agent.
+        dtype: The type in which observations are stored, `float16` or `float32`.
+
+    Returns:
+        The demonstrations, and the largest error of rounding an observation to `dtype`.
+
+    Raises:
+        InputError: If `dtype` is unknown, if a value overflows it, or if `AgentDemonstrations`
+            rejects the arrays.
+    """
+    check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
+    parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
+    parts |= {n: a for n, a in episodes.items() if n in ("returns", "won")}
+    parts["offsets"] = np.concatenate([[0], np.cumsum(episodes["length"], dtype=np.int64)])
+    exact = parts.pop("observations")
+    with np.errstate(over="ignore"):
+        parts["observations"] = exact.astype(dtype)
+    over = np.isinf(parts["observations"]) & np.isfinite(exact)
+    largest = np.abs(exact).max(initial=0.0)
+    check(not over.any(), f"observations reach {largest:g}, above {dtype}", "use dtype float32")
+    if "actions" in parts:
+        parts["actions"] = parts["actions"].astype(np.int32)
+    if "returns" in parts:
+        parts["returns"] = parts["returns"].astype(np.float32)
+    agent = AgentDemonstrations(**parts)
+    return agent, float(np.abs(exact - agent.observations).max())
