@@ -22,6 +22,7 @@ LAYERS = (
     "envs",
     "demos",
     "methods.base",
+    "methods.on_policy",
     "methods.independent methods.centralised",
     "methods",
     "rollout",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dm2.demos import Demonstrations
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
-    from dm2.methods import DM2, IPPO
+    from dm2.methods import DM2, IPPO, RMAPPO
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, record, watch
     from dm2.run.loop import resume, train
@@ -30,6 +30,7 @@ __all__ = [
     "DM2",
     "IPPO",
     "PPO",
+    "RMAPPO",
     "Config",
     "Demonstrations",
     "DivergedError",
@@ -55,6 +56,7 @@ _MODULES = {
     "DM2": "methods",
     "IPPO": "methods",
     "PPO": "agent.settings",
+    "RMAPPO": "methods",
     "Config": "config",
     "Demonstrations": "demos",
     "DivergedError": "errors",

@@ -1,0 +1,1 @@
+"""Methods whose learning is centralised. Nothing decentralised can import them."""
