@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -365,7 +366,7 @@ def test_a_run_resumes_bit_by_bit_and_compiles_nothing_twice(tmp_path):
     programs = programs_for(CONFIG.program)
     team = programs.method
     assert isinstance(team, SharedTeam)
-    compiled = [programs.collect, programs.evaluate, team.prepare]
+    compiled: list[Any] = [programs.collect, programs.evaluate, team.prepare]
     compiled += [team.improve_actor, team.improve_critic]
     assert [program._cache_size() for program in compiled] == [1] * 5
 

@@ -304,9 +304,9 @@ class RMAPPO(OnPolicy):
 
     name: ClassVar[str] = "rmappo"
 
-    critic: CriticInput = field(default="state", kw_only=True)
+    critic: CriticInput = field(default="agent-state", kw_only=True)
     """What the critic takes beside the agent's number: the global `state`, or `agent-state`, which
-    appends the agent's own observation."""
+    appends the agent's own observation (Yu et al., section 5.2)."""
     states: StateScale = field(default="running", kw_only=True)
     """How global states are brought to one scale, as `observations` says of observations. Their
     features need not have one: those of smax are map units and seconds."""
