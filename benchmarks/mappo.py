@@ -116,7 +116,7 @@ class MappoPeer:
             legal = self._stack(jax.vmap(self.env.get_avail_actions)(env)).astype(bool)
             of_actor, logits = self.forward[0](actor, of_actor, (seen[None], starts[None]))
             of_critic, value = self.forward[1](critic, of_critic, (states[None], starts[None]))
-            masked: Array = jnp.where(legal, logits[0], -1e10)
+            masked: Any = jnp.where(legal, logits[0], -1e10)
             action = jax.random.categorical(act_key, masked)
             log_prob = jnp.take_along_axis(jax.nn.log_softmax(masked), action[:, None], -1)
             orders = action.reshape(len(self.names), ENVS)
@@ -147,7 +147,7 @@ class MappoPeer:
 
     def _actor_loss(self, params: Any, memory: Array, row: Row, gain: Array) -> Array:
         _, logits = self.forward[0](params, memory, (row.seen, row.starts))
-        masked: Array = jnp.where(row.legal, logits, -1e10)
+        masked: Any = jnp.where(row.legal, logits, -1e10)
         log_probs = jax.nn.log_softmax(masked)
         chosen = jnp.take_along_axis(log_probs, row.action[..., None], -1)[..., 0]
         ratio = jnp.exp(chosen - row.log_prob)
