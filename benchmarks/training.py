@@ -180,16 +180,21 @@ class Peer:
         return 2.0 * (3 * per_row - self.size * u) * self.actors * STEPS * EPOCHS
 
 
-def ours(name: str) -> tuple[Callable[[], Any], float]:
-    """An iteration of dm2, and the products of its update."""
+Maker = Callable[[], tuple[Callable[[], Any], float]]
+"""Makes an iteration, and says how many operations the products of its update are."""
+
+
+def ours(name: str, scenario: str = SCENARIO, **ppo: float) -> tuple[Callable[[], Any], float]:
+    """An iteration of dm2, and the products of its update. `ppo`: settings that differ from the
+    method's own."""
     dm2.set_up_process()  # which is not for the peer
     from dm2.bench import made_up_experts
     from dm2.config import ProgramSettings
     from dm2.methods import settings_class
     from dm2.run.programs import Programs
 
-    method = settings_class(name).from_dict({"ppo": {"learning_rate": 1e-12}})
-    settings = ProgramSettings(method, f"smax/{SCENARIO}", ENVS, STEPS)
+    method = settings_class(name).from_dict({"ppo": {"learning_rate": 1e-12, **ppo}})
+    settings = ProgramSettings(method, f"smax/{scenario}", ENVS, STEPS)
     programs = Programs(settings)
     experts = made_up_experts(programs.env) if method.imitates else None
     state = programs.init(jnp.uint32(0))
@@ -215,7 +220,7 @@ def theirs() -> tuple[Callable[[], Any], float]:
     return iterate, peer.update_flops()
 
 
-MAKERS: dict[str, Callable[[], tuple[Callable[[], Any], float]]] = {
+MAKERS: dict[str, Maker] = {
     "dm2 IPPO": functools.partial(ours, "ippo"),
     "dm2 DM²": functools.partial(ours, "dm2"),
     "JaxMARL IPPO (re-created)": theirs,
@@ -230,11 +235,11 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def serve(name: str, line: Connection) -> None:
+def serve(make: Maker, line: Connection) -> None:
     """A process of one program: compile, report, then one timed iteration for each request."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed
     began = time.perf_counter()
-    iterate, flops = MAKERS[name]()
+    iterate, flops = make()
     jax.block_until_ready(iterate())
     line.send((time.perf_counter() - began, flops))
     # The second may compile again: what comes out of the peer differs in weak types from what went
@@ -251,16 +256,16 @@ def peak_gflops(repeats: int) -> float:
     return matmul_gflops(repeats)
 
 
-def race(rounds: int) -> list[dict[str, Any]]:
-    """All programs by turns; medians and ranges over the rounds."""
+def race(rounds: int, makers: dict[str, Maker], peer: str) -> list[dict[str, Any]]:
+    """All programs by turns; medians and ranges over the rounds, and ratios to the peer's speed."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Any] = {}  # connections, whose class depends on the platform
     first: dict[str, tuple[float, float]] = {}
-    for name in MAKERS:
+    for name, make in makers.items():
         lines[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(name, theirs), daemon=True).start()
+        context.Process(target=serve, args=(make, theirs), daemon=True).start()
         first[name] = lines[name].recv()
-    times: dict[str, list[float]] = {name: [] for name in MAKERS}
+    times: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):
         for name, line in lines.items():
             line.send(True)
@@ -270,7 +275,7 @@ def race(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name, taken in times.items():
         rates = sorted(ENVS * STEPS / t for t in taken)
-        ratios = sorted(b / t for t, b in zip(taken, times[PEER], strict=True))
+        ratios = sorted(b / t for t, b in zip(taken, times[peer], strict=True))
         compiled, flops = first[name]
         rows.append(
             {
@@ -286,18 +291,18 @@ def race(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
+def main(title: str, scenario: str, makers: dict[str, Maker], peer: str) -> None:
     """Compile all, then run them by turns; print the medians and the ratios to the peer."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=title.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    rows = race(arguments.rounds)
+    rows = race(arguments.rounds, makers, peer)
     peak = peak_gflops(5)
     if arguments.json:
         print(json.dumps({"matmul_peak_gflops": peak, "rows": rows}))
         return
-    print(f"smax/{SCENARIO}, {ENVS} environments x {STEPS} steps; matrix peak {peak:.0f} GFLOP/s")
+    print(f"smax/{scenario}, {ENVS} environments x {STEPS} steps; matrix peak {peak:.0f} GFLOP/s")
     for row in rows:
         low, high = row["ratio_range"]
         print(
@@ -308,4 +313,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__ or "", SCENARIO, MAKERS, PEER)

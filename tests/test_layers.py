@@ -23,7 +23,7 @@ LAYERS = (
     "envs",
     "demos",
     "methods.base",
-    "methods.independent",
+    "methods.independent methods.on_policy",
     "methods.ippo",
     "methods.dm2 methods.sil",
     "methods.bc",

@@ -152,7 +152,7 @@ def test_each_setting_is_a_flag_of_the_methods_that_have_it(known, capsys):
 
 
 def test_settings_survive_json_and_name_what_is_wrong(known):
-    methods = (dm2.IPPO(dm2.PPO(clip=0.1)), dm2.DM2(), RandomTeam(Daring(0.25)))
+    methods = (dm2.IPPO(dm2.PPO(clip=0.1)), dm2.DM2(), dm2.RMAPPO(), RandomTeam(Daring(0.25)))
     for method in methods:
         demos = "team.safetensors" if method.imitates else None
         config = dm2.Config(method, "smax/3m", demos=demos, checkpoint_steps=(5,))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dm2.demos import Demonstrations
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
-    from dm2.methods import DM2, IPPO
+    from dm2.methods import BC, DM2, GAIL, IPPO, MAGAIL, RMAPPO, SIL
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
@@ -32,6 +32,7 @@ __all__ = [
     "DM2",
     "IPPO",
     "PPO",
+    "RMAPPO",
     "Config",
     "Demonstrations",
     "DivergedError",
@@ -58,6 +59,7 @@ _MODULES = {
     "DM2": "methods",
     "IPPO": "methods",
     "PPO": "agent.settings",
+    "RMAPPO": "methods",
     "Config": "config",
     "Demonstrations": "demos",
     "DivergedError": "errors",

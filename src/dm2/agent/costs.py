@@ -8,7 +8,9 @@ _ACTIVATIONS = 20
 """Numbers per unit that a network's forward and backward pass keep for a step of a minibatch."""
 
 
-def update_flops(ppo: PPO, observation_size: int, num_actions: int, agent_steps: int) -> float:
+def update_flops(
+    ppo: PPO, observation_size: int | float, num_actions: int, agent_steps: int
+) -> float:
     """Multiply-adds of the matrix products of PPO's epochs, times two.
 
     A backward pass costs two forward passes, but for the gradient with respect to the
@@ -16,7 +18,7 @@ def update_flops(ppo: PPO, observation_size: int, num_actions: int, agent_steps:
 
     Args:
         ppo: the settings of the update.
-        observation_size: features of an observation.
+        observation_size: features that a network takes; the mean of the actor's and the critic's.
         num_actions: actions to choose from.
         agent_steps: environment steps times agents.
     """

@@ -232,19 +232,28 @@ class Learner:
             The next memory, the actions, and what learning needs of them later.
         """
         observations = view.observations.astype(jnp.float32)
-        actor_memory, logits = self.policy(state, memory, view)
+        actor_memory, actions, log_probs = self.choose(state, memory, key, view, greedy)
         critic_memory, value = self.value(state, memory, view)
         value = jnp.where(view.alive, value, memory.value)
-        masked = mask_logits(logits, view.legal)
-        actions = jnp.argmax(masked, axis=-1) if greedy else jax.random.categorical(key, masked)
+        inputs = self.network_inputs(state, memory, view)  # XLA works it out once
         extras = Extras(
-            log_probs=log_prob_of(logits, view.legal, actions),
+            log_probs=log_probs,
             values=value,
-            inputs=self._inputs(state, memory, view),  # as in the networks; XLA works it out once
+            inputs=inputs,
             observations=observations if self._keeps_observations else None,
         )
         last = actions.astype(jnp.int32) if self.inputs.last_action else None
         return Memory(actor_memory, critic_memory, value, last), actions, extras
+
+    def choose(
+        self, state: AgentState, memory: Memory, key: UInt32[Array, "2"], view: View, greedy: bool
+    ) -> tuple[Float[Array, "N H"], Int[Array, " N"], Float[Array, " N"]]:
+        """The actor's part of `act`: its next recurrent state, the actions, and their
+        log-probabilities."""
+        after, logits = self.policy(state, memory, view)
+        masked = mask_logits(logits, view.legal)
+        actions = jnp.argmax(masked, axis=-1) if greedy else jax.random.categorical(key, masked)
+        return after, actions, log_prob_of(logits, view.legal, actions)
 
     def bootstrap(self, state: AgentState, memory: Memory, view: View) -> Float[Array, " N"]:
         """The value of observations on which nobody acts, because a time limit or the rollout's
@@ -256,7 +265,7 @@ class Learner:
         self, state: AgentState, memory: Memory, view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, "N A"]]:
         """The actor's next recurrent state and its logits; illegal actions are not yet masked."""
-        inputs = self._inputs(state, memory, view)[None]
+        inputs = self.network_inputs(state, memory, view)[None]
         after, logits = self.actor.apply(state.actor, memory.actor, inputs, view.starts[None])
         return after, logits[0]
 
@@ -264,11 +273,11 @@ class Learner:
         self, state: AgentState, memory: Memory, view: View
     ) -> tuple[Float[Array, "N H"], Float[Array, " N"]]:
         """The critic's next recurrent state and its estimate in units of the reward."""
-        inputs = self._inputs(state, memory, view)[None]
+        inputs = self.network_inputs(state, memory, view)[None]
         after, outputs = self.critic.apply(state.critic, memory.critic, inputs, view.starts[None])
         return after, state.scale.restore(outputs[0, :, 0])
 
-    def _inputs(self, state: AgentState, memory: Memory, view: View) -> Float[Array, "N I"]:
+    def network_inputs(self, state: AgentState, memory: Memory, view: View) -> Float[Array, "N I"]:
         """What the networks take."""
         observations = self.inputs.observations(state.moments, view.observations)
         known = (memory.action, view.starts, state.identity, self.num_actions)

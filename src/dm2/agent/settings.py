@@ -109,10 +109,13 @@ class PPO:
         check_finite(self, prefix, "entropy")
         check_schedule(self, prefix, "learning_rate", "entropy")
 
-    def check_num_envs(self, num_envs: int) -> None:
-        """Raises InputError unless `minibatches` divides the number of environments."""
-        remedy = f"must divide num_envs = {num_envs}"
-        check_setting(num_envs % self.minibatches == 0, "ppo.minibatches", self.minibatches, remedy)
+    def check_num_envs(self, num_envs: int, agents: int = 1) -> None:
+        """Raises InputError unless `minibatches` divides the number of environments, or where
+        agents share their networks that of environments times `agents`."""
+        team = f" x {agents} agents" if agents > 1 else ""
+        remedy = f"must divide num_envs = {num_envs}{team}"
+        whole = num_envs * agents % self.minibatches == 0
+        check_setting(whole, "ppo.minibatches", self.minibatches, remedy)
 
 
 @checks_itself

@@ -7,11 +7,23 @@ from dm2.errors import InputError
 from dm2.methods.base import Settings
 from dm2.methods.bc import BC
 from dm2.methods.centralised.magail import MAGAIL
+from dm2.methods.centralised.rmappo import RMAPPO
 from dm2.methods.dm2 import DM2, GAIL
 from dm2.methods.ippo import IPPO
 from dm2.methods.sil import SIL
 
-__all__ = ["BC", "DM2", "GAIL", "IPPO", "MAGAIL", "METHODS", "SIL", "Settings", "settings_class"]
+__all__ = [
+    "BC",
+    "DM2",
+    "GAIL",
+    "IPPO",
+    "MAGAIL",
+    "METHODS",
+    "RMAPPO",
+    "SIL",
+    "Settings",
+    "settings_class",
+]
 
 METHODS: dict[str, type[Settings]] = {
     settings.name: settings
@@ -22,6 +34,7 @@ METHODS: dict[str, type[Settings]] = {
         SIL,
         BC,
         MAGAIL,
+        RMAPPO,
     )
 }
 """Every method's settings by the name that the command line and the files of a run use."""

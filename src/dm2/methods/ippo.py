@@ -1,55 +1,31 @@
 """Independent PPO: every agent learns alone from the team's task reward."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dm2.agent.costs import fit_bytes, update_flops
 from dm2.agent.inputs import Inputs
 from dm2.agent.learner import Learner
-from dm2.agent.settings import PPO, Matching, ObservationScale
+from dm2.agent.settings import Matching
 from dm2.envs.base import EnvSpec
-from dm2.errors import check_choice, check_setting, checks_itself
+from dm2.errors import checks_itself
 from dm2.methods.base import Method, Settings
 from dm2.methods.independent import Independent
+from dm2.methods.on_policy import OnPolicy
 
 __all__ = ["IPPO"]
 
 
 @checks_itself
 @dataclass(frozen=True)
-class IPPO(Settings):
+class IPPO(OnPolicy):
     """Independent PPO (de Witt et al. 2020, arXiv 2011.09533): every agent has an actor, a critic
     and optimisers of its own, and learns from the team's task reward."""
 
     name: ClassVar[str] = "ippo"
 
-    ppo: PPO = field(default_factory=PPO)
-    observations: ObservationScale = field(default="auto", kw_only=True)
-    """How observations are brought to one scale. `layer`: each to mean 0 and variance 1 over its
-    features (layer norm), which sees nothing but their ratios; `running`: each feature by its mean
-    and variance so far, of the agent's own observations; `both`, the latter first; `none`. By
-    default `layer` on the battles, smax and smac, whose features have one scale, else `running`."""
-    last_action: bool = field(default=False, kw_only=True)
-    """Whether the networks also take the agent's last action."""
     agent_id: bool = field(default=False, kw_only=True)
     """Whether the networks also take the agent's number in the team."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "", "observations", ObservationScale)
-
-    def settled(self, env: str) -> "IPPO":
-        """With the scale of observations that suits the environment, if none was chosen."""
-        if self.observations != "auto":
-            return self
-        battle = env.startswith(("smax/", "smac/"))
-        return dataclasses.replace(self, observations="layer" if battle else "running")
-
-    @property
-    def has_schedules(self) -> bool:
-        """Whether the learning rate or the entropy weight has an end of its own."""
-        return self.ppo.learning_rate_end is not None or self.ppo.entropy_end is not None
 
     def check(self, num_envs: int) -> None:
         """Raises InputError unless the minibatches divide the environments."""
@@ -67,16 +43,7 @@ class IPPO(Settings):
 
     def inputs(self, spec: EnvSpec) -> Inputs:
         """How the networks' input is made in an environment."""
-        scale = self.settled(spec.name).observations
-        layer = scale in ("layer", "both")
-        remedy = f"leaves nothing of the one number that {spec.name} shows; choose running or none"
-        check_setting(not layer or spec.observation_size > 1, "observations", scale, remedy)
-        return Inputs(
-            layer=layer,
-            running=scale in ("running", "both"),
-            last_action=self.last_action,
-            agents=spec.num_agents if self.agent_id else 0,
-        )
+        return self.inputs_of(spec, agent_id=self.agent_id)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":

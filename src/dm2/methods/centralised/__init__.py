@@ -1,1 +1,1 @@
-"""Methods whose training is centralised, apart from those that learn alone."""
+"""Methods whose learning is centralised. Nothing decentralised can import them."""
