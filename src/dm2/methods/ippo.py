@@ -9,8 +9,8 @@ from dm2.agent.inputs import Inputs
 from dm2.agent.learner import Learner
 from dm2.agent.settings import PPO, Imitation, ObservationScale
 from dm2.envs.base import EnvSpec
-from dm2.errors import check_choice, check_setting, checks_itself
-from dm2.methods.base import Method, Settings
+from dm2.errors import check_choice, checks_itself
+from dm2.methods.base import Method, Settings, scaled_inputs, settled_scale
 from dm2.methods.independent import Independent
 
 __all__ = ["IPPO"]
@@ -41,10 +41,7 @@ class IPPO(Settings):
 
     def settled(self, env: str) -> "IPPO":
         """With the scale of observations that suits the environment, if none was chosen."""
-        if self.observations != "auto":
-            return self
-        battle = env.startswith(("smax/", "smac/"))
-        return dataclasses.replace(self, observations="layer" if battle else "running")
+        return dataclasses.replace(self, observations=settled_scale(self.observations, env))
 
     @property
     def has_schedules(self) -> bool:
@@ -67,16 +64,8 @@ class IPPO(Settings):
 
     def inputs(self, spec: EnvSpec) -> Inputs:
         """How the networks' input is made in an environment."""
-        scale = self.settled(spec.name).observations
-        layer = scale in ("layer", "both")
-        remedy = f"leaves nothing of the one number that {spec.name} shows; choose running or none"
-        check_setting(not layer or spec.observation_size > 1, "observations", scale, remedy)
-        return Inputs(
-            layer=layer,
-            running=scale in ("running", "both"),
-            last_action=self.last_action,
-            agents=spec.num_agents if self.agent_id else 0,
-        )
+        known = {"last_action": self.last_action, "agent_id": self.agent_id}
+        return scaled_inputs(self.observations, spec, **known)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":

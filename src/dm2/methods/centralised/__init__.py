@@ -1,0 +1,1 @@
+"""Methods whose learning joins the agents: references, unreachable from decentralised learning."""
