@@ -5,16 +5,20 @@ To add a method, write one file with its settings (see `dm2.methods.base`) and a
 
 from dm2.errors import InputError
 from dm2.methods.base import Settings
+from dm2.methods.centralised.qmix import IQL, QMIX, VDN
 from dm2.methods.dm2 import DM2
 from dm2.methods.ippo import IPPO
 
-__all__ = ["DM2", "IPPO", "METHODS", "Settings", "settings_class"]
+__all__ = ["DM2", "IPPO", "IQL", "METHODS", "QMIX", "VDN", "Settings", "settings_class"]
 
 METHODS: dict[str, type[Settings]] = {
     settings.name: settings
     for settings in (
         IPPO,
         DM2,
+        QMIX,
+        VDN,
+        IQL,
     )
 }
 """Every method's settings by the name that the command line and the files of a run use."""
