@@ -74,8 +74,8 @@ class Inputs(NamedTuple):
         return observation_size + self.agents + (num_actions if self.last_action else 0)
 
     def observations(
-        self, moments: Moments | None, observations: Float[Array, "N O"]
-    ) -> Float[Array, "N O"]:
+        self, moments: Moments | None, observations: Float[Array, "*B O"]
+    ) -> Float[Array, "*B O"]:
         """Observations on the scale that the networks take."""
         observations = observations.astype(jnp.float32)
         if moments is not None:

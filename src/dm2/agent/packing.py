@@ -271,7 +271,7 @@ class _Blocked:
     minibatch to the next: to make one for each takes time.
     """
 
-    def __init__(self, network: Network, observations: Shaped[Array, "R *rest"]) -> None:
+    def __init__(self, network: Network, observations: Shaped[Array, "R ..."]) -> None:
         self._network = network
         self._observations = observations
         self._tree: Any = None

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["Apart", "Monotonic", "Sum"]
+__all__ = ["Apart", "Mixing", "Monotonic", "Sum"]
 
 
 class Apart(nn.Module):
@@ -69,3 +69,6 @@ class Monotonic(nn.Module):
         w1 = jnp.abs(w1).reshape(*values.shape, embed)
         mixed = nn.elu(jnp.sum(values[..., None] * w1, axis=-2) + b1)
         return jnp.sum(mixed * jnp.abs(w2), axis=-1, keepdims=True) + b2
+
+
+Mixing = Apart | Sum | Monotonic

@@ -21,10 +21,10 @@ from dm2.agent.packing import Packing, Sequences, packed_fit
 from dm2.agent.types import Params, Trajectory, View
 from dm2.compilation import Program, compiler_options
 from dm2.envs.base import EnvSpec
-from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
+from dm2.methods.centralised.mixing import Apart, Mixing, Monotonic
 from dm2.methods.centralised.replay import Replay, TeamRow
 from dm2.methods.centralised.settings import Q
-from dm2.methods.centralised.targets import Targets, own_targets, team_targets
+from dm2.methods.centralised.targets import Targets, own_targets, td_targets, team_targets
 
 __all__ = ["QLearning", "QMemory", "QState", "epsilon", "exploring", "paired"]
 
@@ -86,7 +86,7 @@ class QLearning:
         self,
         settings: Q,
         inputs: Inputs,
-        mixer: Apart | Sum | Monotonic,
+        mixer: Mixing,
         reward_scale: float,
         spec: EnvSpec,
         num_envs: int,
@@ -387,7 +387,7 @@ class QLearning:
         memory: Float[Array, "N Z"],
         places: Int[Array, "S N"],
         starts: Bool[Array, "S N"],
-    ) -> tuple[Float[Array, "N Z"], Float[Array, "S N 2*M"]]:
+    ) -> tuple[Float[Array, "N Z"], Float[Array, "S N D"]]:
         """Goes through `S` steps of `N` episodes with the network and with its copy.
 
         Args:
@@ -399,8 +399,8 @@ class QLearning:
             starts: whether an episode begins at a step.
 
         Returns:
-            The next memory. Of every step, the mixed values of the actions that were taken; behind
-            them, without a gradient, what a target makes of the step: the copy's mixed values of
+            The next memory. Of every step, the mixed values of the actions that were taken and,
+            behind these (`D = 2 M`), without a gradient, what a target makes of the step: the copy's mixed values of
             the legal actions that the network values most (double Q-learning, arXiv 1509.06461).
         """
         agents, (steps, batch) = self.num_agents, places.shape
@@ -435,18 +435,16 @@ class QLearning:
     def loss(
         self, outputs: Float[Array, "*B N D"], targets: Targets, alive: Bool[Array, "*B N"]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        r"""The mean over the steps that count of the squared error
-
-            (Q_t - y_t)^2,  y_t = r_t + gamma c_t Q'_{t+1}
-
-        of an update's episodes; `outputs` are those of `values`, whose leading axes are time."""
+        """The mean over the steps that count of the squared error of an update's values, `(Q_t -
+        y_t)^2`; see `td_targets`. `outputs` are those of `values`; their leading axes are time."""
         outputs = outputs.reshape(-1, *outputs.shape[-2:])
         targets = jax.tree.map(lambda x: x.reshape(-1, *x.shape[-2:]), targets)
-        values, following = jnp.split(outputs, 2, axis=-1)
-        # Behind the last row of a batch nothing is bootstrapped.
-        following = jnp.pad(following[1:], ((0, 1), (0, 0), (0, 0)))
-        following = jnp.where(targets.continues > 0, following, 0.0)
-        wanted = targets.rewards + self.settings.discount * following
+        values, copied = jnp.split(outputs, 2, axis=-1)
+        of_sequence = functools.partial(
+            td_targets, discount=self.settings.discount, td_lambda=self.settings.td_lambda
+        )
+        of_all = jax.vmap(jax.vmap(of_sequence, in_axes=-1, out_axes=-1), in_axes=-1, out_axes=-1)
+        wanted = of_all(targets, copied)
         counts = targets.counts * alive.reshape(*targets.counts.shape[:-1], 1)
         number = jnp.maximum(jnp.sum(counts), 1.0)
 

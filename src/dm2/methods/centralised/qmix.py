@@ -4,15 +4,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import flax.linen as nn
-
 from dm2.agent.costs import ACTIVATIONS
 from dm2.agent.inputs import Inputs
 from dm2.agent.settings import ObservationScale
 from dm2.envs.base import EnvSpec
 from dm2.errors import check_choice, check_finite, check_setting, checks_itself
 from dm2.methods.base import Method, Settings, scaled_inputs, settled_scale
-from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
+from dm2.methods.centralised.mixing import Apart, Mixing, Monotonic, Sum
 from dm2.methods.centralised.qlearning import QLearning
 from dm2.methods.centralised.settings import Mixer, Q
 
@@ -65,7 +63,7 @@ class IQL(Settings):
         assert scale is not None
         return QLearning(self.q, self.inputs(spec), self.mixing(spec), scale, spec, num_envs)
 
-    def mixing(self, spec: EnvSpec) -> nn.Module:
+    def mixing(self, spec: EnvSpec) -> Mixing:
         """None: an error for each agent."""
         return Apart()
 
@@ -102,7 +100,7 @@ class VDN(IQL):
 
     name: ClassVar[str] = "vdn"
 
-    def mixing(self, spec: EnvSpec) -> nn.Module:
+    def mixing(self, spec: EnvSpec) -> Mixing:
         """A sum."""
         return Sum()
 
@@ -117,7 +115,7 @@ class QMIX(IQL):
 
     mixer: Mixer = field(default_factory=Mixer)
 
-    def mixing(self, spec: EnvSpec) -> nn.Module:
+    def mixing(self, spec: EnvSpec) -> Mixing:
         """The monotonic network."""
         layer = self.inputs(spec).layer
         remedy = f"leaves nothing of the one number that {spec.name}'s state is; choose running"

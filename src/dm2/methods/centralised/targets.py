@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Targets", "own_targets", "team_targets"]
+__all__ = ["Targets", "own_targets", "td_targets", "team_targets"]
 
 
 class Targets(NamedTuple):
-    r"""The parts of the targets `y_t = r_t + gamma c_t Q'_{t+1}` that no network decides."""
+    """The parts of targets that no network decides; see `td_targets`."""
 
     rewards: Float[Array, "*B"]
     """r, in the learner's units."""
@@ -69,3 +69,34 @@ def own_targets(
         team.continues * next_alive,
         team.counts * alive,
     )
+
+
+def td_targets(
+    parts: Targets, values: Float[Array, " T"], discount: float, td_lambda: float
+) -> Float[Array, " T"]:
+    r"""Targets that mix those of one step with those of all steps to the episode's end (Peng,
+    Williams 1996, "Incremental multi-step Q-learning", without a correction for exploration):
+
+        y_t = r_t + gamma c_t ((1 - lambda) V_{t+1} + lambda y_{t+1})
+
+    where `y_{t+1}` is `V_{t+1}` itself if the step after `t` is none that counts: there a time
+    limit cut the episode. With lambda = 0 they are those of double Q-learning.
+
+    Args:
+        parts: rewards, and which steps go on and count.
+        values: V, what the target network makes of each row; behind the last nothing follows.
+        discount: gamma.
+        td_lambda: lambda.
+    """
+
+    def earlier(
+        following: tuple[Array, Array], row: tuple[Targets, Array]
+    ) -> tuple[tuple[Array, Array], Array]:
+        value, rest = following
+        part, own_value = row
+        going = jnp.where(part.continues > 0, value + td_lambda * (rest - value), 0.0)
+        target = part.rewards + discount * going
+        return (own_value, jnp.where(part.counts > 0, target, own_value)), target
+
+    nothing = (jnp.zeros(()), jnp.zeros(()))
+    return jax.lax.scan(earlier, nothing, (parts, values), reverse=True)[1]
