@@ -400,8 +400,9 @@ class QLearning:
 
         Returns:
             The next memory. Of every step, the mixed values of the actions that were taken and,
-            behind these (`D = 2 M`), without a gradient, what a target makes of the step: the copy's mixed values of
-            the legal actions that the network values most (double Q-learning, arXiv 1509.06461).
+            behind these (`D = 2 M`), without a gradient, what a target makes of the step: the
+            copy's mixed values of the legal actions that the network values most (double
+            Q-learning, arXiv 1509.06461).
         """
         agents, (steps, batch) = self.num_agents, places.shape
         flat = places.reshape(-1)
