@@ -149,6 +149,18 @@ def _built(settings: type[Settings]) -> Method:
     return settings().build(dm2.make("smax/3m").spec, 4)
 
 
+@pytest.mark.parametrize("name", ["agent", "independent", "ippo", "dm2"])
+def test_what_joins_agents_is_unreachable_from_decentralised_methods(name):
+    roots = [f"dm2.methods.{name}"]
+    if name == "agent":
+        roots = [module for module in MODULES if part_of(module) == "agent"]
+    found = reachable(*roots)
+    assert set(roots) <= found
+    assert not [module for module in found if part_of(module) == "methods.centralised"]
+    # It is there to be reached.
+    assert "dm2.methods.centralised.qlearning" in reachable("dm2.methods")
+
+
 @pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
 def test_only_a_centralised_method_can_be_handed_the_global_state(settings):
     method = _built(settings)

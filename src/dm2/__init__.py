@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dm2.version import __version__
 
 if TYPE_CHECKING:
-    from dm2.agent.settings import PPO, Imitation
+    from dm2.agent.settings import PPO, Cloning, Imitation, Matching, SelfImitation
     from dm2.config import Config
     from dm2.demos import Demonstrations
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
-    from dm2.methods import BC, DM2, GAIL, IPPO, MAGAIL, RMAPPO, SIL
+    from dm2.methods import BC, DM2, GAIL, IPPO, IQL, MAGAIL, QMIX, RMAPPO, SIL, VDN
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
@@ -29,17 +29,27 @@ if TYPE_CHECKING:
     from dm2.studies.compare import compare
 
 __all__ = [
+    "BC",
     "DM2",
+    "GAIL",
     "IPPO",
+    "IQL",
+    "MAGAIL",
     "PPO",
+    "QMIX",
     "RMAPPO",
+    "SIL",
+    "VDN",
+    "Cloning",
     "Config",
     "Demonstrations",
     "DivergedError",
     "Environment",
     "Imitation",
     "InputError",
+    "Matching",
     "RunDirectory",
+    "SelfImitation",
     "__version__",
     "compare",
     "evaluate",
@@ -56,17 +66,27 @@ __all__ = [
 
 # Where each public name is defined. Importing it only when asked for keeps `import dm2` instant.
 _MODULES = {
+    "BC": "methods",
     "DM2": "methods",
+    "GAIL": "methods",
     "IPPO": "methods",
+    "IQL": "methods",
+    "MAGAIL": "methods",
     "PPO": "agent.settings",
+    "QMIX": "methods",
     "RMAPPO": "methods",
+    "SIL": "methods",
+    "VDN": "methods",
+    "Cloning": "agent.settings",
     "Config": "config",
     "Demonstrations": "demos",
     "DivergedError": "errors",
     "Environment": "envs",
     "Imitation": "agent.settings",
     "InputError": "errors",
+    "Matching": "agent.settings",
     "RunDirectory": "run.directory",
+    "SelfImitation": "agent.settings",
     "compare": "studies.compare",
     "evaluate": "run.evaluate",
     "load": "run.directory",

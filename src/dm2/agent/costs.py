@@ -2,9 +2,9 @@
 
 from dm2.agent.settings import PPO
 
-__all__ = ["fit_bytes", "update_flops"]
+__all__ = ["ACTIVATIONS", "fit_bytes", "update_flops"]
 
-_ACTIVATIONS = 20
+ACTIVATIONS = 20
 """Numbers per unit that a network's forward and backward pass keep for a step of a minibatch."""
 
 
@@ -35,4 +35,4 @@ def fit_bytes(ppo: PPO, steps: int) -> float:
         ppo: the settings of the update.
         steps: environment steps of the rollout.
     """
-    return 2 * 4 * _ACTIVATIONS * ppo.hidden * steps / ppo.minibatches
+    return 2 * 4 * ACTIVATIONS * ppo.hidden * steps / ppo.minibatches

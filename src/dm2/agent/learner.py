@@ -205,7 +205,7 @@ class Learner:
     def memory(self, num_envs: int) -> Memory:
         """The memory of an agent that has perceived nothing yet."""
         hidden = self.actor.initial_memory(num_envs)
-        none = jnp.full(num_envs, -1) if self.inputs.last_action else None
+        none = jnp.full(num_envs, -1, jnp.int32) if self.inputs.last_action else None
         return Memory(hidden, hidden, jnp.zeros(num_envs), none)
 
     # ---- acting

@@ -45,11 +45,13 @@ class _ScaledDense(nn.Module):
 
 
 class RecurrentNet(nn.Module):
-    """Layer norm, two dense ReLU layers, a GRU and a linear head. Actor and critic are one each."""
+    """Layer norm, dense ReLU layers, a GRU and a linear head. Actor and critic are one each, with
+    two dense layers."""
 
     hidden: int
     outputs: int
     head_gain: float
+    dense_layers: int = 2
 
     @nn.compact
     def __call__(
@@ -73,7 +75,8 @@ class RecurrentNet(nn.Module):
         time, envs, size = observations.shape
         x = observations.reshape(time * envs, size)
         x = nn.relu(_ScaledDense(self.hidden, name="dense_0")(x))
-        x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name="dense_1")(x))
+        for layer in range(1, self.dense_layers):
+            x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name=f"dense_{layer}")(x))
         # The input side of all gates is one product over all steps, outside the scan.
         gate_init = nn.initializers.orthogonal()
         x = nn.Dense(3 * self.hidden, kernel_init=gate_init, name="gru_input")(x)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from dm2.agent.types import Params
 
@@ -271,7 +271,7 @@ class _Blocked:
     minibatch to the next: to make one for each takes time.
     """
 
-    def __init__(self, network: Network, observations: Float[Array, "R O"]) -> None:
+    def __init__(self, network: Network, observations: Shaped[Array, "R ..."]) -> None:
         self._network = network
         self._observations = observations
         self._tree: Any = None

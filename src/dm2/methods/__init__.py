@@ -7,6 +7,7 @@ from dm2.errors import InputError
 from dm2.methods.base import Settings
 from dm2.methods.bc import BC
 from dm2.methods.centralised.magail import MAGAIL
+from dm2.methods.centralised.qmix import IQL, QMIX, VDN
 from dm2.methods.centralised.rmappo import RMAPPO
 from dm2.methods.dm2 import DM2, GAIL
 from dm2.methods.ippo import IPPO
@@ -17,10 +18,13 @@ __all__ = [
     "DM2",
     "GAIL",
     "IPPO",
+    "IQL",
     "MAGAIL",
     "METHODS",
+    "QMIX",
     "RMAPPO",
     "SIL",
+    "VDN",
     "Settings",
     "settings_class",
 ]
@@ -35,6 +39,9 @@ METHODS: dict[str, type[Settings]] = {
         BC,
         MAGAIL,
         RMAPPO,
+        QMIX,
+        VDN,
+        IQL,
     )
 }
 """Every method's settings by the name that the command line and the files of a run use."""

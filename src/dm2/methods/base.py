@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int, UInt32
 
+from dm2.agent.inputs import Inputs
+from dm2.agent.settings import ObservationScale
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program
 from dm2.demos.dataset import Demonstrations
 from dm2.envs.base import EnvSpec
-from dm2.errors import InputError, convert_fields
+from dm2.errors import InputError, check_setting, convert_fields
 
-__all__ = ["Method", "Pretraining", "Settings"]
+__all__ = ["Method", "Pretraining", "Settings", "scaled_inputs", "settled_scale"]
 
 
 @runtime_checkable
@@ -142,3 +144,37 @@ class Settings:
                 problem += f"; known: {', '.join(known) or 'none'}"
                 raise InputError(f"{problem}; was it written by another version of dm2?")
         return cls(**values)
+
+
+def settled_scale(scale: ObservationScale, env: str) -> ObservationScale:
+    """The scale of observations for an environment's name: what was chosen, or in place of `auto`
+    what suits it, `layer` on the battles, whose features have one scale, else `running`."""
+    if scale != "auto":
+        return scale
+    return "layer" if env.startswith(("smax/", "smac/")) else "running"
+
+
+def scaled_inputs(
+    scale: ObservationScale, spec: EnvSpec, *, last_action: bool, agent_id: bool
+) -> Inputs:
+    """How the networks' input is made in an environment.
+
+    Args:
+        scale: how observations are brought to one scale.
+        spec: the environment's.
+        last_action: whether the networks also take the agent's last action.
+        agent_id: whether they also take the agent's number in the team.
+
+    Raises:
+        InputError: observations are one number, of which layer norm leaves nothing.
+    """
+    scale = settled_scale(scale, spec.name)
+    layer = scale in ("layer", "both")
+    remedy = f"leaves nothing of the one number that {spec.name} shows; choose running or none"
+    check_setting(not layer or spec.observation_size > 1, "observations", scale, remedy)
+    return Inputs(
+        layer=layer,
+        running=scale in ("running", "both"),
+        last_action=last_action,
+        agents=spec.num_agents if agent_id else 0,
+    )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from dm2.agent.inputs import Inputs
 from dm2.agent.settings import PPO, ObservationScale
 from dm2.envs.base import EnvSpec
-from dm2.errors import check_choice, check_setting, checks_itself
-from dm2.methods.base import Settings
+from dm2.errors import check_choice, checks_itself
+from dm2.methods.base import Settings, scaled_inputs, settled_scale
 
 __all__ = ["OnPolicy"]
 
@@ -33,10 +33,7 @@ class OnPolicy(Settings):
 
     def settled(self, env: str) -> "OnPolicy":
         """With the scale of observations that suits the environment, if none was chosen."""
-        if self.observations != "auto":
-            return self
-        battle = env.startswith(("smax/", "smac/"))
-        return dataclasses.replace(self, observations="layer" if battle else "running")
+        return dataclasses.replace(self, observations=settled_scale(self.observations, env))
 
     @property
     def has_schedules(self) -> bool:
@@ -46,13 +43,5 @@ class OnPolicy(Settings):
     def inputs_of(self, spec: EnvSpec, *, agent_id: bool) -> Inputs:
         """How the actors' input is made in an environment, with the agent's number or without.
         Raises InputError if observations are one number, of which layer norm leaves nothing."""
-        scale = self.settled(spec.name).observations
-        layer = scale in ("layer", "both")
-        remedy = f"leaves nothing of the one number that {spec.name} shows; choose running or none"
-        check_setting(not layer or spec.observation_size > 1, "observations", scale, remedy)
-        return Inputs(
-            layer=layer,
-            running=scale in ("running", "both"),
-            last_action=self.last_action,
-            agents=spec.num_agents if agent_id else 0,
-        )
+        known = {"last_action": self.last_action, "agent_id": agent_id}
+        return scaled_inputs(self.observations, spec, **known)

@@ -58,7 +58,9 @@ def collect(
 
     Returns:
         The state to go on from, the trajectory, whose leaves are `[K, T, N, ...]` (its memory
-        `[K, N, ...]`, its progress `[K]`), and what became of the episodes that ended.
+        `[K, N, ...]`, its progress `[K]`), and what became of the episodes that ended. Leaves of
+        what the method's `act` and `bootstrap` return may lead with 1 in place of `K`: the team
+        shares them.
     """
 
     def central(view: TeamView) -> dict[str, Array]:
@@ -105,7 +107,9 @@ def collect(
     going = ~fields["ended"][:, -1]
 
     def finish(cuts: Array, last: Array) -> Array:
-        return cuts.at[:, -1].set(jnp.where(_like(going, last), last, cuts[:, -1]))
+        # What the team shares has one row; episodes end for all agents together.
+        mine = _like(going[: len(last)], last)
+        return cuts.at[:, -1].set(jnp.where(mine, last, cuts[:, -1]))
 
     cuts = jax.tree.map(finish, cuts, last)
     progress = for_each_agent(jnp.asarray(progress, jnp.float32), env.spec.num_agents)
