@@ -51,10 +51,10 @@ def random_mixer(seed: int) -> tuple[Monotonic, Any, Any]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_teams_value_rises_with_every_agents(seed):
-    mixer: Any
     mixer, params, states = random_mixer(seed)
     values = jax.random.normal(jax.random.PRNGKey(9), (50, 3))
-    of_one: Any = lambda q, s: mixer.apply(params, q[None], s[None])[0, 0]  # noqa: E731
+    apply: Any = mixer.apply
+    of_one: Any = lambda q, s: apply(params, q[None], s[None])[0, 0]  # noqa: E731
     slopes = np.asarray(jax.vmap(jax.grad(of_one))(values, states))
     assert slopes.min() >= 0
     assert np.median(slopes) > 0.1
@@ -198,7 +198,7 @@ def trained(method: QLearning, rollouts: int, steps: int = 5, num_envs: int = 4)
     env = ToyEnv()
     state = method.init(jax.random.PRNGKey(0))
     rollout = begin(env, method, jax.random.PRNGKey(1), num_envs)
-    gather = jax.jit(lambda team, state, key: collect(env, method, team, state, key, steps))
+    gather = jax.jit(lambda state, rollout, key: collect(env, method, state, rollout, key, steps))
     found = []
     for index in range(rollouts):
         rollout, trajectory, _ = gather(state, rollout, jax.random.PRNGKey(index + 2))
@@ -235,8 +235,8 @@ def test_the_replay_holds_what_happened(taught):
         np.testing.assert_array_equal(rows.rewards[:length], 27 * np.arange(length) + counted)
         codes = rows.observations[1 : length + truncated, 0, 3] * 32
         np.testing.assert_array_equal(codes, counted[: len(codes)])
-        taken = jnp.take_along_axis(rows.legal[:length], rows.actions[:length, :, None], -1)
-        assert taken.all()
+        legal, actions = np.asarray(rows.legal[:length]), np.asarray(rows.actions[:length])
+        assert np.take_along_axis(legal, actions[..., None], -1).all()
         if method.settings == TINY and rows.states is not None:
             shown = rows.observations[: length + truncated, 0, 1:]
             np.testing.assert_array_equal(rows.states[: length + truncated], shown)
@@ -317,7 +317,7 @@ def loss_by_hand(method: QLearning, state: Any, params: Any, chosen: Any, best_o
             scaled = (rows.states[t] - moments.mean) / np.sqrt(moments.variance + 1e-12)
             return [mixed_by_hand(params["mixer"], values, np.clip(scaled, -10, 10))[0]]
 
-        row = range(agents)
+        row = jnp.arange(agents)
         values = [mix(params, mine[t, row, rows.actions[t]], t) for t in range(length)]
         following = [mix(state.target, copied[t, row, best[t]], t) for t in range(perceived)]
         target: list[Any] = [None] * (length + 1)
@@ -349,6 +349,7 @@ def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
         method = build(name, td_lambda=td_lambda)
     # The copy differs from what it was made of.
     state = next(state for state, _ in reversed(states) if state.since_copy == 1)
+    state = jax.tree.map(jnp.asarray, state)
     key = jax.random.PRNGKey(3)
     numbers = np.ravel(state.replay.draw(key, (1, 5)))
     chosen = [episodes_of(state)[i] for i in numbers]
@@ -425,9 +426,9 @@ def test_every_command_works_on_its_runs(capsys, tmp_path):
     assert {len(rows[-1][x]) for x in ("q_loss", "q_mean", "epsilon", "episodes_stored")} == {1}
     assert one.config.method == QMIX(
         Q(hidden=4, updates=1, learning_starts=4),
-        reward_scale=10.0,
+        Mixer(embed=2),
         observations="layer",
-        mixer=Mixer(embed=2),
+        reward_scale=10.0,
     )
     run_json(capsys, "resume", out / "seed_0", "--steps", 384)
     for more in ((), ("--stochastic",)):
