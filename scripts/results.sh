@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Make the runs behind the figures: `results.sh study`, `learning`, `learning_rate` and `smac`.
+# Make the runs behind the figures: `results.sh study`, `learning`, `learning_rate`, `smac`,
+# `methods` and `coefficient`.
 # Interrupted, start it again: finished runs are kept, stopped ones go on. `results.sh collect`
 # then copies the metrics to results/, of the study the evaluations only.
 set -euo pipefail
-what=${1:?"usage: results.sh study|learning|learning_rate|smac|collect [directory]"}
+what=${1:?"usage: results.sh study|learning|learning_rate|smac|methods|coefficient|collect [directory]"}
 results=$(dirname "$(realpath "$0")")/../results
 work=${2:-runs/results}
 mkdir -p "$work"
@@ -97,10 +98,11 @@ starcraft() { # task, environment, steps, demonstrations, coefficient, settings:
 
 smac() { # SMAC's rules, with the paper's coefficients.
     local env="smac/3s_vs_3z?reward=signed" settings=(--ppo.learning-rate 5e-4)
+    settings+=(--ppo.entropy 0.01 --ppo.entropy-end None --ppo.clip 0.2)
     expert smac_3s_vs_3z 800000 "$env" "${settings[@]}"
     starcraft 3s_vs_3z "$env" 800000 smac_3s_vs_3z_expert.safetensors 0.3 "${settings[@]}"
 
-    env="smac/3s_vs_4z?reward=signed" settings=(--ppo.entropy 0.05 --ppo.clip 0.1)
+    env="smac/3s_vs_4z?reward=signed" settings=(--ppo.entropy-end None)
     [ -e smac_3s_vs_4z_kite.safetensors ] || # no IPPO team wins the battles that it samples
         python "$results/../benchmarks/scripted.py" record kite "$env" smac_3s_vs_4z_kite.safetensors
     starcraft 3s_vs_4z "$env" 1600000 smac_3s_vs_4z_kite.safetensors 0.05 "${settings[@]}"
@@ -110,13 +112,56 @@ smac() { # SMAC's rules, with the paper's coefficients.
     starcraft 5m_vs_6m "$env" 2500000 smac_5m_vs_6m_expert.safetensors 0.3 "${settings[@]}"
 }
 
+every_method() { # directory, environment, steps, steps between evaluations, demonstrations
+    local method demos
+    for method in ippo dm2 gail sil bc magail rmappo qmix vdn iql; do
+        case $method in dm2 | gail | bc | magail) demos=(--demos "$5") ;; *) demos=() ;; esac
+        dm2 train $method --env "$2" --seeds 3 --steps "$3" --eval-every "$4" \
+            --out "methods/$1/$method" "${demos[@]}"
+    done
+    for method in dm2 magail; do # the price of a discriminator of one's own: five seeds
+        dm2 train $method --env "$2" --seeds 5 --steps "$3" --eval-every "$4" \
+            --out "methods/$1/$method" --demos "$5"
+    done
+}
+
+methods() { # Every method with its default settings, on a battle by each rule set.
+    expert 3s_vs_4z 1000000
+    every_method 3s_vs_4z smax/3s_vs_4z 600000 20000 3s_vs_4z_expert.safetensors
+    expert smac_signed_3s_vs_4z 2000000 "smac/3s_vs_4z?reward=signed"
+    every_method smac_3s_vs_4z "smac/3s_vs_4z?reward=signed" 2000000 50000 \
+        smac_signed_3s_vs_4z_expert.safetensors
+}
+
+units() { # name, environment, steps, the expert's steps, steps between evaluations
+    local env=$2 settings=(--eval-every "$5")
+    dm2 train ippo --env "$env" --seed 100 --seeds 1 --steps "$4" --out "experts/units_$1"
+    [ -e "units_$1.safetensors" ] ||
+        dm2 record "experts/units_$1/seed_100" --out "units_$1.safetensors"
+    dm2 train ippo --env "$env" --seeds 3 --steps "$3" --out "coefficient/$1/ippo" "${settings[@]}"
+    settings+=(--demos "units_$1.safetensors")
+    dm2 train dm2 --env "$env" --seeds 3 --steps "$3" --out "coefficient/$1/reward" \
+        "${settings[@]}" --imitation.unit reward --imitation.coefficient 0.05
+    dm2 train dm2 --env "$env" --seeds 3 --steps "$3" --out "coefficient/$1/advantage" \
+        "${settings[@]}" --imitation.unit advantage --imitation.coefficient 0.5
+}
+
+coefficient() { # One untuned coefficient in either unit, on six tasks of three scales.
+    units 3s_vs_4z smax/3s_vs_4z 300000 700000 20000
+    units 3s_vs_3z smax/3s_vs_3z 200000 500000 10000
+    units smac_2s3z smac/2s3z 500000 1000000 25000
+    units smac_3s_vs_3z "smac/3s_vs_3z?reward=signed" 500000 1500000 25000
+    units spread jaxmarl/MPE_simple_spread_v3 300000 1000000 20000
+    units reference jaxmarl/MPE_simple_reference_v3 300000 1000000 20000
+}
+
 collect() {
     local run
-    for run in {study,learning,learning_rate,smac}/*/*/seed_* study/*/*/*/seed_*; do
+    for run in {study,learning,learning_rate,smac,methods,coefficient}/*/*/seed_* study/*/*/*/seed_*; do
         [ -e "$run/metrics.jsonl" ] || continue
         mkdir -p "$results/$run"
         cp "$run/config.json" "$results/$run/"
-        if [[ $run = study/* ]]; then
+        if [[ $run = study/* || $run = methods/* || $run = coefficient/* ]]; then
             grep '"kind": "eval"' "$run/metrics.jsonl" >"$results/$run/metrics.jsonl"
         else
             cp "$run/metrics.jsonl" "$results/$run/"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from typing import ClassVar
@@ -134,6 +135,59 @@ def test_a_new_method_goes_all_the_way(known, capsys, tmp_path):
         "random": 2,
         "dm2": 1,
     }
+
+
+def tiny(name: str) -> tuple[object, ...]:
+    """Flags that make a method's networks and updates small."""
+    words: list[object] = ["--steps", 384, "--checkpoint-every", 128]
+    fields = {field.name for field in dataclasses.fields(METHODS[name])}
+    if "ppo" in fields:
+        words += ["--ppo.hidden", 8, "--ppo.epochs", 1, "--ppo.minibatches", 2]
+    if "imitation" in fields:
+        words += ["--imitation.updates", 1, "--imitation.hidden", 8, "--imitation.batch", 16]
+    if "cloning" in fields:
+        words += ["--cloning.epochs", 1, "--cloning.batch", 4]
+    if "best" in fields:
+        words += ["--best.episodes", 4, "--best.least", 2]
+    if "q" in fields:
+        words += ["--q.hidden", 8, "--q.updates", 1, "--q.batch", 4, "--q.capacity", 20]
+        words += ["--q.learning-starts", 4]
+    return tuple(words)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_command_works_on_every_methods_run(name, small_demos, capsys, tmp_path):
+    """Trained, killed and resumed to the same bits, evaluated, recorded, filmed, compared."""
+    words = (name, "--env", "smax/3m?limit=12", *SMALL, *tiny(name))
+    if METHODS[name].imitates:
+        words += ("--demos", small_demos)
+    said = run_json(capsys, "train", *words, "--out", tmp_path / "x", "--dry-run")
+    assert said["steps"] == 384
+    assert said["memory_mib"] > 500
+    out = tmp_path / "runs" / name
+    run_json(capsys, "train", *words, "--out", out, "--seeds", 1)
+    whole = dm2.load(out / "seed_0")
+    assert whole.config.method.name == name
+    evals = [r["step"] for r in whole.read_metrics() if r["kind"] == "eval"]
+    assert evals == [0, 128, 256, 384]
+
+    cut = tmp_path / "cut"
+    shutil.copytree(whole.path, cut)
+    shutil.rmtree(cut / "checkpoints" / f"{384:012d}")
+    run_json(capsys, "resume", cut)
+    states = [r.checkpoint_path(384) / "state.safetensors" for r in (whole, dm2.load(cut))]
+    assert states[0].read_bytes() == states[1].read_bytes()
+    kept = [[{**r, "steps_per_s": 0} for r in x.read_metrics()] for x in (whole, dm2.load(cut))]
+    assert kept[0] == kept[1]
+
+    played = run_json(capsys, "evaluate", whole.path, "--episodes", 4, "--stochastic")
+    assert played["episodes"] == 4
+    file = tmp_path / "team.safetensors"
+    run_json(capsys, "record", whole.path, "--episodes", 4, "--epsilon", 0.2, "--out", file)
+    assert dm2.Demonstrations.load(file).provenance["method"] == name
+    run_json(capsys, "watch", whole.path, "--out", tmp_path / "battle.gif")
+    compared = run_json(capsys, "compare", tmp_path / "runs")
+    assert compared["smax/3m?limit=12"][name]["runs"] == 1
 
 
 def test_each_setting_is_a_flag_of_the_methods_that_have_it(known, capsys):

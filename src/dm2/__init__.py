@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
     from dm2.methods import BC, DM2, GAIL, IPPO, IQL, MAGAIL, QMIX, RMAPPO, SIL, VDN
+    from dm2.methods.presets import preset
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
@@ -55,6 +56,7 @@ __all__ = [
     "evaluate",
     "load",
     "make",
+    "preset",
     "record",
     "record_style",
     "resume",
@@ -91,6 +93,7 @@ _MODULES = {
     "evaluate": "run.evaluate",
     "load": "run.directory",
     "make": "envs",
+    "preset": "methods.presets",
     "record": "run.record",
     "record_style": "run.combine",
     "resume": "run.loop",

@@ -52,7 +52,7 @@ class Config:
     seed: int = 0
     """Determines the whole run, from 0 to 2^32 - 1."""
     demos: str | None = None
-    """Demonstration file; `dm2` needs one."""
+    """Demonstration file, for the methods that imitate; the others take none."""
     num_envs: int = 32
     """Parallel environments. More of them step faster and learn more slowly per step."""
     rollout_steps: int = 128

@@ -29,14 +29,14 @@ def _train() -> None:
     """Train a team by one of the methods, and write a run directory."""
 
 
-def _commands(name: str) -> dict[str, Callable[..., None]]:
+def _commands(argv: list[str]) -> dict[str, Callable[..., None]]:
     """The commands. The one called `train` asks every method for its flags, which imports JAX, so
     that is done only where it is the one asked for."""
     train: Callable[..., None] = _train
-    if name == "train":
+    if argv[:1] == ["train"]:
         from dm2.cli.train import train_command
 
-        train = train_command()
+        train = train_command(argv[1:])
     others = (resume, evaluate, record, demos, compare, watch, doctor, bench, theory)
     return {"train": train} | {command.__name__: command for command in others}
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with plain_warnings():
             tyro.extras.subcommand_cli_from_dict(
-                _commands(name),
+                _commands(argv),
                 prog="dm2",
                 args=argv,
                 description="Decentralised multi-agent learning.",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -11,11 +12,16 @@ from dm2.cli.output import Json, report
 from dm2.config import Config
 from dm2.errors import InputError
 from dm2.methods import METHODS, Settings
+from dm2.methods.presets import PresetName, preset
 from dm2.run.loop import foresee
 from dm2.run.loop import train as train_one
 from dm2.run.sweep import best_jobs, train_seeds
 
 __all__ = ["train_command"]
+
+
+_COUNTS = ("num_envs", "rollout_steps", "steps")
+"""What a preset sets beside the method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,26 +46,61 @@ class _Options:
     dry_run: Annotated[
         bool, arg(help="Check everything and say what a run takes, in memory too; train nothing.")
     ] = False
+    preset: Annotated[
+        PresetName,
+        arg(
+            help="Where the defaults of all settings come from: `tuned`, what was measured here, "
+            "or `paper`, the paper's and its references' own, for smac's five tasks."
+        ),
+    ] = "tuned"
     json: Json = False
 
 
-def train_command() -> Any:
-    """The function behind `dm2 train`, whose subcommands are the methods that there are now."""
+def train_command(argv: list[str]) -> Any:
+    """The function behind `dm2 train`, whose subcommands are the methods that there are now.
+
+    Args:
+        argv: the words after `train`. The preset and the environment that they name decide the
+            defaults of the other flags. Raises InputError if they do not go together.
+    """
 
     def train(call: Any) -> None:
         """Train a team by one of the methods, and write a run directory."""
         names = [field.name for field in dataclasses.fields(Config)]
         _train(Config(**{name: getattr(call.config, name) for name in names}), call.options)
 
-    methods: Any = Union[tuple(_subcommand(settings) for settings in METHODS.values())]  # noqa: UP007
+    chosen = argv[0] if argv else ""
+    words = argv[1:] if chosen in METHODS else []
+    name, env = (_value_of(flag, words) for flag in ("preset", "env"))
+    methods: Any = Union[  # noqa: UP007
+        tuple(
+            _subcommand(settings, preset(name or "tuned", settings.name, env or ""))
+            if settings.name == chosen
+            else _subcommand(settings, {})
+            for settings in METHODS.values()
+        )
+    ]
     train.__annotations__["call"] = Annotated[methods, arg(name="")]
     return train
 
 
-def _subcommand(settings: type[Settings]) -> Any:
-    """The arguments of `dm2 train METHOD`: the run's settings, the method's own, the options."""
-    own = [("method", Annotated[settings, arg(name="")])]
-    config = dataclasses.make_dataclass("_Config", own, bases=(Config,), frozen=True)
+def _value_of(flag: str, words: list[str]) -> str | None:
+    """The word after `--flag`, or after `--flag=`; None if there is none."""
+    for word, following in itertools.pairwise([*words, None]):
+        name, equals, value = str(word).partition("=")
+        if name == f"--{flag}":
+            return value if equals else following
+    return None
+
+
+def _subcommand(settings: type[Settings], defaults: dict[str, Any]) -> Any:
+    """The arguments of `dm2 train METHOD`: the run's settings, the method's own, the options.
+    `defaults` are of a preset."""
+    kind: Any = Annotated[settings, arg(name="")]
+    own: list[Any] = [("method", kind, defaults.get("method", settings()))]
+    own += [(name, int, defaults[name]) for name in _COUNTS if name in defaults]
+    keywords: dict[str, Any] = {"frozen": True, "kw_only": True}
+    config = dataclasses.make_dataclass("_Config", own, bases=(Config,), **keywords)
     fields: list[Any] = [
         ("config", Annotated[config, arg(name="")]),
         ("options", Annotated[_Options, arg(name="")]),
