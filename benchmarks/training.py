@@ -188,7 +188,7 @@ def ours(name: str, scenario: str = SCENARIO, **ppo: float) -> tuple[Callable[[]
     """An iteration of dm2, and the products of its update. `ppo`: settings that differ from the
     method's own."""
     dm2.set_up_process()  # which is not for the peer
-    from dm2.bench import made_up_experts
+    from dm2.bench import made_up_demonstrations
     from dm2.config import ProgramSettings
     from dm2.methods import settings_class
     from dm2.run.programs import Programs
@@ -196,7 +196,7 @@ def ours(name: str, scenario: str = SCENARIO, **ppo: float) -> tuple[Callable[[]
     method = settings_class(name).from_dict({"ppo": {"learning_rate": 1e-12, **ppo}})
     settings = ProgramSettings(method, f"smax/{scenario}", ENVS, STEPS)
     programs = Programs(settings)
-    experts = made_up_experts(programs.env) if method.imitates else None
+    experts = method.experts(made_up_demonstrations(programs.env)) if method.imitates else None
     state = programs.init(jnp.uint32(0))
 
     def iterate() -> Any:

@@ -1,11 +1,11 @@
-"""How fast this machine is: simulator, IPPO and DM², what the processor could do, and JaxMARL."""
+"""How fast this machine is: simulator, methods, what the processor could do, and JaxMARL."""
 
 import dataclasses
 import functools
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dm2.agent.demonstrations import Expert
 from dm2.compilation import nothing_kept
 from dm2.config import ProgramSettings
+from dm2.demos import Demonstrations
 from dm2.envs import Environment, make
 from dm2.envs.smac import Smac
 from dm2.envs.smax import Smax
 from dm2.errors import InputError
-from dm2.methods import DM2, IPPO
+from dm2.methods import IPPO, settings_class
 from dm2.rollout import collect
 from dm2.rollout.stepping import random_legal, random_steps
 from dm2.run.programs import Programs
 
-__all__ = ["made_up_experts", "matmul_gflops", "measure", "race"]
+__all__ = ["made_up_demonstrations", "matmul_gflops", "measure", "race"]
 
 _BEGUN = time.monotonic()
 _SIMULATED_ENVS, _SIMULATED_STEPS = 512, 64
 _COMPILED = 2  # times; the faster counts
 _MATRIX = 2048
-_EXPERT_STATES = 20_000
+_EXPERT_EPISODES, _EXPERT_STEPS = 200, 100
 
 
 def _best_seconds(function: Any, repeats: int) -> float:
@@ -143,10 +143,10 @@ def _above_zero(**counts: int) -> None:
 
 def _training(programs: Programs, repeats: int) -> float:
     """Environment steps a second of whole iterations."""
-    imitates = programs.settings.method.imitates
-    experts = made_up_experts(programs.env) if imitates else None
+    method = programs.settings.method
+    experts = method.experts(made_up_demonstrations(programs.env)) if method.imitates else None
     seed = jnp.uint32(0)
-    state = programs.init(seed)
+    state, _ = programs.pretrain(programs.init(seed), experts)
 
     def iterate():
         nonlocal state
@@ -157,27 +157,47 @@ def _training(programs: Programs, repeats: int) -> float:
     return programs.settings.iteration_steps / _best_seconds(iterate, repeats)
 
 
-def made_up_experts(env: Environment) -> Expert:
-    """Random states of the right shape: speed does not depend on what they say."""
-    spec = env.spec
-    shape = (spec.num_agents, _EXPERT_STATES, spec.observation_size)
-    states = np.random.default_rng(0).normal(size=shape).astype(np.float16)
-    count = jnp.full(spec.num_agents, _EXPERT_STATES, jnp.int32)
-    return Expert(jnp.asarray(states), count, jnp.zeros(spec.num_agents))
+def made_up_demonstrations(env: Environment) -> Demonstrations:
+    """Random observations of the right shape: speed does not depend on what they say."""
+    spec, rng = env.spec, np.random.default_rng(0)
+    steps = min(_EXPERT_STEPS, spec.episode_limit)
+    shape = (_EXPERT_EPISODES, steps, spec.num_agents)
+    return Demonstrations.from_episodes(
+        rng.normal(size=(*shape, spec.observation_size)).astype(np.float32),
+        np.ones(shape, bool),
+        np.full(_EXPERT_EPISODES, steps),
+        {
+            "environment": spec.name,
+            "environment_version": spec.version,
+            "num_actions": spec.num_actions,
+            "episode_limit": spec.episode_limit,
+        },
+        actions=rng.integers(spec.num_actions, size=shape),
+        legal=np.ones((*shape, spec.num_actions), bool),
+    )
 
 
 def measure(
-    env_name: str, iterations: int, num_envs: int = 128, rollout_steps: int = 128
+    env_name: str,
+    iterations: int,
+    num_envs: int = 128,
+    rollout_steps: int = 128,
+    methods: Sequence[str] = ("ippo", "dm2"),
 ) -> dict[str, Any]:
-    """All figures in one process, each the best of `iterations` after one warm-up.
+    """All figures in one process, each the best of `iterations` after one warm-up; of `methods`,
+    in their default settings, `<method>_steps_per_s`.
 
     `first_update_s` counts from the import of this module to the end of the first IPPO
     iteration, with compilation unless the programs are on disk already;
-    `peak_rss_mib` is the most memory that the process held while it trained, IPPO first, then DM².
-    Raises InputError for counts that are not above 0 and for an unknown environment.
+    `peak_rss_mib` is the most memory that the process held while it trained, one method after
+    another. Raises InputError for counts that are not above 0 and for an unknown environment or
+    method.
     """
     _above_zero(iterations=iterations, num_envs=num_envs, rollout_steps=rollout_steps)
     env = make(env_name)
+    chosen = {name: settings_class(name)().settled(env_name) for name in methods}
+    for method in chosen.values():
+        method.check(num_envs)
     settings = ProgramSettings(IPPO(), env_name, num_envs, rollout_steps)
     settings.method.check(num_envs)
     ippo = Programs(settings, env)
@@ -185,16 +205,19 @@ def measure(
     state = ippo.init(jnp.uint32(0))
     jax.block_until_ready(ippo.iterate(state, jnp.uint32(0), None))
     first = time.monotonic() - _BEGUN
-    ippo_rate = _training(ippo, iterations)
-    dm2_rate = _training(Programs(dataclasses.replace(settings, method=DM2()), env), iterations)
+    rates = {}
+    for name, method in chosen.items():
+        is_ippo = name == settings.method.name
+        other = dataclasses.replace(settings, method=method)
+        programs = ippo if is_ippo else Programs(other, env)
+        rates[f"{name}_steps_per_s"] = _training(programs, iterations)
     peak = _peak_rss_mib()
     update = _update_seconds(ippo, iterations)
     flops = settings.method.update_flops(env.spec, settings.iteration_steps)
     return {
         "environment": env.spec.name,
         "simulator_steps_per_s": _simulator(env, iterations),
-        "ippo_steps_per_s": ippo_rate,
-        "dm2_steps_per_s": dm2_rate,
+        **rates,
         "first_update_s": first,
         "update_gflops": flops / update / 1e9,
         "matmul_peak_gflops": matmul_gflops(iterations),

@@ -22,7 +22,7 @@ def bench(
     what: Annotated[
         Positional[Literal["training", "simulator", "parity"]],
         arg(
-            help="`training`: simulator, IPPO and DM² in environment steps a second; `simulator`: "
+            help="`training`: simulator and methods in environment steps a second; `simulator`: "
             "the environments alone, smax/ beside JaxMARL's where it is installed; `parity`: how "
             "far smax/ is from JaxMARL's (needs the jaxmarl extra)."
         ),
@@ -31,6 +31,9 @@ def bench(
         tuple[str, ...],
         arg(help="Environments; by default smax/5m_vs_6m for training, else all battles."),
     ] = (),
+    methods: Annotated[
+        tuple[str, ...], arg(help="Methods to train, in their default settings.")
+    ] = ("ippo", "dm2"),
     iterations: Annotated[int, arg(help="Timed iterations of each program.")] = 3,
     num_envs: Annotated[int, arg(help="Parallel environments in training.")] = 128,
     rollout_steps: Annotated[int, arg(help="Steps per environment between updates.")] = 128,
@@ -45,7 +48,8 @@ def bench(
         name, *more = env or ("smax/5m_vs_6m",)
         if more:
             raise InputError(f"env = {' '.join(env)}: training is measured on one environment")
-        report(benchmarks.measure(name, iterations, num_envs, rollout_steps), json)
+        figures = benchmarks.measure(name, iterations, num_envs, rollout_steps, methods)
+        report(figures, json)
         return
     if what == "simulator":
         rows = benchmarks.race(env or list_environments(), iterations)
