@@ -341,15 +341,20 @@ def loss_by_hand(method: QLearning, state: Any, params: Any, chosen: Any, best_o
     return jnp.mean(jnp.square(jnp.stack(errors)))
 
 
+def wild(params: Any, seed: int) -> Any:
+    """Parameters of the same shapes, large and random."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.7, x.shape), jnp.float32), params)
+
+
 @pytest.mark.parametrize("td_lambda", [0.0, 0.6])
 def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
-    method, states = taught
-    if td_lambda != method.settings.td_lambda:
-        name = next(n for n, s in METHODS.items() if s.mixing(ToyEnv.spec) == method.mixer)
-        method = build(name, td_lambda=td_lambda)
-    # The copy differs from what it was made of.
-    state = next(state for state, _ in reversed(states) if state.since_copy == 1)
-    state = jax.tree.map(jnp.asarray, state)
+    learnt, states = taught
+    name = next(n for n, made in METHODS.items() if made.mixing(ToyEnv.spec) == learnt.mixer)
+    method = build(name, td_lambda=td_lambda)
+    method.reward_scale = 0.02  # rewards of the size of the values
+    state = jax.tree.map(jnp.asarray, states[-1][0])
+    state = state._replace(params=wild(state.params, 1), target=wild(state.target, 2))
     key = jax.random.PRNGKey(3)
     numbers = np.ravel(state.replay.draw(key, (1, 5)))
     chosen = [episodes_of(state)[i] for i in numbers]
@@ -360,8 +365,8 @@ def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
 
     expected, gradient = jax.value_and_grad(by_hand())(state.params)
     found, metrics = jax.jit(method._fit)(state.replay, key, state)
-    assert metrics["q_loss"] == pytest.approx(expected, rel=1e-4)
-    assert metrics["gradient_norm"] == pytest.approx(optax.tree.norm(gradient), rel=1e-3)
+    assert metrics["q_loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert metrics["gradient_norm"] == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-3)
     updates, _ = method.optimiser.update(gradient, state.optimiser, state.params)
     expected_params = optax.apply_updates(state.params, updates)
     for a, b in zip(*map(jax.tree.leaves, (found.params, expected_params)), strict=True):
@@ -369,7 +374,7 @@ def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
     # The copy's own favourites, or those that are not legal, would make another target.
     if td_lambda == 0.0:
         for other in ("copy", "any"):
-            assert abs(by_hand(other)(state.params) - expected) > 1e-4 * expected
+            assert abs(by_hand(other)(state.params) - expected) > 1e-3 * expected
 
 
 def test_episodes_are_packed_in_pairs():
