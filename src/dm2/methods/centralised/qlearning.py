@@ -281,8 +281,11 @@ class QLearning:
         state = self._with_moments(state._replace(key=key, steps=steps), rows)
         ready = replay.stored >= settings.learning_starts
         fit = functools.partial(self._fit, replay, learning)
-        fitted = jax.eval_shape(fit, state)
-        idle = lambda state: (state, jax.tree.map(lambda x: jnp.zeros(x.shape), fitted[1]))  # noqa: E731
+        reported = jax.eval_shape(fit, state)[1]
+
+        def idle(state: QState) -> tuple[QState, dict[str, Array]]:
+            return state, jax.tree.map(lambda x: jnp.zeros(x.shape), reported)
+
         state, metrics = jax.lax.cond(ready, fit, idle, state)
         metrics |= {"epsilon": share, "episodes_stored": replay.stored.astype(jnp.float32)}
         return (replay, ongoing), state, {name: x[None] for name, x in metrics.items()}
