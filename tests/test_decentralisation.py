@@ -11,9 +11,10 @@ import pytest
 
 from dm2.agent.demonstrations import Expert
 from dm2.agent.episodes import Ongoing
-from dm2.agent.learner import AgentState, Extras, Learner, Memory
+from dm2.agent.learner import Learner
 from dm2.agent.self_imitation import OwnEpisodes
 from dm2.agent.settings import PPO, Imitation, Matching, SelfImitation
+from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import compiler_options
 from dm2.config import ProgramSettings

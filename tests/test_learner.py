@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from dm2.agent.demonstrations import Expert
-from dm2.agent.learner import Learner, Memory
+from dm2.agent.learner import Learner
 from dm2.agent.networks import mask_logits
 from dm2.agent.settings import PPO, Imitation
+from dm2.agent.state import Memory
 from dm2.agent.types import Trajectory, View
 from dm2.errors import InputError
 

@@ -150,7 +150,7 @@ def tiny(name: str) -> tuple[object, ...]:
         words += ["--best.episodes", 4, "--best.least", 2]
     if "q" in fields:
         words += ["--q.hidden", 8, "--q.updates", 1, "--q.batch", 4, "--q.capacity", 20]
-        words += ["--q.learning-starts", 4]
+        words += ["--q.learning-starts", 4, "--observations", "running"]
     return tuple(words)
 
 

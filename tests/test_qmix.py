@@ -9,8 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-import dm2
-from conftest import SMALL, resumed_alike
 from dm2.agent.inputs import Inputs
 from dm2.agent.types import View
 from dm2.envs import EnvSpec
@@ -22,7 +20,7 @@ from dm2.methods.centralised.replay import TeamRow
 from dm2.methods.centralised.settings import Mixer, Q
 from dm2.methods.centralised.targets import Targets, own_targets, td_targets, team_targets
 from dm2.rollout import begin, collect
-from test_cli import run, run_json
+from test_cli import run
 from toy_env import LENGTH, LIMIT, NAMES, ToyEnv
 
 TINY = Q(hidden=4, updates=1, batch=5, capacity=16, learning_starts=3, target_every=2)
@@ -408,42 +406,6 @@ def test_layer_norm_is_done_before_storing_and_running_moments_after():
 
 
 # ---- as methods
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_run_that_is_resumed_ends_in_the_same_bits(name, tmp_path):
-    scale: Any = {"qmix": "running"}.get(name, "auto")
-    settings = dataclasses.replace(METHODS[name], observations=scale)
-    config = dm2.Config(settings, "smax/3m?limit=12", steps=768, **SMALL)
-    assert resumed_alike(config, 384, tmp_path)
-
-
-def test_every_command_works_on_its_runs(capsys, tmp_path):
-    common = ("qmix", "--env", "smax/3m?limit=12", "--num-envs", 8, "--rollout-steps", 16)
-    common += ("--eval-every", 128, "--eval-episodes", 4, "--steps", 256, "--q.hidden", 4)
-    common += ("--q.updates", 1, "--q.learning-starts", 4, "--mixer.embed", 2)
-    said = run_json(capsys, "train", *common, "--out", tmp_path / "x", "--dry-run")
-    assert said["memory_mib"] > 900
-    out = tmp_path / "runs"
-    run_json(capsys, "train", *common, "--out", out, "--seeds", 2, "--jobs", 1)
-    one = dm2.load(out / "seed_0")
-    rows = [row for row in one.read_metrics() if row["kind"] == "train"]
-    assert {len(rows[-1][x]) for x in ("q_loss", "q_mean", "epsilon", "episodes_stored")} == {1}
-    assert one.config.method == QMIX(
-        Q(hidden=4, updates=1, learning_starts=4),
-        Mixer(embed=2),
-        observations="layer",
-        reward_scale=10.0,
-    )
-    run_json(capsys, "resume", out / "seed_0", "--steps", 384)
-    for more in ((), ("--stochastic",)):
-        assert run_json(capsys, "evaluate", out / "seed_0", "--episodes", 8, *more)["episodes"] == 8
-    file = tmp_path / "team.safetensors"
-    run_json(capsys, "record", out / "seed_0", "--episodes", 8, "--out", file)
-    assert dm2.Demonstrations.load(file).provenance["method"] == "qmix"
-    run_json(capsys, "watch", out / "seed_0", "--out", tmp_path / "battle.gif")
-    compared = run_json(capsys, "compare", out, "--out", tmp_path / "figure.png")
-    assert compared["smax/3m?limit=12"]["qmix"]["runs"] == 2
 
 
 def test_only_qmix_has_flags_of_a_mixer(capsys):

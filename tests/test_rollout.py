@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Learner, Memory, next_values
+from dm2.agent.learner import Learner, next_values
 from dm2.agent.settings import PPO, Imitation
+from dm2.agent.state import Memory
 from dm2.agent.types import View
 from dm2.methods.independent import Independent
 from dm2.rollout import begin, collect, play

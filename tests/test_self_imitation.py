@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Extras, Learner, Memory
+from dm2.agent.learner import Learner
 from dm2.agent.self_imitation import BestEpisodes
 from dm2.agent.settings import PPO, Imitation, SelfImitation
+from dm2.agent.state import Extras, Memory
 from dm2.agent.types import Trajectory
 from dm2.errors import InputError
 from test_learner import compiled

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from dm2.agent.learner import AgentState
+from dm2.agent.state import AgentState
 from dm2.envs import EnvSpec, Step, TeamView
 from dm2.methods.independent import Independent
 

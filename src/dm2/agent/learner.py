@@ -22,15 +22,13 @@ from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import masked_mean, rollout_advantages
 from dm2.agent.self_imitation import BestEpisodes, OwnEpisodes
 from dm2.agent.settings import PPO, Cloning, Imitation, Matching, scheduled
+from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
 from dm2.errors import InputError
 
 __all__ = [
-    "AgentState",
-    "Extras",
     "Learner",
-    "Memory",
     "PolicyTargets",
     "Prepared",
     "actor_arguments",
@@ -43,56 +41,6 @@ __all__ = [
 Metrics = dict[str, Float[Array, ""]]
 
 _LAYER_NORM = Inputs()
-
-
-class AgentState(NamedTuple):
-    """Everything that one agent owns and that outlives an episode."""
-
-    key: UInt32[Array, "2"]
-    """The agent's own random stream."""
-    actor: Params
-    critic: Params
-    actor_opt: optax.OptState
-    critic_opt: optax.OptState
-    scale: ValueScale
-    discriminator: DiscriminatorState | None
-    """None for an agent that does not imitate."""
-    moments: Moments | None
-    """Of its observations; None where they are not standardised."""
-    balance: Balance | None
-    """Of the task's and the imitation's rewards; None where their weights are given in units of
-    reward."""
-    identity: Float[Array, " K"] | None
-    """Its number in the team, one-hot; None where the networks do not take it."""
-    best: OwnEpisodes | None = None
-    """Its own best episodes; None where it does not imitate them."""
-
-
-class Memory(NamedTuple):
-    """What one agent remembers from step to step, per environment."""
-
-    actor: Float[Array, "N H"]
-    """The actor's recurrent state."""
-    critic: Float[Array, "N H"]
-    """The critic's recurrent state."""
-    value: Float[Array, " N"]
-    """The agent's latest value estimate while alive; held after death (see `masked_gae`)."""
-    action: Int[Array, " N"] | None = None
-    """The agent's last action; None where the networks do not take it."""
-
-
-class Extras(NamedTuple):
-    """What learning needs of an action later; of a rollout, `[T, N, ...]`."""
-
-    log_probs: Float[Array, "*T N"]
-    """Log-probability of the action under the policy that chose it."""
-    values: Float[Array, "*T N"]
-    """The critic's value of the observation; the last one while alive after death."""
-    inputs: Float[Array, "*T N I"]
-    """What the networks took."""
-    observations: Float[Array, "*T N O"] | None
-    """The observations as they came, for the discriminator and for the moments; None where there
-    are neither."""
 
 
 class Prepared(NamedTuple):

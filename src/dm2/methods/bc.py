@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import jax
 
 from dm2.agent.demonstrations import Expert
-from dm2.agent.learner import AgentState, Learner
+from dm2.agent.learner import Learner
 from dm2.agent.settings import Cloning, Imitation
+from dm2.agent.state import AgentState
 from dm2.agent.types import Trajectory
 from dm2.compilation import Program
 from dm2.demos.dataset import Demonstrations

@@ -16,15 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from dm2.agent.demonstrations import Expert
-from dm2.agent.learner import (
-    AgentState,
-    Extras,
-    Learner,
-    Memory,
-    actor_arguments,
-    critic_arguments,
-    improved,
-)
+from dm2.agent.learner import Learner, actor_arguments, critic_arguments, improved
+from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program, compiler_options, on_device
 

@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Moments
-from dm2.agent.learner import AgentState, Extras, Learner, Memory
+from dm2.agent.learner import Learner
 from dm2.agent.mixed_reward import Balance, mixed_reward
 from dm2.agent.settings import Imitation
+from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program, compiler_options
 from dm2.demos.dataset import Demonstrations

@@ -25,14 +25,8 @@ from jaxtyping import Array, Float, Int, UInt32
 from dm2.agent.costs import fit_bytes, update_flops
 from dm2.agent.demonstrations import Expert
 from dm2.agent.inputs import Inputs, Moments
-from dm2.agent.learner import (
-    AgentState,
-    Learner,
-    Memory,
-    actor_arguments,
-    critic_arguments,
-    improved,
-)
+from dm2.agent.learner import Learner, actor_arguments, critic_arguments, improved
+from dm2.agent.state import AgentState, Memory
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program, compiler_options, on_device
 from dm2.envs.base import EnvSpec
