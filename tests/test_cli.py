@@ -69,6 +69,7 @@ def test_help_says_every_default(capsys, method, groups):
         if found:
             said[flag] = found[1]
     defaults = {"--seeds": "None", "--jobs": "None", "--dry-run,": "False", "--json,": "False"}
+    defaults["--preset"] = "tuned"
     for prefix, settings in [("", Config), *groups]:
         for field in dataclasses.fields(settings):
             if field.default is not dataclasses.MISSING:

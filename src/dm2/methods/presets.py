@@ -70,7 +70,7 @@ def preset(name: str, method: str, env: str) -> dict[str, Any]:
 def _tuned(settings: type[Settings], env: str) -> Settings:
     """The defaults, and by SMAC's rules an entropy weight that falls: docs/battles.md."""
     chosen = settings()
-    if not env.startswith("smac/") or "ppo" not in _groups(settings):
+    if not env.startswith("smac/") or not hasattr(chosen, "ppo"):
         return chosen
     falling = {"entropy": 0.05, "entropy_end": 0.005, "entropy_share": 0.5}
     return _with(chosen, ppo={**falling, "clip": 0.1})
@@ -82,31 +82,28 @@ def _paper(settings: type[Settings], env: str) -> dict[str, Any]:
     if rules != "smac" or scenario not in _TASKS:
         known = ", ".join(f"smac/{task}" for task in _TASKS)
         raise InputError(f"preset = 'paper': says nothing of {env}; it is for {known}")
-    task, limit, groups = _TASKS[scenario], make(env).spec.episode_limit, _groups(settings)
+    chosen: Any = settings()
+    task, limit = _TASKS[scenario], make(env).spec.episode_limit
     run = {"num_envs": _BUFFER_EPISODES, "rollout_steps": limit, "steps": task.steps}
     changes: dict[str, Any] = {}
-    if "ppo" in groups:
+    if hasattr(chosen, "ppo"):
         changes["ppo"] = {"learning_rate": 5e-4, "minibatches": 1, "entropy": 0.01}
         changes["ppo"] |= {"epochs": task.epochs, "clip": task.clip}
         changes["last_action"] = True
-    if "agent_id" in groups:
+    if hasattr(chosen, "agent_id"):
         changes["agent_id"] = True
-    if "imitation" in groups:
-        weighed = "coefficient" in _groups(groups["imitation"].type)
+    if hasattr(chosen, "imitation"):
+        weighed = hasattr(chosen.imitation, "coefficient")
         mixing = {"coefficient": task.coefficient, "unit": "reward"} if weighed else {}
         changes["imitation"] = _DISCRIMINATOR | mixing
-    if "best" in groups:
+    if hasattr(chosen, "best"):
         changes["best"] = _BEST
-    if "q" in groups:
+    if hasattr(chosen, "q"):
         changes["q"] = _Q
         run["num_envs"] = 32
     if settings.name == "rmappo":  # its authors' own, arXiv 2103.01955
         run |= {"num_envs": 8, "rollout_steps": 400}
-    return {"method": _with(settings(), **changes), **run}
-
-
-def _groups(settings: type) -> dict[str, dataclasses.Field[Any]]:
-    return {field.name: field for field in dataclasses.fields(settings)}
+    return {"method": _with(chosen, **changes), **run}
 
 
 def _with(settings: Settings, **changes: Any) -> Settings:
