@@ -6,9 +6,11 @@ import ctypes  # noqa: E402
 import dataclasses  # noqa: E402
 import gc  # noqa: E402
 import hashlib  # noqa: E402
+import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from dm2.run.programs import forget_programs  # noqa: E402
@@ -20,6 +22,19 @@ SMALL: dict[str, Any] = {
     "eval_episodes": 4,
     "checkpoint_every": 256,
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All processes of a run, and the next run, share what they compile: the tests' type checks
+    need JAX before dm2 could see to that. The bound is what makes JAX lock the folder."""
+    folder = str(config.cache.mkdir("programs"))  # pyright: ignore[reportOptionalMemberAccess]
+    kept = {"dir": folder, "max_size": 2**31}
+    for name, value in kept.items():
+        jax.config.update(f"jax_compilation_cache_{name}", value)
+        os.environ[f"JAX_COMPILATION_CACHE_{name.upper()}"] = str(value)
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update(shortest, 0.1)
+    os.environ[shortest.upper()] = "0.1"
 
 
 def hashes(folder: Path) -> dict[Path, str]:

@@ -195,6 +195,7 @@ def test_the_profile_adds_up():
     ]
 
 
+@pytest.mark.learning
 def test_a_team_is_tested_on_every_kind_of_starts(monkeypatch):
     import starts
 

@@ -27,7 +27,7 @@ from toy_env import ToyEnv, quick_jit, random_agents
 
 # Agents, environments, steps, observation features, actions, hidden units, rows of an expert.
 K, N, T, O, A, H, M = 3, 4, 5, 4, 4, 8, 24  # noqa: E741
-LIMIT, EPISODES = 6, 2  # steps of an episode at most, and how many a self-imitator keeps
+LIMIT, EPISODES = 6, 3  # steps of an episode at most, and how many a self-imitator keeps
 # Far below any gradient's norm here, so that clipping always acts.
 CLIP_NORM = 1e-3
 
@@ -122,10 +122,10 @@ def random_inputs(team: Independent, seed: int) -> Inputs:
 
 
 def best_episodes(own: OwnEpisodes, rng: np.random.Generator) -> OwnEpisodes:
-    """As many as there may be, and one under way in every environment. Of each agent's, the first
+    """As many as there may be, and one under way in every environment. Of each agent's, the last
     is better than any that a rollout brings, and the others worse."""
     returns = rng.normal(-30.0, 0.1, size=own.returns.shape)
-    returns[:, 0] += 60.0
+    returns[:, -1] += 60.0
     alive = jnp.asarray(rng.random(own.alive.shape) < 0.8).at[..., 0].set(True)
     rows = {
         "observations": jnp.asarray(rng.normal(size=(K, LIMIT, N, O)), jnp.float32),

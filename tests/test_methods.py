@@ -167,7 +167,16 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("name", METHODS)
+# Of four methods, the other tests of commands, of directories and of training do it too.
+WALKS = [
+    pytest.param(
+        name, marks=[pytest.mark.learning] if name in {"ippo", "dm2", "vdn", "iql"} else []
+    )
+    for name in METHODS
+]
+
+
+@pytest.mark.parametrize("name", WALKS)
 def test_every_command_works_on_every_methods_run(name, small_demos, tmp_path):
     """Trained, killed and resumed to the same bits, evaluated, recorded, filmed, compared."""
     train = ["train", name, "--env", "smax/3m?limit=12", *SMALL, *tiny(name), "--seeds", 1]
