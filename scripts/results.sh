@@ -149,7 +149,7 @@ units() { # name, environment, steps, the expert's steps, steps between evaluati
 coefficient() { # One untuned coefficient in either unit, on six tasks of three scales.
     units 3s_vs_4z smax/3s_vs_4z 300000 700000 20000
     units 3s_vs_3z smax/3s_vs_3z 200000 500000 10000
-    units smac_2s3z smac/2s3z 500000 1000000 25000
+    units smac_3m smac/3m 300000 600000 20000
     units smac_3s_vs_3z "smac/3s_vs_3z?reward=signed" 500000 1500000 25000
     units spread jaxmarl/MPE_simple_spread_v3 300000 1000000 20000
     units reference jaxmarl/MPE_simple_reference_v3 300000 1000000 20000

@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     shortest = "jax_persistent_cache_min_compile_time_secs"
     jax.config.update(shortest, 0.1)
     os.environ[shortest.upper()] = "0.1"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as dm2 would set it
 
 
 def hashes(folder: Path) -> dict[Path, str]:
