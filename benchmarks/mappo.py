@@ -1,4 +1,4 @@
-"""RMAPPO beside a peer: `python benchmarks/mappo.py [--rounds N] [--json]`.
+"""RMAPPO beside a peer: `python benchmarks/mappo.py [--rounds N] [--json] [--learn STEPS]`.
 
 Environment steps a second on `3s_vs_5z`, 128 environments x 128 steps, 4 epochs x 4 minibatches,
 by turns, each in a process of its own, as its users run it:
@@ -8,14 +8,14 @@ by turns, each in a process of its own, as its users run it:
 - JaxMARL's recurrent MAPPO for SMAX in its published configuration, but for the scenario: dense and
   GRU layers of 128 units, an actor and a critic shared by all agents, in JaxMARL's own
   environment. Its training script is not part of its package; this is our re-creation of what it
-  computes (`baselines/MAPPO/mappo_rnn_smax.py`), for speed alone.
+  computes (`baselines/MAPPO/mappo_rnn_smax.py`).
 
-See `training.py` for what else holds: nobody learns anything, and operations are counted as if
-nobody died.
+See `training.py` for what else holds: dm2 learns nothing, and operations are counted as if nobody
+died. With `--learn STEPS` both learn, seeds 0 to 2, and greedy win rates are compared instead; the
+peer's learning rate stays what it is at first (JaxMARL lets it fall over 10 million steps).
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,7 +24,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+import dm2
 import training
+import winning
 from dm2.envs.smax.parity import Reference
 from training import ENVS, EPOCHS, MINIBATCHES, STEPS, UNITS, Cell
 
@@ -69,8 +71,11 @@ class Row(NamedTuple):
 class MappoPeer:
     """Recurrent MAPPO: one iteration of collecting and learning."""
 
-    def __init__(self, scenario: str) -> None:
-        self.env = Reference(scenario, lethal_walls=True).env
+    iteration_steps = ENVS * STEPS
+
+    def __init__(self, scenario: str, seed: int = 0) -> None:
+        self.seed = seed
+        self.env = Reference(scenario, lethal_walls=True, limit=winning.LIMIT).env
         self.names = list(self.env.agents)
         self.actors = ENVS * len(self.names)
         self.actions = self.env.action_space(self.names[0]).n
@@ -96,13 +101,14 @@ class MappoPeer:
 
     def init(self) -> Any:
         """Parameters and optimisers of both networks, environments, memories."""
-        keys = jax.random.split(jax.random.PRNGKey(0), ENVS)
+        key, *network_keys = jax.random.split(jax.random.PRNGKey(self.seed), 3)
+        keys = jax.random.split(key, ENVS)
         seen, env = jax.jit(jax.vmap(self.env.reset))(keys)
         starts, hidden = jnp.ones(self.actors, bool), jnp.zeros((self.actors, UNITS))
         learners = []
-        for network, size in zip(self.networks, self.sizes, strict=True):
+        for network, size, key in zip(self.networks, self.sizes, network_keys, strict=True):
             example = (jnp.zeros((1, self.actors, size)), starts[None])
-            params = network.init(jax.random.PRNGKey(1), hidden, example)
+            params = network.init(key, hidden, example)
             learners.append((params, self.optimiser.init(params)))
         memories = (hidden, jnp.zeros_like(hidden))  # apart, as they are given away
         return tuple(learners), (env, self._stack(seen), self._states(seen), starts, memories)
@@ -188,6 +194,18 @@ class MappoPeer:
         learners, errors = jax.lax.scan(epoch, learners, jnp.stack(epoch_keys))
         return (learners, world), errors.mean()
 
+    def memory(self, envs: int) -> Array:
+        """The actor's, as battles begin."""
+        return jnp.zeros((envs * len(self.names), UNITS))
+
+    def greedy(self, agent: Any, memory: Any, seen: Array, starts: Array, legal: Array) -> Any:
+        """Memory and the likeliest legal actions `[K, N]`."""
+        count = starts.size
+        inputs = (seen.reshape(1, count, -1), starts.reshape(1, count))
+        memory, logits = self.forward[0](agent[0][0][0], memory, inputs)
+        masked: Any = jnp.where(legal, logits.reshape(legal.shape), -1e10)
+        return memory, jnp.argmax(masked, axis=-1)
+
     def update_flops(self) -> float:
         """Products of one update: dense, GRU (six), dense, head, forward and twice back (but for
         the gradient of the inputs), of both networks."""
@@ -198,26 +216,23 @@ class MappoPeer:
         return 2.0 * total * self.actors * STEPS * EPOCHS
 
 
-def theirs() -> tuple[Callable[[], Any], float]:
-    """An iteration of the peer, and the products of its update."""
-    peer = MappoPeer(SCENARIO)
-    agent, key = peer.init(), jax.random.PRNGKey(2)
-
-    def iterate() -> Any:
-        nonlocal agent
-        agent, error = peer.iterate(agent, key)
-        return agent, error
-
-    return iterate, peer.update_flops()
+def ours(method: str, **ppo: float) -> training.Work:
+    """An iteration of dm2."""
+    return training.ours(method, SCENARIO, ppo={"learning_rate": 1e-12, **ppo})
 
 
 MAKERS: dict[str, training.Maker] = {
-    "dm2 RMAPPO": functools.partial(training.ours, "rmappo", SCENARIO),
-    "dm2 RMAPPO, 128 units": functools.partial(training.ours, "rmappo", SCENARIO, hidden=UNITS),
-    "dm2 IPPO": functools.partial(training.ours, "ippo", SCENARIO),
-    PEER: theirs,
+    "dm2 RMAPPO": functools.partial(ours, "rmappo"),
+    "dm2 RMAPPO, 128 units": functools.partial(ours, "rmappo", hidden=UNITS),
+    "dm2 IPPO": functools.partial(ours, "ippo"),
+    PEER: functools.partial(training.theirs, functools.partial(MappoPeer, SCENARIO)),
+}
+
+LEARNERS: dict[str, winning.Learns] = {
+    "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO, ENVS),
+    PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, SCENARIO)),
 }
 
 
 if __name__ == "__main__":
-    training.main(__doc__ or "", SCENARIO, MAKERS, PEER)
+    training.main(__doc__ or "", SCENARIO, MAKERS, PEER, LEARNERS)

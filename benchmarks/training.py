@@ -34,6 +34,7 @@ from jax import Array
 
 import dm2
 from dm2.envs.smax.parity import Reference
+from winning import Learns, contest
 
 SCENARIO, ENVS, STEPS, EPOCHS, MINIBATCHES, UNITS = "5m_vs_6m", 128, 128, 4, 4, 128
 
@@ -49,7 +50,7 @@ class Cell(nn.Module):
         """One step of every row."""
         x, starts = xs
         hidden = jnp.where(starts[:, None], 0.0, hidden)
-        return nn.GRUCell(features=UNITS)(hidden, x)
+        return nn.GRUCell(features=hidden.shape[-1])(hidden, x)
 
 
 class ActorCritic(nn.Module):
@@ -180,21 +181,30 @@ class Peer:
         return 2.0 * (3 * per_row - self.size * u) * self.actors * STEPS * EPOCHS
 
 
-Maker = Callable[[], tuple[Callable[[], Any], float]]
-"""Makes an iteration, and says how many operations the products of its update are."""
+class Work(NamedTuple):
+    """What is timed."""
+
+    iterate: Callable[[], Any]
+    flops: float
+    """Operations of the products of its update."""
+    steps: int = ENVS * STEPS
+    """Environment steps of an iteration."""
 
 
-def ours(name: str, scenario: str = SCENARIO, **ppo: float) -> tuple[Callable[[], Any], float]:
-    """An iteration of dm2, and the products of its update. `ppo`: settings that differ from the
-    method's own."""
+Maker = Callable[[], Work]
+
+
+def ours(name: str, scenario: str = SCENARIO, envs: int = ENVS, **changes: Any) -> Work:
+    """An iteration of dm2. `changes`: settings that differ from the method's own, by group; it
+    learns next to nothing, unless a group says otherwise."""
     dm2.set_up_process()  # which is not for the peer
     from dm2.bench import made_up_demonstrations
     from dm2.config import ProgramSettings
     from dm2.methods import settings_class
     from dm2.run.programs import Programs
 
-    method = settings_class(name).from_dict({"ppo": {"learning_rate": 1e-12, **ppo}})
-    settings = ProgramSettings(method, f"smax/{scenario}", ENVS, STEPS)
+    method = settings_class(name).from_dict(changes or {"ppo": {"learning_rate": 1e-12}})
+    settings = ProgramSettings(method, f"smax/{scenario}", envs, STEPS)
     programs = Programs(settings)
     experts = method.experts(made_up_demonstrations(programs.env)) if method.imitates else None
     state = programs.init(jnp.uint32(0))
@@ -204,12 +214,13 @@ def ours(name: str, scenario: str = SCENARIO, **ppo: float) -> tuple[Callable[[]
         state, metrics = programs.iterate(state, jnp.uint32(0), experts)
         return state, metrics
 
-    return iterate, method.update_flops(programs.env.spec, settings.iteration_steps)
+    steps = settings.iteration_steps
+    return Work(iterate, method.update_flops(programs.env.spec, steps), steps)
 
 
-def theirs() -> tuple[Callable[[], Any], float]:
-    """An iteration of the peer, and the products of its update."""
-    peer = Peer()
+def theirs(make: Callable[[], Any], steps: int = ENVS * STEPS) -> Work:
+    """An iteration of a peer, `make()`."""
+    peer = make()
     agent, key = peer.init(), jax.random.PRNGKey(2)
 
     def iterate() -> Any:
@@ -217,13 +228,13 @@ def theirs() -> tuple[Callable[[], Any], float]:
         agent, error = peer.iterate(agent, key)
         return agent, error
 
-    return iterate, peer.update_flops()
+    return Work(iterate, peer.update_flops(), steps)
 
 
 MAKERS: dict[str, Maker] = {
     "dm2 IPPO": functools.partial(ours, "ippo"),
     "dm2 DM²": functools.partial(ours, "dm2"),
-    "JaxMARL IPPO (re-created)": theirs,
+    "JaxMARL IPPO (re-created)": functools.partial(theirs, Peer),
 }
 PEER = "JaxMARL IPPO (re-created)"
 
@@ -239,9 +250,9 @@ def serve(make: Maker, line: Connection) -> None:
     """A process of one program: compile, report, then one timed iteration for each request."""
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed
     began = time.perf_counter()
-    iterate, flops = make()
+    iterate, flops, steps = make()
     jax.block_until_ready(iterate())
-    line.send((time.perf_counter() - began, flops))
+    line.send((time.perf_counter() - began, flops, steps))
     # The second may compile again: what comes out of the peer differs in weak types from what went
     # in. Its own script, one program for all iterations, compiles once.
     jax.block_until_ready(iterate())
@@ -260,10 +271,10 @@ def race(rounds: int, makers: dict[str, Maker], peer: str) -> list[dict[str, Any
     """All programs by turns; medians and ranges over the rounds, and ratios to the peer's speed."""
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Any] = {}  # connections, whose class depends on the platform
-    first: dict[str, tuple[float, float]] = {}
+    first: dict[str, tuple[float, float, int]] = {}
     for name, make in makers.items():
-        lines[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(make, theirs), daemon=True).start()
+        lines[name], far = context.Pipe()
+        context.Process(target=serve, args=(make, far), daemon=True).start()
         first[name] = lines[name].recv()
     times: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):
@@ -274,9 +285,10 @@ def race(rounds: int, makers: dict[str, Maker], peer: str) -> list[dict[str, Any
         line.send(False)
     rows = []
     for name, taken in times.items():
-        rates = sorted(ENVS * STEPS / t for t in taken)
-        ratios = sorted(b / t for t, b in zip(taken, times[peer], strict=True))
-        compiled, flops = first[name]
+        compiled, flops, steps = first[name]
+        rates = sorted(steps / t for t in taken)
+        theirs = [first[peer][2] / t for t in times[peer]]
+        ratios = sorted(steps / t / b for t, b in zip(taken, theirs, strict=True))
         rows.append(
             {
                 "program": name,
@@ -285,18 +297,32 @@ def race(rounds: int, makers: dict[str, Maker], peer: str) -> list[dict[str, Any
                 "ratio": statistics.median(ratios),
                 "ratio_range": [ratios[0], ratios[-1]],
                 "first_iteration_s": compiled,
-                "mflop_per_step": flops / (ENVS * STEPS) / 1e6,
+                "mflop_per_step": flops / steps / 1e6,
             }
         )
     return rows
 
 
-def main(title: str, scenario: str, makers: dict[str, Maker], peer: str) -> None:
-    """Compile all, then run them by turns; print the medians and the ratios to the peer."""
+def main(
+    title: str,
+    scenario: str,
+    makers: dict[str, Maker],
+    peer: str,
+    learners: dict[str, Learns] | None = None,
+) -> None:
+    """Compile all, then run them by turns; print the medians and the ratios to the peer. Or let
+    the learners learn, and print who wins."""
     parser = argparse.ArgumentParser(description=title.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", action="store_true")
+    if learners:
+        parser.add_argument("--learn", type=int, metavar="STEPS")
+        parser.add_argument("--every", type=int, default=50_000, help="steps between tests")
+        parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    if learners and arguments.learn:
+        contest(learners, arguments.seeds, arguments.learn, arguments.every, arguments.json)
+        return
     rows = race(arguments.rounds, makers, peer)
     peak = peak_gflops(5)
     if arguments.json:

@@ -20,6 +20,7 @@ from dm2.agent.types import View
 from dm2.demos.experts import load_experts
 from dm2.errors import InputError
 from dm2.methods import BC
+from dm2.methods.independent import Independent
 from test_learner import compiled
 
 
@@ -111,7 +112,9 @@ def small(then: Any) -> BC:
 def test_what_follows(small_demos, tmp_path):
     """Nothing: the policy stays. The task: it moves, without a discriminator. Mixed: with one."""
     spec = dm2.make("smax/3m").spec
-    assert small("mixed").build(spec, 8).learner.imitator is not None
+    mixed = small("mixed").build(spec, 8)
+    assert isinstance(mixed, Independent)
+    assert mixed.learner.imitator is not None
     for then in ("nothing", "task"):
         run = dm2.train(config(small(then), small_demos), tmp_path / then, quiet=True)
         records = run.read_metrics()

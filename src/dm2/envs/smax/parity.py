@@ -30,12 +30,13 @@ TOLERANCE = 1e-5
 class Reference:
     """A reference is JaxMARL's environment of a scenario, which takes our states and numbers."""
 
-    def __init__(self, scenario: str, lethal_walls: bool) -> None:
+    def __init__(self, scenario: str, lethal_walls: bool, limit: int = 2**30) -> None:
         """Make JaxMARL's environment.
 
         Args:
             scenario: A key of `SCENARIOS`.
             lethal_walls: Whether a unit dies on the map's edge.
+            limit: Steps after which a battle ends; by default it is never reached.
 
         Raises:
             InputError: JaxMARL is not installed.
@@ -50,9 +51,8 @@ class Reference:
         self.num_allies, self.num_enemies = len(layout.allies), len(layout.enemies)
         kinds = jnp.array(layout.allies + layout.enemies, jnp.uint8)
         theirs = Scenario(kinds, self.num_allies, self.num_enemies, layout.random, layout.random)
-        # Its time limit is never reached.
         self.env: Any = HeuristicEnemySMAX(
-            scenario=theirs, walls_cause_death=lethal_walls, max_steps=2**30
+            scenario=theirs, walls_cause_death=lethal_walls, max_steps=limit
         )
 
     def noise(self, key: UInt32[Array, "2"]) -> Noise:
