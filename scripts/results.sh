@@ -37,7 +37,7 @@ cell() { # task, walls, steps, form, survival, coefficient: three seeds of DM² 
     dm2 train dm2 --env "$env" --seed 200 --seeds 3 --steps "$3" --out "study/$1/$2/$4_$5_$6" \
         --num-envs 128 --ppo.learning-rate 5e-4 --imitation.updates 32 \
         --demos "$1_expert.safetensors" --imitation.reward "$4" --imitation.survival "$5" \
-        --imitation.coefficient "$6"
+        --imitation.coefficient "$6" --imitation.unit reward
 }
 
 study() { # Reward form × treatment of death × walls, then the coefficient of the best.
@@ -73,7 +73,8 @@ both() { # directory, learning rate: five seeds of IPPO and DM² on two tasks, e
         dm2 train ippo --env "smax/$task" --seeds 5 --steps "$steps" --out "$1/$task/ippo" \
             --ppo.learning-rate "$2" --eval-every "$every"
         dm2 train dm2 --env "smax/$task" --seeds 5 --steps "$steps" --out "$1/$task/dm2" \
-            --ppo.learning-rate "$2" --eval-every "$every" --demos "${task}_expert.safetensors"
+            --ppo.learning-rate "$2" --eval-every "$every" --demos "${task}_expert.safetensors" \
+            --imitation.coefficient 0.05 --imitation.unit reward
     done
 }
 
@@ -81,7 +82,8 @@ learning() { # The comparison, and DM² from a middling team.
     both learning 1e-3
     middling 3s_vs_4z
     dm2 train dm2 --env smax/3s_vs_4z --seeds 5 --steps 600000 --eval-every 20000 \
-        --demos 3s_vs_4z_middling.safetensors --out learning/3s_vs_4z/dm2_middling
+        --demos 3s_vs_4z_middling.safetensors --out learning/3s_vs_4z/dm2_middling \
+        --imitation.coefficient 0.05 --imitation.unit reward
 }
 
 learning_rate() { # The comparison at half the learning rate.
@@ -93,7 +95,7 @@ starcraft() { # task, environment, steps, demonstrations, coefficient, settings:
     local settings=("${@:6}")
     dm2 train ippo --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/ippo" "${settings[@]}"
     dm2 train dm2 --env "$env" --seeds 2 --steps "$steps" --out "smac/$task/dm2" "${settings[@]}" \
-        --demos "$demos" --imitation.coefficient "$coefficient"
+        --demos "$demos" --imitation.coefficient "$coefficient" --imitation.unit reward
 }
 
 smac() { # SMAC's rules, with the paper's coefficients.
@@ -127,7 +129,7 @@ every_method() { # directory, environment, steps, steps between evaluations, dem
 
 methods() { # Every method with its default settings, on a battle by each rule set.
     expert 3s_vs_4z 1000000
-    every_method 3s_vs_4z smax/3s_vs_4z 600000 20000 3s_vs_4z_expert.safetensors
+    every_method 3s_vs_4z smax/3s_vs_4z 500000 20000 3s_vs_4z_expert.safetensors
     expert smac_signed_3s_vs_4z 2000000 "smac/3s_vs_4z?reward=signed"
     every_method smac_3s_vs_4z "smac/3s_vs_4z?reward=signed" 2000000 50000 \
         smac_signed_3s_vs_4z_expert.safetensors

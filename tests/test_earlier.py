@@ -42,6 +42,8 @@ def test_a_run_goes_on(earlier, method):
     assert run.config.method.name == method
     assert isinstance(run.config.method, dm2.IPPO)
     assert run.config.method.ppo == dm2.PPO(hidden=8, epochs=1, minibatches=2)
+    if isinstance(run.config.method, dm2.DM2):  # the unit that there was
+        assert run.config.method.imitation.unit == "reward"
     # Every array is where it was, bit by bit: the tree's order is that of the file's manifest.
     state, _ = run.load_newest_valid(Programs(run.config.program).shapes())
     folder = run.checkpoint_path(256)

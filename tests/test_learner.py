@@ -30,7 +30,8 @@ def learner(method, **ppo):
     if method == "ippo":
         return Learner(settings, None, O, A)
     small = {"hidden": HIDDEN, "updates": 2, "batch": 8, "survival": "absorbing"}
-    imitation = Imitation(coefficient=0.5, task_weight=2.0, reward="softplus", **small)
+    mixing = {"coefficient": 0.5, "unit": "reward", "task_weight": 2.0}
+    imitation = Imitation(**mixing, reward="softplus", **small)
     return Learner(settings, imitation, O, A)
 
 

@@ -170,17 +170,17 @@ class Imitation(Matching):
         InputError: a value is out of its range.
     """
 
-    coefficient: float = 0.05
-    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`."""
+    coefficient: float = 0.5
+    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`, in the unit below."""
     coefficient_end: float | None = None
     """What c comes to, linearly; by default it stays."""
     coefficient_share: float = 1.0
     """Share of the run over which it does."""
-    unit: CoefficientUnit = "reward"
-    """What c is measured in. `reward`: units of the environment's reward, so that it has to fit
-    the task; `advantage`: c times the ratio of the standard deviations of what the task's and the
-    imitation's rewards contribute to the agent's advantages (`dm2.agent.mixed_reward`), so that 1
-    lets both weigh the same in any task."""
+    unit: CoefficientUnit = "advantage"
+    """What c is measured in. `advantage`: c times the ratio of the standard deviations of what the
+    task's and the imitation's rewards contribute to the agent's advantages
+    (`dm2.agent.mixed_reward`), so that 1 lets both weigh the same in any task; `reward`: units of
+    the environment's reward, as in the paper, so that it has to fit the task."""
     task_weight: float = 1.0
     """Weight of the environment's reward; 0 is pure imitation."""
 
