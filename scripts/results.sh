@@ -130,9 +130,9 @@ every_method() { # directory, environment, steps, steps between evaluations, dem
 methods() { # Every method with its default settings, on a battle by each rule set.
     expert 3s_vs_4z 1000000
     every_method 3s_vs_4z smax/3s_vs_4z 500000 20000 3s_vs_4z_expert.safetensors
-    expert smac_signed_3s_vs_4z 2000000 "smac/3s_vs_4z?reward=signed"
-    every_method smac_3s_vs_4z "smac/3s_vs_4z?reward=signed" 2000000 50000 \
-        smac_signed_3s_vs_4z_expert.safetensors
+    expert smac_signed_3s_vs_3z 1500000 "smac/3s_vs_3z?reward=signed"
+    every_method smac_3s_vs_3z "smac/3s_vs_3z?reward=signed" 800000 25000 \
+        smac_signed_3s_vs_3z_expert.safetensors
 }
 
 units() { # name, environment, steps, the expert's steps, steps between evaluations
