@@ -11,8 +11,9 @@ by turns, each in a process of its own, as its users run it:
   computes (`baselines/MAPPO/mappo_rnn_smax.py`).
 
 See `training.py` for what else holds: dm2 learns nothing, and operations are counted as if nobody
-died. With `--learn STEPS` both learn, seeds 0 to 2, and greedy win rates are compared instead; the
-peer's learning rate stays what it is at first (JaxMARL lets it fall over 10 million steps).
+died. With `--learn STEPS` both learn, each with its own settings, and greedy win rates are compared
+instead; the peer's learning rate stays what it is at first (JaxMARL lets it fall over 10 million
+steps).
 """
 
 import functools
@@ -229,7 +230,7 @@ MAKERS: dict[str, training.Maker] = {
 }
 
 LEARNERS: dict[str, winning.Learns] = {
-    "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO, ENVS),
+    "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO),
     PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, SCENARIO)),
 }
 

@@ -257,7 +257,7 @@ MAKERS: dict[str, training.Maker] = {
 }
 
 LEARNERS: dict[str, winning.Learns] = {
-    "dm2 QMIX": functools.partial(winning.ours, dm2.QMIX(), SCENARIO, 32),
+    "dm2 QMIX": functools.partial(winning.ours, dm2.QMIX(), SCENARIO),
     PEER: functools.partial(winning.theirs, functools.partial(QmixPeer, SCENARIO)),
 }
 

@@ -22,15 +22,14 @@ Learns = Callable[[int, int, int], Iterator[tuple[int, float]]]
 
 
 def ours(
-    method: Settings, scenario: str, envs: int, seed: int, steps: int, every: int
+    method: Settings, scenario: str, seed: int, steps: int, every: int
 ) -> Iterator[tuple[int, float]]:
-    """A run of dm2, and its evaluations."""
+    """A run of dm2 with its own settings, and its evaluations."""
     config = dm2.Config(
         method,
         f"smax/{scenario}?walls=lethal",
         seed=seed,
         steps=steps,
-        num_envs=envs,
         eval_every=every,
         eval_episodes=BATTLES,
         checkpoint_every=steps,
