@@ -1,19 +1,8 @@
-"""RMAPPO beside a peer: `python benchmarks/mappo.py [--rounds N] [--json] [--learn STEPS]`.
-
-Environment steps a second on `3s_vs_5z`, 128 environments x 128 steps, 4 epochs x 4 minibatches,
-by turns, each in a process of its own, as its users run it:
-
-- dm2's RMAPPO with its own 64 units, and with the peer's 128, where both compute about as much;
-- dm2's IPPO with 64 units, an actor and a critic for every agent;
-- JaxMARL's recurrent MAPPO for SMAX in its published configuration, but for the scenario: dense and
-  GRU layers of 128 units, an actor and a critic shared by all agents, in JaxMARL's own
-  environment. Its training script is not part of its package; this is our re-creation of what it
-  computes (`baselines/MAPPO/mappo_rnn_smax.py`).
-
-See `training.py` for what else holds: dm2 learns nothing, and operations are counted as if nobody
-died. With `--learn STEPS` both learn, each with its own settings, and greedy win rates are compared
-instead; the peer's learning rate stays what it is at first (JaxMARL lets it fall over 10 million
-steps).
+"""JaxMARL's recurrent MAPPO for SMAX in its published configuration, but for the scenario: dense
+and GRU layers of 128 units, an actor and a critic shared by all agents, in JaxMARL's environment.
+Its training script is not part of its package; this is our re-creation of what it computes
+(`baselines/MAPPO/mappo_rnn_smax.py`), but for the learning rate, which stays what it is at first
+(JaxMARL lets it fall over 10 million steps).
 """
 
 import functools
@@ -26,10 +15,11 @@ import optax
 from jax import Array
 
 import dm2
-import training
+import racing
 import winning
 from dm2.envs.smax.parity import Reference
-from training import ENVS, EPOCHS, MINIBATCHES, STEPS, UNITS, Cell
+from ippo import EPOCHS, MINIBATCHES, UNITS, Cell
+from racing import ENVS, STEPS
 
 SCENARIO = "3s_vs_5z"
 PEER = "JaxMARL MAPPO (re-created)"
@@ -217,23 +207,22 @@ class MappoPeer:
         return 2.0 * total * self.actors * STEPS * EPOCHS
 
 
-def ours(method: str, **ppo: float) -> training.Work:
+def ours(method: str, **ppo: float) -> racing.Work:
     """An iteration of dm2."""
-    return training.ours(method, SCENARIO, ppo={"learning_rate": 1e-12, **ppo})
+    return racing.ours(method, SCENARIO, ppo={"learning_rate": 1e-12, **ppo})
 
 
-MAKERS: dict[str, training.Maker] = {
-    "dm2 RMAPPO": functools.partial(ours, "rmappo"),
-    "dm2 RMAPPO, 128 units": functools.partial(ours, "rmappo", hidden=UNITS),
-    "dm2 IPPO": functools.partial(ours, "ippo"),
-    PEER: functools.partial(training.theirs, functools.partial(MappoPeer, SCENARIO)),
-}
-
-LEARNERS: dict[str, winning.Learns] = {
-    "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO),
-    PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, SCENARIO)),
-}
-
-
-if __name__ == "__main__":
-    training.main(__doc__ or "", SCENARIO, MAKERS, PEER, LEARNERS)
+RACE = racing.Race(
+    SCENARIO,
+    {
+        "dm2 RMAPPO": functools.partial(ours, "rmappo"),
+        "dm2 RMAPPO, 128 units": functools.partial(ours, "rmappo", hidden=UNITS),
+        "dm2 IPPO": functools.partial(ours, "ippo"),
+        PEER: functools.partial(racing.theirs, functools.partial(MappoPeer, SCENARIO)),
+    },
+    PEER,
+    {
+        "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO),
+        PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, SCENARIO)),
+    },
+)

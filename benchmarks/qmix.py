@@ -1,18 +1,9 @@
-"""QMIX beside a peer: `python benchmarks/qmix.py [--rounds N] [--json] [--learn STEPS]`.
-
-Environment steps a second on `3s_vs_4z`, by turns, each in a process of its own; both make an
-update of 32 episodes or rollouts for every 256 environment steps:
-
-- dm2's QMIX with its own settings, 64 units and 32 environments x 128 steps, and with the peer's
-  512 units and 16 environments;
-- JaxMARL's QMIX for SMAX in its published configuration, but for the scenario: dense and GRU layers
-  of 512 units that all agents share, a mixing layer of 64 units and networks of 256 that make its
-  weights, 16 environments x 128 steps, in JaxMARL's own environment. Its training script is not
-  part of its package; this is our re-creation of what it computes (`qmix_rnn.py` and
-  `ql_rnn_smax.yaml` in `baselines/QLearning`).
-
-See `training.py` for what else holds. With `--learn STEPS` both learn, each with its own settings,
-and greedy win rates are compared instead.
+"""JaxMARL's QMIX for SMAX in its published configuration, but for the scenario: dense and GRU
+layers of 512 units that all agents share, a mixing layer of 64 units and networks of 256 that make
+its weights, 16 environments x 128 steps, in JaxMARL's environment. Its training script is not part
+of its package; this is our re-creation of what it computes (`qmix_rnn.py` and `ql_rnn_smax.yaml` in
+`baselines/QLearning`). Both make an update of 32 episodes or rollouts for every 256 environment
+steps.
 """
 
 import functools
@@ -25,10 +16,10 @@ import optax
 from jax import Array
 
 import dm2
-import training
+import racing
 import winning
 from dm2.envs.smax.parity import Reference
-from training import Cell
+from ippo import Cell
 
 SCENARIO = "3s_vs_4z"
 PEER = "JaxMARL QMIX (re-created)"
@@ -242,25 +233,23 @@ class QmixPeer:
         return 2.0 * per_step * UPDATES * BATCH * STEPS
 
 
-def ours(envs: int, **changes: Any) -> training.Work:
+def ours(envs: int, **changes: Any) -> racing.Work:
     """An iteration of dm2, which learns next to nothing."""
-    q = {"learning_rate": 1e-12, **changes}
-    return training.ours("qmix", SCENARIO, envs, q=q)
+    return racing.ours("qmix", SCENARIO, envs, q={"learning_rate": 1e-12, **changes})
 
 
-MAKERS: dict[str, training.Maker] = {
-    "dm2 QMIX": functools.partial(ours, 32),
-    "dm2 QMIX, 512 units": functools.partial(ours, ENVS, hidden=UNITS, updates=UPDATES),
-    PEER: functools.partial(
-        training.theirs, functools.partial(QmixPeer, SCENARIO, starts=0), QmixPeer.iteration_steps
-    ),
-}
-
-LEARNERS: dict[str, winning.Learns] = {
-    "dm2 QMIX": functools.partial(winning.ours, dm2.QMIX(), SCENARIO),
-    PEER: functools.partial(winning.theirs, functools.partial(QmixPeer, SCENARIO)),
-}
-
-
-if __name__ == "__main__":
-    training.main(__doc__ or "", SCENARIO, MAKERS, PEER, LEARNERS)
+RACE = racing.Race(
+    SCENARIO,
+    {
+        "dm2 QMIX": functools.partial(ours, 32),
+        "dm2 QMIX, 512 units": functools.partial(ours, ENVS, hidden=UNITS, updates=UPDATES),
+        PEER: functools.partial(
+            racing.theirs, functools.partial(QmixPeer, SCENARIO, starts=0), ENVS * STEPS
+        ),
+    },
+    PEER,
+    {
+        "dm2 QMIX": functools.partial(winning.ours, dm2.QMIX(), SCENARIO),
+        PEER: functools.partial(winning.theirs, functools.partial(QmixPeer, SCENARIO)),
+    },
+)

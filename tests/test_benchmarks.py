@@ -16,15 +16,16 @@ import pytest
 import growth
 from dm2.agent.packing import Packing
 
-training = pytest.importorskip("training", reason="jaxmarl is not installed")
+ippo = pytest.importorskip("ippo", reason="jaxmarl is not installed")
+racing = pytest.importorskip("racing")
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_peer_learns_from_what_it_collects(monkeypatch):
     for name, value in {"SCENARIO": "3m", "ENVS": 4, "STEPS": 8, "UNITS": 16}.items():
-        monkeypatch.setattr(training, name, value)
-    peer = training.Peer()
+        monkeypatch.setattr(ippo, name, value)
+    peer = ippo.Peer()
     agent = peer.init()
     before = jax.tree.map(np.array, agent[0])
     (after, *_), error = peer.iterate(agent, jax.random.PRNGKey(0))
@@ -40,7 +41,6 @@ def test_the_peer_with_a_central_critic_learns_from_what_it_collects(monkeypatch
     small = {"ENVS": 4, "STEPS": 8, "UNITS": 16}
     for name, value in small.items():
         monkeypatch.setattr(mappo, name, value)
-    monkeypatch.setattr(training, "UNITS", small["UNITS"])  # of the cell
     peer = mappo.MappoPeer("3m")
     agent = peer.init()
     before = jax.tree.map(np.array, agent[0])
@@ -106,9 +106,73 @@ def test_no_timed_iteration_compiles(monkeypatch):
         def recv(self):
             return next(self.asked)
 
-    monkeypatch.setattr(training.jax.config, "update", lambda *_: None)
-    training.serve(lambda: training.Work(iterate, 0.0), Line())
+    monkeypatch.setattr(racing.jax.config, "update", lambda *_: None)
+    racing.serve(lambda: racing.Work(iterate, 0.0), Line())
     assert sizes == [1, 2, 2, 2]
+
+
+def test_races_and_contests_are_chosen_by_name(monkeypatch, capsys):
+    training = pytest.importorskip("training")
+    # A second of ours, 2 and 4 of the peer's, for 100 and 50 steps.
+    seconds = {"a": iter([1.0, 1.0, 1.0]), "b": iter([2.0, 4.0, 2.0])}
+
+    class Process:
+        def __init__(self, target, args, daemon):
+            make, self.far = args
+            self.far.send((3.0, 5e8, {"a": 100, "b": 50}[make]))
+
+        def start(self):
+            pass
+
+    class Line:
+        def __init__(self):
+            self.sent = []
+
+        def send(self, value):
+            self.sent.append(value)
+
+        def recv(self):
+            if isinstance(self.sent[0], tuple) and len(self.sent) == 1:
+                return self.sent[0]
+            return next(seconds["a" if self.sent[0][2] == 100 else "b"])
+
+    def pipe():
+        line = Line()
+        return line, line
+
+    context = SimpleNamespace(Pipe=pipe, Process=Process)
+    monkeypatch.setattr(racing.multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(training, "peak_gflops", lambda repeats: 80.0)
+    learns = {"a": lambda seed, steps, every: iter([(every, 0.25 * seed), (steps, 1.0)])}
+    races = {
+        "first": racing.Race("3m", {"a": "a", "b": "b"}, "b", learns),
+        "second": racing.Race("8m", {}, "b"),
+    }
+    monkeypatch.setattr(training, "RACES", races)
+    monkeypatch.setattr(sys, "argv", ["training.py", "first", "--rounds", "3"])
+    training.main()
+    # 100 a second against 25, 12.5 and 25.
+    assert capsys.readouterr().out.splitlines() == [
+        "first, smax/3m; matrix peak 80 GFLOP/s",
+        "a                                100 steps/s  4.00 x [4.00, 8.00]"
+        "  first iteration after 3.0 s, 5.0 MFLOP a step",
+        "b                                 25 steps/s  1.00 x [1.00, 1.00]"
+        "  first iteration after 3.0 s, 10.0 MFLOP a step",
+    ]
+    words = ["training.py", "--learn", "9000", "--every", "4000", "--seeds", "2", "--json"]
+    monkeypatch.setattr(sys, "argv", words)
+    training.main()  # of the second, nobody learns
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["seed"], row["step"], row["win_rate"]) for row in rows] == [
+        (0, 4000, 0.0),
+        (0, 9000, 1.0),
+        (1, 4000, 0.25),
+        (1, 9000, 1.0),
+    ]
+    monkeypatch.setattr(sys, "argv", ["training.py", "second", "--learn", "9000"])
+    with pytest.raises(SystemExit):
+        training.main()
+    assert "re-created for speed alone" in capsys.readouterr().err
 
 
 def test_growth_is_measured():
