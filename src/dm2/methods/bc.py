@@ -1,5 +1,6 @@
 """Behavioural cloning of each agent's own demonstrations, then independent PPO, or nothing."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,9 +36,12 @@ class BC(DM2):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unused = self.cloning.then != "mixed" and self.imitation != Imitation()
-        remedy = f"is not used with cloning.then = {self.cloning.then!r}; leave it out"
-        check_setting(not unused, "imitation", self.imitation, remedy)
+        if self.cloning.then == "mixed":
+            return
+        remedy = f"is not used with cloning.then = {self.cloning.then!r}; leave it at its default"
+        for name, default in dataclasses.asdict(Imitation()).items():
+            value = getattr(self.imitation, name)
+            check_setting(value == default, f"imitation.{name}", value, remedy)
 
     @property
     def needs_same_limit(self) -> bool:
