@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dm2.cli import main
 from dm2.errors import InputError
+from dm2.studies import plots
 from dm2.studies.compare import compare, table
 from dm2.studies.groups import read_study
 from dm2.studies.plots import draw_learning_curves, learning_curves
@@ -813,6 +814,12 @@ def test_colours_are_the_methods_own(runs):
     both = [line.get_color() for line in legend.get_lines()][:2]
     alone = draw_learning_curves(read_study([runs / "dm20"])).legends[0].get_lines()[0].get_color()
     assert both[0] != both[1] and alone == both[1]
+
+
+def test_as_many_methods_as_there_are_look_different(tmp_path):
+    names = [write_run(tmp_path, f"run{n}", RISING, seed=n) for n in range(12)]
+    looks = plots._looks(read_study(names, [f"{n}" for n in range(12)]))
+    assert len(set(looks.values())) == len(looks) == 12
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ __all__ = ["draw_learning_curves", "learning_curves", "save_learning_curves"]
 # Yellow is left out: it is too light for lines on white.
 _BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
 _OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+_LINES = ("solid", (0, (4, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)))
+"""One after the other, for further rounds of the same colours."""
 _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
@@ -39,18 +41,29 @@ _RC = {
 }
 
 
-def _colours(study: Study) -> dict[str, str]:
-    """One colour per label, the same in every environment; baselines come first."""
+class _Look(NamedTuple):
+    """How a group's curve is drawn."""
+
+    colour: str
+    line: Any
+    """As matplotlib's `linestyle`."""
+
+
+def _looks(study: Study) -> dict[str, _Look]:
+    """One look per label, the same in every environment; baselines come first."""
     methods = {
         label: group.runs[0].config["method"]
         for environment in study.environments.values()
         for label, group in environment.groups.items()
     }
-    colours: dict[str, str] = {}
-    baselines, others = cycle(_BASELINE_COLOURS), cycle(_OTHER_COLOURS)
+    looks: dict[str, _Look] = {}
+    baselines, others = (
+        (_Look(colour, line) for line, colour in cycle(product(_LINES, colours)))
+        for colours in (_BASELINE_COLOURS, _OTHER_COLOURS)
+    )
     for label in sorted(methods, key=lambda label: (methods[label] != BASELINE, label)):
-        colours[label] = next(baselines if methods[label] == BASELINE else others)
-    return colours
+        looks[label] = next(baselines if methods[label] == BASELINE else others)
+    return looks
 
 
 def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,20 +76,22 @@ def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, low, high
 
 
-def _draw_group(axes: "Axes", group: Group, colour: str, row: int) -> None:
+def _draw_group(axes: "Axes", group: Group, look: _Look, row: int) -> None:
     """The group as far as all its runs go; in the upper row, every seed as a thin line."""
     grid, values = statistics.curves_on_grid([(run.steps, run.values) for run in group.runs])
     centre, low, high = _band(values, row)
+    colour = look.colour
     if row == 0:
         for run in group.runs if len(group.runs) > 1 else ():
             axes.plot(run.steps / 1e6, run.values, color=colour, alpha=0.25, linewidth=0.7)
         for run in group.left_out:
             axes.plot(run.steps / 1e6, run.values, color=colour, linewidth=0.9, linestyle=_DOTS)
     axes.fill_between(grid / 1e6, low, high, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(grid / 1e6, centre, color=colour, linewidth=2.0, solid_capstyle="round")
+    line = {"linestyle": look.line, "linewidth": 2.0, "solid_capstyle": "round"}
+    axes.plot(grid / 1e6, centre, color=colour, **line)
 
 
-def _draw_demonstrators(axes: "Axes", environment: Environment, colours: dict) -> bool:
+def _draw_demonstrators(axes: "Axes", environment: Environment, looks: dict) -> bool:
     """A dashed line per source of demonstrations, in its group's colour if one group uses it."""
     users: dict[float, set[str]] = {}
     for label, group in environment.groups.items():
@@ -84,7 +99,7 @@ def _draw_demonstrators(axes: "Axes", environment: Environment, colours: dict) -
             if run.demo_value is not None:
                 users.setdefault(run.demo_value, set()).add(label)
     for value, labels in users.items():
-        colour = colours[next(iter(labels))] if len(labels) == 1 else _INK
+        colour = looks[next(iter(labels))].colour if len(labels) == 1 else _INK
         axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
     return bool(users)
 
@@ -141,12 +156,19 @@ def _seeds(study: Study, label: str) -> str:
     return f"{span} seed" + ("" if max(every for _, every in counts) == 1 else "s")
 
 
-def _legend(figure: "Figure", study: Study, colours: dict[str, str], demos: bool) -> None:
+def _legend(figure: "Figure", study: Study, looks: dict[str, _Look], demos: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], color=colour, linewidth=2.5, label=f"{label}, {_seeds(study, label)}")
-        for label, colour in colours.items()
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            linestyle=look.line,
+            linewidth=2.5,
+            label=f"{label}, {_seeds(study, label)}",
+        )
+        for label, look in looks.items()
     ]
     if demos:
         dashes = (0, (3.2, 1.8))
@@ -184,15 +206,15 @@ def draw_learning_curves(study: Study) -> "Figure":
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
         panels = figure.subplots(2, len(environments), squeeze=False)
-        colours, demos = _colours(study), False
+        looks, demos = _looks(study), False
         for column, environment in zip(panels.T, environments.values(), strict=True):
             for row, axes in enumerate(column):
                 for label, group in environment.groups.items():
-                    _draw_group(axes, group, colours[label], row)
-                demos |= _draw_demonstrators(axes, environment, colours)
+                    _draw_group(axes, group, looks[label], row)
+                demos |= _draw_demonstrators(axes, environment, looks)
             _style(column, environment)
         _annotate(panels, environments)
-        _legend(figure, study, colours, demos)
+        _legend(figure, study, looks, demos)
         return figure
 
 
