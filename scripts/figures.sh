@@ -18,6 +18,7 @@ done
 draw learning_rate results/learning_rate/*/{ippo,dm2} --labels IPPO IPPO DM² DM²
 draw smac results/smac/*/{ippo,dm2}
 draw study_coefficient results/study/*/safe/{ippo,softplus_centred_*}
+draw methods results/methods/*/*
 draw coefficient results/coefficient/*/{ippo,reward,advantage}
 for run in "four-tile" "handshake" "stag-hunt --states-only"; do # shellcheck disable=SC2086
     name=${run%% *}
