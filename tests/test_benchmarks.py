@@ -87,6 +87,39 @@ def test_the_peer_with_a_mixer_learns_from_what_it_collects(monkeypatch):
     assert winning.win_rate(peer, agent, jax.random.PRNGKey(2)) == 0.0  # six steps are too few
 
 
+class Lottery:
+    """A game of three steps in JaxMARL's form, which begins anew by itself: an agent that takes
+    action 1 at the end wins if the first draw said so, and in later games always."""
+
+    def reset(self, key):
+        lucky = jax.random.bernoulli(key)
+        return {"a": jnp.zeros(1)}, (jnp.int32(0), lucky)
+
+    def get_avail_actions(self, state):
+        return {"a": jnp.ones(2)}
+
+    def step(self, key, state, actions):
+        time, lucky = state
+        over = time == 2
+        reward = jnp.where(over & (actions["a"] == 1), 0.5 + lucky, 0.5)
+        state = (jnp.where(over, 0, time + 1), lucky | over)
+        return {"a": jnp.zeros(1)}, state, {"a": reward}, {"a": over, "__all__": over}, {}
+
+
+@pytest.mark.parametrize("action", [0, 1])
+def test_only_the_first_game_of_each_battle_counts(action):
+    winning = pytest.importorskip("winning")
+
+    def greedy(agent, memory, seen, starts, legal):
+        return memory, jnp.full(starts.shape, action)
+
+    peer = SimpleNamespace(env=Lottery(), names=["a"], memory=lambda envs: None, greedy=greedy)
+    key = jax.random.PRNGKey(5)
+    lucky = jax.vmap(jax.random.bernoulli)(jax.random.split(key, winning.BATTLES))
+    assert 0.3 < lucky.mean() < 0.7
+    assert winning.win_rate(peer, None, key) == (lucky.mean() if action else 0.0)
+
+
 def test_no_timed_iteration_compiles(monkeypatch):
     program: Any = jax.jit(lambda x: x + 1)  # its stub does not know the size of its cache
     value, sizes = jnp.zeros((), jnp.int8), []
