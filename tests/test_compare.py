@@ -14,9 +14,9 @@ from dm2.cli import main
 from dm2.errors import InputError
 from dm2.studies import plots
 from dm2.studies.compare import compare, table
-from dm2.studies.groups import read_study
+from dm2.studies.groups import read_comparison
 from dm2.studies.plots import draw_learning_curves, learning_curves
-from dm2.studies.runs import find_runs
+from dm2.studies.records import find_runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -78,7 +78,7 @@ def write_run(
 
 
 def labels_of(root: Path) -> list[str]:
-    return list(read_study([root]).environments[ENV].groups)
+    return list(read_comparison([root]).environments[ENV].groups)
 
 
 def version(name: str | None) -> dict:
@@ -130,8 +130,8 @@ def test_links_are_followed_once_and_named_as_given(tmp_path, monkeypatch):
 
 def test_a_path_without_runs_is_refused(tmp_path):
     write_run(tmp_path, "a", RISING)
-    for path in (tmp_path / "typo", tmp_path / "a" / "config.json"):
-        with pytest.raises(InputError, match=f"{path}.*dm2 train"):
+    for path, made_by in ((tmp_path / "typo", "train"), (tmp_path / "a/config.json", "study run")):
+        with pytest.raises(InputError, match=f"{path}.*dm2 {made_by}"):
             find_runs([tmp_path, path])
     with pytest.raises(InputError, match="list of paths"):
         find_runs(str(tmp_path))
@@ -625,7 +625,7 @@ def test_demonstrations_are_named_by_their_return(tmp_path):
     known = {"env": MPE, "returns": RETURNS, "info": NO_WINS}
     write_run(tmp_path, "a", NEVER, demos={"sha256": "a" * 64, "mean_return": -17.54}, **known)
     write_run(tmp_path, "b", NEVER, demos={"sha256": "b" * 64, "mean_return": -25.0}, **known)
-    labels = list(read_study([tmp_path]).environments[MPE].groups)
+    labels = list(read_comparison([tmp_path]).environments[MPE].groups)
     assert labels == ["dm2 (demos -17.54)", "dm2 (demos -25)"]
 
 
@@ -724,7 +724,7 @@ def runs(tmp_path):
 
 
 def test_figure_holds_means_bands_seeds_and_demonstrators(runs):
-    figure = draw_learning_curves(read_study([runs]))
+    figure = draw_learning_curves(read_comparison([runs]))
     upper, alone, lower, _ = figure.axes
     assert upper.get_title() == ENV and upper.get_ylabel() == "test win rate"
     assert lower.get_xlabel() == "environment steps (millions)"
@@ -744,7 +744,7 @@ def test_the_thick_line_is_the_mean(tmp_path):
     curves = [(0.0, 0.1, 0.2), (0.0, 0.2, 0.4), (0.3, 0.9, 0.9)]
     for seed, curve in enumerate(curves):
         write_run(tmp_path, f"dm2{seed}", curve, seed=seed)
-    upper = draw_learning_curves(read_study([tmp_path])).axes[0]
+    upper = draw_learning_curves(read_comparison([tmp_path])).axes[0]
     *thin, thick = sorted(upper.lines, key=lambda line: line.get_linewidth())
     assert [tuple(np.asarray(line.get_ydata())) for line in thin] == curves
     # 0.3 / 3, 1.2 / 3 and 1.5 / 3: nobody's curve, nor the median.
@@ -755,7 +755,7 @@ def test_a_run_that_is_left_out_is_dotted_and_the_mean_is_of_the_others(tmp_path
     for seed in range(2):
         write_run(tmp_path, f"{seed}", (0.0, 0.2 * seed, 0.4), seed=seed)
     write_run(tmp_path, "2", (0.9, 0.9), seed=2, steps=200)
-    figure = draw_learning_curves(read_study([tmp_path]))
+    figure = draw_learning_curves(read_comparison([tmp_path]))
     upper, lower = figure.axes
     dotted = [line for line in upper.lines if line.is_dashed()]
     assert [np.asarray(line.get_ydata()).tolist() for line in dotted] == [[0.9, 0.9]]
@@ -772,8 +772,8 @@ def test_returns_have_an_axis_of_their_own(tmp_path):
     write_run(tmp_path, "a", NEVER, env=MPE, returns=RETURNS, info=NO_WINS, demos=demos)
     write_run(tmp_path, "b", RISING, seed=1)
     write_run(tmp_path, "c", RISING, env="smax/5m_vs_6m")
-    upper = draw_learning_curves(read_study([tmp_path])).axes[:3]
-    lower = draw_learning_curves(read_study([tmp_path])).axes[3]
+    upper = draw_learning_curves(read_comparison([tmp_path])).axes[:3]
+    lower = draw_learning_curves(read_comparison([tmp_path])).axes[3]
     assert [axes.get_ylabel() for axes in upper] == ["test return", "test win rate", ""]
     low, high = upper[0].get_ylim()
     assert -45 < low < -40 and -10 < high < -5 and lower.get_ylim() == (low, high)
@@ -804,21 +804,23 @@ def test_a_users_matplotlib_settings_change_nothing(runs, tmp_path):
         before = dict(mpl.rcParams)
         assert learning_curves(paths, tmp_path / "odd.png", labels).read_bytes() == plain
         assert dict(mpl.rcParams) == before
-    study = read_study(paths, labels)
+    study = read_comparison(paths, labels)
     words = [text.get_text() for text in draw_learning_curves(study).legends[0].get_texts()]
     assert words[:2] == ["_c$^, 1 seed", "$a_{b$, 1 seed"]
 
 
 def test_colours_are_the_methods_own(runs):
-    legend = draw_learning_curves(read_study([runs])).legends[0]
+    legend = draw_learning_curves(read_comparison([runs])).legends[0]
     both = [line.get_color() for line in legend.get_lines()][:2]
-    alone = draw_learning_curves(read_study([runs / "dm20"])).legends[0].get_lines()[0].get_color()
+    alone = (
+        draw_learning_curves(read_comparison([runs / "dm20"])).legends[0].get_lines()[0].get_color()
+    )
     assert both[0] != both[1] and alone == both[1]
 
 
 def test_as_many_methods_as_there_are_look_different(tmp_path):
     names = [write_run(tmp_path, f"run{n}", RISING, seed=n) for n in range(12)]
-    looks = plots._looks(read_study(names, [f"{n}" for n in range(12)]))
+    looks = plots._looks(read_comparison(names, [f"{n}" for n in range(12)]))
     assert len(set(looks.values())) == len(looks) == 12
 
 

@@ -39,18 +39,18 @@ def compare(
     numbers is said on standard error.
     """
     from dm2.studies.compare import summarise, table
-    from dm2.studies.groups import read_study
+    from dm2.studies.groups import read_comparison
 
     if not runs:
         raise InputError("runs: none given; name run directories, or parents of them")
     if out is not None:
         check_figure(out)
-    study = read_study(runs, labels or None, budget)
-    result = summarise(study, levels or None)
+    comparison = read_comparison(runs, labels or None, budget)
+    result = summarise(comparison, levels or None)
     if out is not None:
         from dm2.studies.plots import save_learning_curves
 
-        save_learning_curves(study, out)
+        save_learning_curves(comparison, out)
     for note in result["warnings"]:
         print(f"dm2: note: {note}", file=sys.stderr)
     if json:

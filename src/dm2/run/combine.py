@@ -27,7 +27,7 @@ def record_style(
     runs: Sequence[RunDirectory | str | Path],
     style: str,
     *,
-    at: Whole | None = None,
+    at: Whole | Sequence[Whole | None] | None = None,
     episodes: Whole = 1000,
     greedy: bool = False,
     epsilon: Epsilon = None,
@@ -45,7 +45,7 @@ def record_style(
         runs: The run of which all agents are taken, or in mixed styles a run for each agent, in the
             agents' order and trained with different seeds.
         style: One of `dm2.run.styles.STYLES`, which says what each is.
-        at: A step of a checkpoint that all runs have; the newest of each by default.
+        at: A step of a checkpoint that all runs have, or one for each run; the newest by default.
         episodes: The number of episodes for each agent.
         greedy: Whether agents take their most likely actions.
         epsilon: The probability of a random action, see `record`. `auto` finds one for each run, as
@@ -66,7 +66,10 @@ def record_style(
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     opened = [open_run(run) for run in runs]
     _check_runs(opened, style)
-    teams = [load_team(run, at) for run in opened]
+    steps = at if isinstance(at, Sequence) else [at] * len(opened)
+    if len(steps) != len(opened):
+        raise InputError(f"at = {list(steps)!r}: there are {len(opened)} runs; give as many steps")
+    teams = [load_team(run, step) for run, step in zip(opened, steps, strict=True)]
     size = teams[0].programs.env.spec.num_agents
     behaviours = choose_behaviour(greedy, epsilon, teams, seed)
     added = {"style": style}
@@ -166,8 +169,8 @@ def _check_runs(runs: list[RunDirectory], style: str) -> None:
 def _check_apart(run: RunDirectory, i: int, earlier: RunDirectory, j: int) -> None:
     """Raises InputError if two runs are not of different teams."""
     same = run.path.resolve() == earlier.path.resolve()
-    seed = run.config.seed
-    if same or seed == earlier.config.seed:
+    seed, method = run.config.seed, run.config.method.name
+    if same or (seed, method) == (earlier.config.seed, earlier.config.method.name):
         what = "is the same run as" if same else f"has seed {seed}, as has"
         problem = f"runs[{i}] = {str(run.path)!r}: {what} runs[{j}]"
         raise InputError(f"{problem}; give runs that were trained with different seeds")

@@ -1,20 +1,25 @@
 """What a trained team is worth and does: evaluate and watch."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
+from dm2.compilation import compiler_options
 from dm2.envs import Renderable
 from dm2.errors import InputError, Whole, as_seed, as_whole
+from dm2.rollout import MixedTeam
+from dm2.rollout.play import play
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
 from dm2.run.team import load_team
 
-__all__ = ["evaluate", "watch"]
+__all__ = ["evaluate", "exchange", "watch"]
 
 
 def evaluate(
@@ -60,6 +65,62 @@ def evaluate(
         "episodes": episodes,
         "step": step,
     }
+
+
+def exchange(
+    runs: Sequence[RunDirectory | str | Path], *, episodes: Whole = 128, seed: Whole = 0
+) -> Float[np.ndarray, "S S"]:
+    """Puts agents of different teams together: are agents that were trained apart interchangeable?
+
+    Args:
+        runs: the runs or their directories, of one environment. Their newest checkpoints play.
+        episodes: greedy episodes of every team that is put together. All begin alike.
+        seed: decides all that is random.
+
+    Returns:
+        Win rates: `[i, j]` is that of team `i` with one agent of team `j` in place of its own, in
+        the mean over which agent that is; `[i, i]` that of team `i` by itself.
+
+    Raises:
+        InputError: there are fewer than two runs, they are of several environments, nobody can win
+            there, or there is no such run or checkpoint.
+    """
+    episodes, seed = as_whole("episodes", episodes), as_seed(seed)
+    teams = [load_team(run, None) for run in runs]
+    if len(teams) < 2:
+        raise InputError(f"runs: there are {len(teams)}; agents are exchanged between two or more")
+    env = teams[0].programs.env
+    for team in teams:
+        name = team.programs.env.spec.name
+        if name != env.spec.name:
+            problem = f"is of {name}, {teams[0].run.path} of {env.spec.name}"
+            raise InputError(f"{team.run.path}: {problem}; give runs of one environment")
+    if not env.spec.wins:
+        raise InputError(f"runs: nobody can win in {env.spec.name}; give runs of a battle")
+    key = jax.random.PRNGKey(seed)
+
+    def program(own: Any, other: Any, agent: int | None) -> Any:
+        origins = [int(k == agent) for k in range(env.spec.num_agents)]
+        team = MixedTeam([own, other], origins)
+        options = compiler_options("play")
+        return jax.jit(
+            lambda states: play(env, team, states, key, episodes, greedy=True)[0].won.mean(),
+            compiler_options=options,
+        )
+
+    rates = np.zeros((len(teams), len(teams)))
+    made: dict[Any, Any] = {}
+    for i, own in enumerate(teams):
+        for j, other in enumerate(teams):
+            agents = range(env.spec.num_agents) if i != j else [None]
+            won = []
+            for agent in agents:
+                kind = own.programs.settings.method, other.programs.settings.method, agent
+                if kind not in made:
+                    made[kind] = program(own.programs.method, other.programs.method, agent)
+                won.append(float(made[kind]((own.state, other.state))))
+            rates[i, j] = np.mean(won)
+    return rates
 
 
 def watch(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dm2.errors import InputError
 from dm2.studies import statistics
-from dm2.studies.groups import BASELINE, Environment, Group, Study, read_study
+from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
 from dm2.studies.runs import MEASURES, Measure, Run
 
 __all__ = ["compare", "summarise", "table"]
@@ -149,12 +149,14 @@ def _environment(
     return result
 
 
-def summarise(study: Study, levels: Sequence[float | int] | None = None) -> dict[str, Any]:
-    """The numbers of a study; see `compare` for the levels and for what is returned."""
-    warnings = list(study.notes)
+def summarise(
+    comparison: Comparison, levels: Sequence[float | int] | None = None
+) -> dict[str, Any]:
+    """The numbers of a comparison; see `compare` for the levels and for what is returned."""
+    warnings = list(comparison.notes)
     result = {
         title: _environment(title, environment, levels, warnings)
-        for title, environment in study.environments.items()
+        for title, environment in comparison.environments.items()
     }
     return result | {WARNINGS: warnings}
 
@@ -216,7 +218,7 @@ def compare(
             is evaluated for the first time after it, or a level is no win rate where runs are
             compared by it.
     """
-    return summarise(read_study(paths, labels, budget), levels)
+    return summarise(read_comparison(paths, labels, budget), levels)
 
 
 def _span(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from dm2.errors import InputError
-from dm2.studies.runs import MEASURES, Measure, Run, find_runs
+from dm2.studies.records import find_runs
+from dm2.studies.runs import MEASURES, Measure, Run
 
-__all__ = ["BASELINE", "Environment", "Group", "Study", "read_study"]
+__all__ = ["BASELINE", "Comparison", "Environment", "Group", "group_runs", "read_comparison"]
 
 BASELINE = "ippo"
 """The method that the others are compared with."""
@@ -77,7 +78,7 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """Environments by title, and the notes on what was left out or is unlike."""
 
     environments: dict[str, Environment]
@@ -219,14 +220,16 @@ def _one_per_seed(runs: Iterable[Run], notes: list[str]) -> list[Run]:
     return [chosen[seed] for seed in sorted(chosen)]
 
 
-def _labelled(title: str, runs: Sequence[Run], notes: list[str]) -> dict[str, list[Run]]:
+def _labelled(
+    title: str, runs: Sequence[Run], notes: list[str], same: bool
+) -> dict[str, list[Run]]:
     """The runs by label, one for each seed."""
     collected: dict[str, list[Run]] = {}
     for run in runs:
         label = _label(run, runs) if run.label is None else run.label
         collected.setdefault(label, []).append(run)
     for label, members in collected.items():
-        if len({_key(run) for run in members}) > 1:
+        if not same and len({_key(run) for run in members}) > 1:
             names = sorted({_label(run, runs) for run in members})
             remedy = "give each its own path and label, or leave labels out"
             raise InputError(f"label {label!r}: covers {', '.join(names)} in {title}; {remedy}")
@@ -292,7 +295,7 @@ def _note_versions(name: str, group: Group, notes: list[str]) -> None:
 
 
 def _environment(
-    title: str, runs: Sequence[Run], budget: int | None, notes: list[str]
+    title: str, runs: Sequence[Run], budget: int | None, notes: list[str], same: bool
 ) -> Environment:
     """The groups of one environment.
 
@@ -304,7 +307,7 @@ def _environment(
         raise InputError(f"budget = {budget}: {remedy} its runs apart")
     groups = {
         label: _choose(f"{title}, {label}", members, budget, notes)
-        for label, members in _labelled(title, runs, notes).items()
+        for label, members in _labelled(title, runs, notes, same).items()
     }
     for label in [label for label, group in groups.items() if not group.runs]:
         notes.append(f"{title}, {label}: left out, since none of its runs reaches the budget")
@@ -325,20 +328,41 @@ def _environment(
     return environment
 
 
-def read_study(
+def group_runs(
+    runs: Iterable[Run], notes: Sequence[str] = (), budget: int | None = None, *, same: bool = False
+) -> Comparison:
+    """Groups runs that differ in nothing but seed, length and bookkeeping.
+
+    Args:
+        runs: the runs.
+        notes: what there is to say of them already.
+        budget: the environment step at which numbers are taken; see `dm2.compare`.
+        same: whether runs of one label are taken for a group, whatever their settings.
+
+    Returns:
+        The groups; of runs that were not evaluated yet there are none.
+
+    Raises:
+        InputError: what `dm2.compare` raises of labels and budgets.
+    """
+    said, environments = list(notes), {}
+    for title, inside in _by_environment(runs, said).items():
+        if curves := _curves(title, inside, said):
+            environments[title] = _environment(title, curves, budget, said, same)
+    return Comparison(environments, said)
+
+
+def read_comparison(
     paths: Sequence[str | Path], labels: Sequence[str] | None = None, budget: int | None = None
-) -> Study:
+) -> Comparison:
     """Reads runs and groups those that differ in nothing but seed, length and bookkeeping.
 
     See `dm2.compare` for the arguments and for what raises.
     """
     runs, notes = find_runs(paths, labels)
-    environments = {}
-    for title, inside in _by_environment(runs, notes).items():
-        if curves := _curves(title, inside, notes):
-            environments[title] = _environment(title, curves, budget, notes)
-    if not environments:
+    comparison = group_runs(runs, notes, budget)
+    if not comparison.environments:
         raise InputError(
             f"{', '.join(map(str, paths))}: no run has been evaluated yet; train longer"
         )
-    return Study(environments, notes)
+    return comparison

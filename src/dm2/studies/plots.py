@@ -10,7 +10,7 @@ import numpy as np
 
 from dm2.figures import check_figure, drawing, save_figure
 from dm2.studies import statistics
-from dm2.studies.groups import BASELINE, Environment, Group, Study, read_study
+from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
 from dm2.studies.runs import MEASURES
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ class _Look(NamedTuple):
     """As matplotlib's `linestyle`."""
 
 
-def _looks(study: Study) -> dict[str, _Look]:
+def _looks(comparison: Comparison) -> dict[str, _Look]:
     """One look per label, the same in every environment; baselines come first."""
     methods = {
         label: group.runs[0].config["method"]
-        for environment in study.environments.values()
+        for environment in comparison.environments.values()
         for label, group in environment.groups.items()
     }
     looks: dict[str, _Look] = {}
@@ -144,9 +144,9 @@ def _annotate(panels: np.ndarray, environments: dict[str, Environment]) -> None:
         row[-1].text(1.02, 0.5, text, fontsize=8.5, color=_MUTED, **where)
 
 
-def _seeds(study: Study, label: str) -> str:
+def _seeds(comparison: Comparison, label: str) -> str:
     """`5 seeds`, `3–5 seeds` where environments differ, `4 of 5 seeds` where one is left out."""
-    inside = [environment.groups for environment in study.environments.values()]
+    inside = [environment.groups for environment in comparison.environments.values()]
     groups = [groups[label] for groups in inside if label in groups]
     counts = sorted((len(group.runs), len(group.runs) + len(group.left_out)) for group in groups)
     if any(group.left_out for group in groups):
@@ -156,7 +156,7 @@ def _seeds(study: Study, label: str) -> str:
     return f"{span} seed" + ("" if max(every for _, every in counts) == 1 else "s")
 
 
-def _legend(figure: "Figure", study: Study, looks: dict[str, _Look], demos: bool) -> None:
+def _legend(figure: "Figure", comparison: Comparison, looks: dict[str, _Look], demos: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
@@ -166,7 +166,7 @@ def _legend(figure: "Figure", study: Study, looks: dict[str, _Look], demos: bool
             color=look.colour,
             linestyle=look.line,
             linewidth=2.5,
-            label=f"{label}, {_seeds(study, label)}",
+            label=f"{label}, {_seeds(comparison, label)}",
         )
         for label, look in looks.items()
     ]
@@ -175,7 +175,7 @@ def _legend(figure: "Figure", study: Study, looks: dict[str, _Look], demos: bool
         handles.append(
             Line2D([], [], color=_INK, linestyle=dashes, linewidth=1.2, label="demonstrators")
         )
-    inside = [environment.groups.values() for environment in study.environments.values()]
+    inside = [environment.groups.values() for environment in comparison.environments.values()]
     if any(group.left_out for groups in inside for group in groups):
         words = "left out of the mean"
         handles.append(Line2D([], [], color=_INK, linestyle=_DOTS, linewidth=0.9, label=words))
@@ -188,8 +188,8 @@ def _legend(figure: "Figure", study: Study, looks: dict[str, _Look], demos: bool
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def draw_learning_curves(study: Study) -> "Figure":
-    """A matplotlib figure of a study.
+def draw_learning_curves(comparison: Comparison) -> "Figure":
+    """A matplotlib figure of a comparison.
 
     Upper row, as in the paper: mean and standard error over seeds of the test win rate, or of the
     test return where nobody can win. Lower row: interquartile mean and its 95 % bootstrap
@@ -200,13 +200,13 @@ def draw_learning_curves(study: Study) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    environments = study.environments
+    environments = comparison.environments
     with drawing(_RC):
         size = (max(5.6, 1.0 + 3.7 * len(environments)), 5.9)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
         panels = figure.subplots(2, len(environments), squeeze=False)
-        looks, demos = _looks(study), False
+        looks, demos = _looks(comparison), False
         for column, environment in zip(panels.T, environments.values(), strict=True):
             for row, axes in enumerate(column):
                 for label, group in environment.groups.items():
@@ -214,17 +214,17 @@ def draw_learning_curves(study: Study) -> "Figure":
                 demos |= _draw_demonstrators(axes, environment, looks)
             _style(column, environment)
         _annotate(panels, environments)
-        _legend(figure, study, looks, demos)
+        _legend(figure, comparison, looks, demos)
         return figure
 
 
-def save_learning_curves(study: Study, out: str | Path) -> Path:
-    """Draws the learning curves of a study into a file, wholly or not at all; returns its path.
+def save_learning_curves(comparison: Comparison, out: str | Path) -> Path:
+    """Draws the learning curves of a comparison into a file, wholly or not at all.
 
-    Raises InputError unless `out` ends in .png, .pdf or .svg and can be written.
+    Returns its path. Raises InputError unless `out` ends in .png, .pdf or .svg and can be written.
     """
     path = check_figure(out)
-    figure = draw_learning_curves(study)
+    figure = draw_learning_curves(comparison)
     with drawing(_RC):
         save_figure(figure, path, dpi=170)
     return path
@@ -254,7 +254,7 @@ def learning_curves(
         InputError: `out` has another suffix, or what `compare` raises.
     """
     path = check_figure(out)
-    study = read_study(paths, labels, budget)
-    for note in study.notes:
+    comparison = read_comparison(paths, labels, budget)
+    for note in comparison.notes:
         warnings.warn(note, stacklevel=2)
-    return save_learning_curves(study, path)
+    return save_learning_curves(comparison, path)

@@ -1,9 +1,8 @@
-"""Training runs as files: finds their directories and reads what a comparison needs of them."""
+"""Training runs as files: reads what a comparison needs of them."""
 
 import json
 import math
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +12,14 @@ import numpy as np
 from dm2.config import Config
 from dm2.errors import InputError
 
-__all__ = ["MEASURES", "Measure", "Run", "find_runs"]
+__all__ = ["CONFIG", "MEASURES", "METRICS", "Measure", "Run", "read_run"]
 
 Measure = Literal["win_rate", "return"]
 """What the curves of an environment show."""
 MEASURES: dict[Measure, str] = {"win_rate": "test win rate", "return": "test return"}
 """The measures in words."""
 
-_CONFIG, _METRICS = "config.json", "metrics.jsonl"
+CONFIG, METRICS = "config.json", "metrics.jsonl"
 # Beginnings of the settings that do not make another method. The demonstrations' path is among
 # them: files are told apart by what they hold.
 _NOT_SETTINGS = ("env", "method", "seed", "steps", "demos", "keep", "checkpoint", "eval")
@@ -183,9 +182,10 @@ def _read_record(line: bytes, where: str) -> dict[str, Any] | None:
     raise InputError(f"{where} = {line[:80].decode(errors='replace')!r}: {remedy}")
 
 
-def _read_run(directory: Path, label: str | None) -> Run:
-    """The run in `directory`; the later of two evaluations at one step counts."""
-    info, path = _read_info(directory / _CONFIG), directory / _METRICS
+def read_run(directory: Path, label: str | None = None) -> Run:
+    """The run in `directory`; the later of two evaluations at one step counts. Raises InputError if
+    a file is malformed, OSError if one is absent."""
+    info, path = _read_info(directory / CONFIG), directory / METRICS
     *lines, last = path.read_bytes().split(b"\n")
     # Whatever follows the last newline is torn (the run was killed, or writes it just now),
     # unless it happens to be whole.
@@ -206,53 +206,3 @@ def _read_run(directory: Path, label: str | None) -> Run:
     diverged = [float(record["step"]) for record in records if record["kind"] == "diverged"]
     diverged_at = max(diverged, default=None)
     return Run(directory, info, np.array(steps), *values.T, diverged_at=diverged_at, label=label)
-
-
-def _directories(path: Path, notes: list[str]) -> list[Path]:
-    """`path` and whatever lies below it that holds a run; symbolic links are followed.
-
-    Adds a note for each directory with one of a run's two files.
-    """
-    found: list[Path] = []
-    visited = set()
-    for directory, below, files in os.walk(path, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in visited:  # a link leads back here
-            below.clear()
-            continue
-        visited.add(real)
-        below.sort()
-        present = [name for name in (_CONFIG, _METRICS) if name in files]
-        if len(present) == 2:
-            found.append(Path(directory))
-        elif present:
-            absent = _METRICS if present == [_CONFIG] else _CONFIG
-            notes.append(f"{Path(directory)}: skipped, it has {present[0]} but no {absent}")
-    if not found:
-        remedy = f"holds no training run ({_CONFIG} beside {_METRICS}); make one with"
-        raise InputError(f"{path}: {remedy} `dm2 train`, or name its directory or a parent of it")
-    return found
-
-
-def find_runs(
-    paths: Sequence[str | Path], labels: Sequence[str] | None = None
-) -> tuple[list[Run], list[str]]:
-    """Reads the runs in or below `paths`; returns them and notes about what was skipped.
-
-    `labels`, one per path, name the groups. A run that two paths lead to is read once. Raises
-    InputError if a path holds no run or a file is malformed.
-    """
-    if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
-        raise InputError(f"paths = {paths!r}: must be a list of paths")
-    if not paths:
-        raise InputError("paths = []: name run directories, or parents of them")
-    if labels is not None and len(labels) != len(paths):
-        raise InputError(f"labels = {list(labels)!r}: must be one per path, here {len(paths)}")
-    runs: dict[Path, Run] = {}
-    notes: list[str] = []
-    for i, path in enumerate(paths):
-        for directory in _directories(Path(path), notes):
-            if directory.resolve() not in runs:
-                label = labels[i] if labels else None
-                runs[directory.resolve()] = _read_run(directory, label)
-    return list(runs.values()), list(dict.fromkeys(notes))

@@ -1,0 +1,275 @@
+"""What a study needs on disk: training runs, recordings of their teams, matches between teams.
+
+A *product* is described by everything that decides what it is, down to the products that it is made
+of. Its name ends in a digest of that, so that studies which need the same product share it, and a
+product that is there need not be made again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from dm2.config import Config
+from dm2.errors import InputError
+from dm2.files import write_atomically
+from dm2.methods import Settings
+from dm2.run.combine import record_style
+from dm2.run.directory import CONFIG, RunDirectory
+from dm2.run.evaluate import evaluate, exchange
+from dm2.run.styles import Style
+from dm2.run.sweep import train_or_resume
+
+__all__ = ["Exchange", "Product", "Recording", "Training", "in_order", "training"]
+
+_DIGITS = 10
+"""Of a digest: two of a million products have the same one with a probability of 5e-7."""
+
+
+class Product(Protocol):
+    """A product, by what it is; whoever knows it can say where it lies and make it."""
+
+    kind: ClassVar[str]
+    """What it is, in a word."""
+
+    @property
+    def name(self) -> str:
+        """A readable name with a digest of all that decides what it is."""
+        ...
+
+    @property
+    def needs(self) -> tuple["Product", ...]:
+        """The products that it is made of."""
+        ...
+
+    def path(self, root: Path) -> Path:
+        """Where it lies in the folder of all products."""
+        ...
+
+    def made(self, root: Path) -> bool:
+        """Whether it is there, whole."""
+        ...
+
+    def make(self, root: Path) -> None:
+        """Makes it, or goes on where that stopped, once what it needs is there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run. See `training`."""
+
+    kind: ClassVar[str] = "run"
+    config: Config
+    """Its settings; in place of a file, `demos` is the name of the recording."""
+    demos: "Recording | None" = None
+    """What its agents imitate."""
+
+    @cached_property
+    def name(self) -> str:
+        """`dm2-smax_3s_vs_4z-seed_0-0123456789`."""
+        config = self.config
+        readable = f"{config.method.name}-{_as_file_name(config.env)}-seed_{config.seed}"
+        return f"{readable}-{_digest(config.to_dict())}"
+
+    @property
+    def needs(self) -> tuple[Product, ...]:
+        """The demonstrations."""
+        return () if self.demos is None else (self.demos,)
+
+    def path(self, root: Path) -> Path:
+        """The run's directory."""
+        return root / "runs" / self.name
+
+    def made(self, root: Path) -> bool:
+        """Whether its last checkpoint is there."""
+        if not (self.path(root) / CONFIG).exists():
+            return False
+        steps = RunDirectory.open(self.path(root)).steps()
+        return bool(steps) and steps[-1] >= self.config.iterations * self.config.iteration_steps
+
+    def make(self, root: Path) -> None:
+        """Trains, or goes on with the run that is there."""
+        demos = None if self.demos is None else str(self.demos.path(root))
+        config = dataclasses.replace(self.config, demos=demos)
+        train_or_resume(config, self.path(root), quiet=True)
+
+
+def training(
+    method: Settings, env: str, *, demos: "Recording | None" = None, **settings: Any
+) -> Training:
+    """A training run.
+
+    Args:
+        method: the method's settings.
+        env: the environment's name.
+        demos: what its agents imitate, for a method that imitates.
+        settings: further settings of `dm2.Config`, such as `steps` and `seed`.
+
+    Raises:
+        InputError: the settings are unusable.
+    """
+    name = None if demos is None else demos.name
+    return Training(Config(method, env, demos=name, **settings), demos)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Demonstrations of a run's team or, in mixed styles, of an agent from each of several.
+
+    Raises InputError if both `at` and `quality` are given.
+    """
+
+    kind: ClassVar[str] = "recording"
+    runs: tuple[Training, ...]
+    """One run, or in mixed styles one for each agent."""
+    at: int | None = None
+    """A checkpoint's step, of all runs; the last of each by default."""
+    quality: float | None = None
+    """In place of `at`: of each run the first checkpoint whose team wins this share of the
+    `_TRIALS` episodes that it samples."""
+    episodes: int = 1000
+    """Joint episodes for each agent."""
+    style: Style = "co-trained-concurrent"
+    epsilon: float | str | None = None
+    """The probability of a random action, or `auto`; by default actions are sampled."""
+    actions: bool = False
+    """Whether actions and legal actions are kept, which cloning needs."""
+    first: int | None = None
+    """Only so many of the episodes are kept, the first."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.at is not None and self.quality is not None:
+            raise InputError(f"quality = {self.quality:g}: give either at or quality, not both")
+
+    @cached_property
+    def name(self) -> str:
+        """`smax_3s_vs_4z-seed_100-0123456789`."""
+        run = self.runs[0].config
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["runs"] = [one.name for one in self.runs]
+        return f"{_as_file_name(run.env)}-seed_{run.seed}-{_digest(values)}"
+
+    @property
+    def needs(self) -> tuple[Product, ...]:
+        """The runs."""
+        return self.runs
+
+    def path(self, root: Path) -> Path:
+        """The file of demonstrations."""
+        return root / "demos" / f"{self.name}.safetensors"
+
+    def made(self, root: Path) -> bool:
+        """Whether the file is there, which is written wholly or not at all."""
+        return self.path(root).exists()
+
+    def make(self, root: Path) -> None:
+        """Records."""
+        runs = [run.path(root) for run in self.runs]
+        at = [self._checkpoint(run) for run in runs]
+        demos = record_style(
+            runs,
+            self.style,
+            at=at,
+            episodes=self.episodes,
+            epsilon=self.epsilon,
+            actions=self.actions,
+            seed=self.seed,
+        )
+        if self.first is not None:
+            demos = demos.subset(episodes=self.first)
+        self.path(root).parent.mkdir(parents=True, exist_ok=True)
+        demos.save(self.path(root), overwrite=True)
+
+    def _checkpoint(self, path: Path) -> int | None:
+        """The step of the checkpoint that is recorded. Raises InputError if none is good enough."""
+        if self.quality is None:
+            return self.at
+        rates = {}
+        for step in RunDirectory.open(path).steps():
+            rates[step] = evaluate(path, at=step, episodes=_TRIALS, stochastic=True)["win_rate"]
+            if rates[step] >= self.quality:
+                return step
+        best = max(rates.values())
+        remedy = "train the demonstrators longer, or ask for less"
+        raise InputError(f"quality = {self.quality:g}: {path} wins {best:.2f} at best; {remedy}")
+
+
+_TRIALS = 512
+"""Episodes by which the quality of a checkpoint is judged; the standard error is at most 0.022."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Agents of several teams put together: how often each team wins, and each with one agent of
+    another team in place of its own."""
+
+    kind: ClassVar[str] = "exchange"
+    runs: tuple[Training, ...]
+    """The teams, in one environment."""
+    episodes: int = 128
+    """Greedy episodes of every team that is put together."""
+
+    @cached_property
+    def name(self) -> str:
+        """`smax_3s_vs_4z-dm2-0123456789`."""
+        config = self.runs[0].config
+        values = [[run.name for run in self.runs], self.episodes]
+        return f"{_as_file_name(config.env)}-{config.method.name}-{_digest(values)}"
+
+    @property
+    def needs(self) -> tuple[Product, ...]:
+        """The runs."""
+        return self.runs
+
+    def path(self, root: Path) -> Path:
+        """The file of win rates."""
+        return root / "exchanges" / f"{self.name}.json"
+
+    def made(self, root: Path) -> bool:
+        """Whether the file is there, which is written wholly or not at all."""
+        return self.path(root).exists()
+
+    def make(self, root: Path) -> None:
+        """Plays, and writes `win_rates`, `[S, S]`: of team i with one agent of team j, in the mean
+        over which agent that is, and on the diagonal of team i by itself."""
+        rates = exchange([run.path(root) for run in self.runs], episodes=self.episodes)
+        self.path(root).parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"win_rates": np.round(rates, 4).tolist()})
+        write_atomically(self.path(root), text.encode())
+
+    def read(self, root: Path) -> Any:
+        """The win rates, `[S, S]`. Raises OSError if they were not made yet."""
+        return np.array(json.loads(self.path(root).read_text())["win_rates"])
+
+
+def in_order(products: Iterable[Product]) -> list[Product]:
+    """The products and all that they need, each once, and after what it needs."""
+    found: dict[str, Product] = {}
+
+    def add(product: Product) -> None:
+        if product.name not in found:
+            for needed in product.needs:
+                add(needed)
+            found[product.name] = product
+
+    for product in products:
+        add(product)
+    return list(found.values())
+
+
+def _digest(values: Any) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _as_file_name(env: str) -> str:
+    """An environment's name in letters that every file system takes."""
+    return "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in env)

@@ -1,0 +1,167 @@
+"""Where runs are read from: their directories, or a study's results in one small file.
+
+Such a file holds the curve of every run, and the win rates of teams that exchanged agents. Figures,
+claims and the report are made from it alone, so it can be kept where runs cannot.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dm2.errors import InputError
+from dm2.files import write_atomically
+from dm2.studies.runs import CONFIG, METRICS, Run, read_run
+
+__all__ = ["Records", "find_runs"]
+
+_FORMAT = 1
+_KEPT = ("dm2_version", "jax", "commit", "config", "demonstrations", "environment")
+"""What is kept of a run's configuration file."""
+
+
+@dataclass
+class Records:
+    """What is known of a study's products, by their names."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    exchanges: dict[str, Any] = field(default_factory=dict)
+    """Win rates, `[S, S]`; see `dm2.run.evaluate.exchange`."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Records":
+        """Reads a file that `write` wrote; what is not there is empty.
+
+        Raises InputError if it is no such file.
+        """
+        try:
+            values = json.loads(path.read_text())
+            if values["format"] != _FORMAT:
+                raise ValueError(f"format {values['format']!r}")
+            runs = {row["name"]: _as_run(path, row) for row in values["runs"]}
+            exchanges = {name: np.array(x, float) for name, x in values["exchanges"].items()}
+            return cls(runs, exchanges)
+        except FileNotFoundError:
+            return cls()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            remedy = "give a run's directory, or a file that `dm2 study run` wrote"
+            raise InputError(f"{path}: holds no results of a study ({error}); {remedy}") from None
+
+    def write(self, path: Path) -> None:
+        """Writes all of it, a run a line, wholly or not at all. Raises OSError."""
+        rows = [json.dumps(_as_row(name, run)) for name, run in sorted(self.runs.items())]
+        played = {name: np.asarray(x).tolist() for name, x in sorted(self.exchanges.items())}
+        head = f'"format": {_FORMAT}, "exchanges": {json.dumps(played)}'
+        whole = "{" + head + ', "runs": [\n' + ",\n".join(rows) + "\n]}\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, whole.encode())
+
+    def labelled(self, name: str, label: str) -> Run:
+        """A run, called by the label of its curve."""
+        return dataclasses.replace(self.runs[name], label=label)
+
+    def add(self, name: str, directory: Path) -> None:
+        """Adds a run from its directory; one that was not evaluated yet is left out. Raises
+        InputError if its files are damaged."""
+        run = read_run(directory)
+        if len(run.steps):
+            self.runs[name] = run
+
+
+def _as_row(name: str, run: Run) -> dict[str, Any]:
+    info = {key: run.info[key] for key in _KEPT if key in run.info}
+    if run.demonstrations:
+        known = ("sha256", "win_rate", "mean_return")
+        info["demonstrations"] = {key: run.demonstrations.get(key) for key in known}
+    return {
+        "name": name,
+        "label": run.label,
+        "steps": [int(step) for step in run.steps],
+        "win_rates": _numbers(run.win_rates),
+        "returns": _numbers(run.returns),
+        "diverged_at": run.diverged_at,
+        "info": info,
+    }
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """To four digits after the point, null for what is not known."""
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+
+
+def _as_run(path: Path, row: dict[str, Any]) -> Run:
+    config = row["info"]["config"]
+    names = ("method", "env", "seed", "steps")
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise ValueError(f"a run without {missing[0]}")
+    steps = np.array(row["steps"], float)
+    rates, returns = (np.array(row[name], float) for name in ("win_rates", "returns"))
+    if not len(steps) == len(rates) == len(returns) or (np.diff(steps) <= 0).any():
+        raise ValueError("a run with damaged evaluations")
+    where = path / row["name"]
+    return Run(where, row["info"], steps, rates, returns, row["diverged_at"], row["label"])
+
+
+def _directories(path: Path, notes: list[str]) -> list[Path]:
+    """`path` and whatever lies below it that holds a run; symbolic links are followed.
+
+    Adds a note for each directory with one of a run's two files.
+    """
+    found: list[Path] = []
+    visited = set()
+    for directory, below, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in visited:  # a link leads back here
+            below.clear()
+            continue
+        visited.add(real)
+        below.sort()
+        present = [name for name in (CONFIG, METRICS) if name in files]
+        if len(present) == 2:
+            found.append(Path(directory))
+        elif present:
+            absent = METRICS if present == [CONFIG] else CONFIG
+            notes.append(f"{Path(directory)}: skipped, it has {present[0]} but no {absent}")
+    if not found:
+        remedy = f"holds no training run ({CONFIG} beside {METRICS}); make one with"
+        raise InputError(f"{path}: {remedy} `dm2 train`, or name its directory or a parent of it")
+    return found
+
+
+def find_runs(
+    paths: Sequence[str | Path], labels: Sequence[str] | None = None
+) -> tuple[list[Run], list[str]]:
+    """Reads the runs in or below `paths`, or in files of results; returns them and notes about
+    what was skipped.
+
+    `labels`, one per path, name the groups; without them, runs in files of results have the labels
+    of their studies. A run that two paths lead to is read once. Raises InputError if a path holds
+    no run or a file is malformed.
+    """
+    if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
+        raise InputError(f"paths = {paths!r}: must be a list of paths")
+    if not paths:
+        raise InputError("paths = []: name run directories, or parents of them")
+    if labels is not None and len(labels) != len(paths):
+        raise InputError(f"labels = {list(labels)!r}: must be one per path, here {len(paths)}")
+    runs: dict[Path, Run] = {}
+    notes: list[str] = []
+    for i, path in enumerate(map(Path, paths)):
+        label = labels[i] if labels else None
+        if path.is_file():
+            for run in Records.read(path).runs.values():
+                named = run if label is None else dataclasses.replace(run, label=label)
+                runs.setdefault(run.path.resolve(), named)
+            continue
+        for directory in _directories(path, notes):
+            if directory.resolve() not in runs:
+                runs[directory.resolve()] = read_run(directory, label)
+    return list(runs.values()), list(dict.fromkeys(notes))

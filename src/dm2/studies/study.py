@@ -1,0 +1,123 @@
+"""A study is data: the runs behind each curve of a figure, and the claims that they test."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dm2.errors import InputError, check_choice, check_setting
+from dm2.studies.products import Exchange, Product, Training, in_order
+
+__all__ = ["Claim", "Curve", "Statistic", "Study"]
+
+Statistic = Literal["area", "final", "steps_to_80", "kept"]
+STATISTICS: dict[Statistic, str] = {
+    "area": "area under the test win rate",
+    "final": "final test win rate",
+    "steps_to_80": "environment steps to a test win rate of 80 %",
+    "kept": "change of the win rate by an agent of another team",
+}
+"""What claims are about, in words. One number a seed each."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs that differ in their seed alone, in one environment."""
+
+    label: str
+    """What it is called, in all environments alike."""
+    runs: tuple[Training, ...]
+    level: float | None = None
+    """Where it stands on the horizontal axis, in a study of levels."""
+
+    def __post_init__(self) -> None:
+        check_setting(bool(self.runs), f"runs of {self.label}", self.runs, "must be one at least")
+        envs = {run.config.env for run in self.runs}
+        check_setting(len(envs) == 1, f"runs of {self.label}", envs, "must be of one environment")
+
+    @property
+    def env(self) -> str:
+        """The environment's name."""
+        return self.runs[0].config.env
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about two curves, judged in every environment that has both.
+
+    `better` says which one is ahead of `than`, by a statistic with one number a seed. With
+    `alike`, the claim is that neither is.
+    """
+
+    text: str
+    """The claim, as a sentence."""
+    better: str
+    than: str
+    by: Statistic = "area"
+    alike: bool = False
+    margin: float = 0.05
+    """The smallest difference that matters: of win rates and of returns as they are, of steps as a
+    share of them."""
+    source: str = ""
+    """Where the claim comes from, such as `Figure 2`."""
+
+    def __post_init__(self) -> None:
+        check_choice(self, "", "by", STATISTICS)
+        ok = math.isfinite(self.margin) and self.margin >= 0
+        check_setting(ok, "margin", self.margin, "must be a number from 0 up")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run, how it is drawn, and what it tests.
+
+    Raises InputError if a claim is about a curve that there is not, or two curves of one
+    environment have one label.
+    """
+
+    name: str
+    title: str
+    question: str
+    """What it is to find out, in a sentence or two."""
+    curves: tuple[Curve, ...]
+    claims: tuple[Claim, ...] = ()
+    exchanges: tuple[tuple[str, Exchange], ...] = ()
+    """Labels of curves, and the exchanges between the teams of their runs."""
+    axis: str | None = None
+    """What the levels of the curves are, where it is a study of levels: it is then drawn as a
+    number of each curve over them."""
+
+    def __post_init__(self) -> None:
+        labels = {curve.label for curve in self.curves}
+        for claim in self.claims:
+            for label in (claim.better, claim.than):
+                known = f"must be one of {', '.join(sorted(labels))}"
+                check_setting(label in labels, f"claim of {self.name}", label, known)
+        places = [(curve.env, curve.label) for curve in self.curves]
+        for place in places:
+            if places.count(place) > 1:
+                remedy = "give every curve of an environment a label of its own"
+                raise InputError(f"curves of {self.name} = {place}: there are two; {remedy}")
+        if self.axis is not None and all(curve.level is None for curve in self.curves):
+            raise InputError(f"axis of {self.name} = {self.axis!r}: no curve has a level")
+
+    @property
+    def runs(self) -> list[Training]:
+        """The runs behind its curves, each once."""
+        return list({run.name: run for curve in self.curves for run in curve.runs}.values())
+
+    @property
+    def products(self) -> list[Product]:
+        """All that it needs, each after what it is made of."""
+        exchanges: Iterable[Product] = (exchange for _, exchange in self.exchanges)
+        return in_order([*self.runs, *exchanges])
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of its curves, in their order."""
+        return list(dict.fromkeys(curve.label for curve in self.curves))
+
+
+def needed(studies: Sequence[Study]) -> list[Product]:
+    """All that several studies need, each product once and after what it is made of."""
+    return in_order(product for study in studies for product in study.products)
