@@ -99,7 +99,7 @@ def serve(make: Maker, line: Connection) -> None:
 
 def peak_gflops(repeats: int) -> float:
     """The best of some large products of matrices."""
-    from dm2.bench import matmul_gflops
+    from dm2.run.costs import matmul_gflops
 
     return matmul_gflops(repeats)
 

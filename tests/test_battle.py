@@ -140,7 +140,7 @@ def test_options(name, walls, limit, canonical):
         ("3s_vs_4z", "did you mean 'smax/3s_vs_4z'"),
         ("smax/5m_v_6m", "did you mean 'smax/5m_vs_6m'"),
         ("", "known: smax/5m_vs_6m"),
-        ("smax/3m?wall=safe", "no option 'wall'; known: walls, limit"),
+        ("smax/3m?wall=safe", "no option 'wall'; known: walls, reward, limit"),
         ("smax/3m?walls=soft", "walls must be 'safe' or 'lethal'"),
         ("smax/3m?walls", "walls must be 'safe' or 'lethal'"),
         ("smax/3m?limit=0", "limit must be a whole number above 0"),
@@ -546,3 +546,28 @@ def test_a_drawn_unit_points_at_the_unit_that_it_hurts():
     fallen = jax.tree.map(lambda x: x[..., 0], env.frame(with_dead(state, slice(2, 4))))
     assert fallen.target.tolist() == [3, -1, -1, -1, 2, -1, -1]
     assert fallen.alive.tolist() == [True, True, False, False, True, True, True]
+
+
+def test_other_rewards_of_smax_are_shares_of_health():
+    """Of the first step in which anybody is hurt, long before anybody wins."""
+    rewards = {}
+    for name in ("smax", "damage", "safety"):
+        env = smax(f"smax/3s_vs_3z?reward={name}")
+        state = env.reset(key(0), B)
+        step = None
+        for number in range(40):
+            before = state.units.health
+            state, step = env.step(key(number), state, all_do(env, 5))
+            if name not in rewards and float(jnp.sum(before - state.units.health)) > 0:
+                lost = np.asarray((before - state.units.health) / state_health(env))
+                rewards[name] = (np.asarray(step.reward), lost)
+    lost = rewards["smax"][1]
+    assert lost.sum() > 0
+    np.testing.assert_allclose(rewards["smax"][0], lost[3:].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(rewards["damage"][0], lost[3:].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(rewards["safety"][0], -lost[:3].mean(axis=0), rtol=1e-5)
+
+
+def state_health(env: Smax) -> jax.Array:
+    """Everybody's full health, `[U, 1]`."""
+    return env.reset(key(0), 1).units.health

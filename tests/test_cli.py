@@ -182,7 +182,7 @@ def test_progress_says_how_far_how_fast_and_how_well(capsys, monkeypatch):
     [
         ("smax/3s_vs_4zz", "no such environment; did you mean 'smax/3s_vs_4z'? known: "),
         ("smacs/3s_vs_4z", "no such environment; did you mean 'smac/3s_vs_4z'? known: "),
-        ("smax/3m?wall=safe", "no option 'wall'; known: walls, limit\n"),
+        ("smax/3m?wall=safe", "no option 'wall'; known: walls, reward, limit\n"),
         ("smax/3m?walls=soft", "walls must be 'safe' or 'lethal'\n"),
         ("smax/3m?limit=0", "limit must be a whole number above 0\n"),
     ],

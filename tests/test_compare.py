@@ -820,7 +820,7 @@ def test_colours_are_the_methods_own(runs):
 
 def test_as_many_methods_as_there_are_look_different(tmp_path):
     names = [write_run(tmp_path, f"run{n}", RISING, seed=n) for n in range(12)]
-    looks = plots._looks(read_comparison(names, [f"{n}" for n in range(12)]))
+    looks = plots.looks(read_comparison(names, [f"{n}" for n in range(12)]))
     assert len(set(looks.values())) == len(looks) == 12
 
 

@@ -459,8 +459,28 @@ def test_a_signed_reward_takes_regeneration_off():
     _, state = battle("3s_vs_3z", **places, shield=[80] * 3 + [40, 50, 50], calm=[500] * 6)
     _, step = act(env, state, STOP, STOP, STOP)
     np.testing.assert_allclose(step.reward, [-8 * 2 / 16 * 20 / 680], rtol=1e-4)
-    with pytest.raises(InputError, match="reward must be 'smac' or 'signed'"):
+    with pytest.raises(InputError, match="reward must be 'smac' or 'signed' or 'damage' or"):
         make("smac/3s_vs_3z?reward=mine")
+
+
+def test_rewards_of_damage_and_of_safety():
+    """A stalker's shot takes 13 off a zealot's shield, a zealot's two blows 16 off a stalker's."""
+    places = {"x": [1, 1, 16, 31, 31, 17], "y": [1, 31, 16, 1, 31, 16]}
+    rewards = {}
+    for name in ("signed", "damage", "safety"):
+        env = make(f"smac/3s_vs_3z?reward={name}")
+        assert isinstance(env, Smac)
+        _, state = battle("3s_vs_3z", **places, cooldown=[0, 0, 0, 0, 0, 0])
+        after, step = act(env, state, STOP, STOP, ATTACK + 2)
+        rewards[name] = float(step.reward[0])
+        lost = state.units.shield + state.units.health - after.units.shield - after.units.health
+        suffered, dealt = (float(np.sum(side)) for side in (lost[:3], lost[3:]))
+    assert suffered > 0
+    assert dealt > 0
+    # Three stalkers have 480 points, three zealots 450.
+    np.testing.assert_allclose(rewards["damage"], dealt * 20 / 450, rtol=1e-5)
+    np.testing.assert_allclose(rewards["safety"], -suffered * 20 / 480, rtol=1e-5)
+    np.testing.assert_allclose(rewards["signed"], dealt * 20 / 680, rtol=1e-5)
 
 
 def enemy_target(x: list[float], y: list[float], before: int, order: int = STOP) -> int:

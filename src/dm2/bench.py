@@ -25,33 +25,15 @@ from dm2.errors import InputError
 from dm2.methods import IPPO, settings_class
 from dm2.rollout import collect
 from dm2.rollout.stepping import random_legal, random_steps
+from dm2.run.costs import best_seconds, matmul_gflops
 from dm2.run.programs import Programs
 
-__all__ = ["made_up_demonstrations", "matmul_gflops", "measure", "race"]
+__all__ = ["made_up_demonstrations", "measure", "race"]
 
 _BEGUN = time.monotonic()
 _SIMULATED_ENVS, _SIMULATED_STEPS = 512, 64
 _COMPILED = 2  # times; the faster counts
-_MATRIX = 2048
 _EXPERT_EPISODES, _EXPERT_STEPS = 200, 100
-
-
-def _best_seconds(function: Any, repeats: int) -> float:
-    """The shortest of some runs: the least disturbed by whatever else the machine does."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function())
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def matmul_gflops(repeats: int) -> float:
-    """What the best of some large float32 matrix products reaches, in GFLOP/s."""
-    product = jax.jit(lambda x: x @ x)
-    x = jnp.ones((_MATRIX, _MATRIX))
-    jax.block_until_ready(product(x))
-    return 2 * _MATRIX**3 / _best_seconds(lambda: product(x), repeats) / 1e9
 
 
 def _simulator(env: Environment, repeats: int) -> float:
@@ -60,7 +42,7 @@ def _simulator(env: Environment, repeats: int) -> float:
     key = jax.random.PRNGKey(0)
     jax.block_until_ready(run(key))
     steps = _SIMULATED_ENVS * _SIMULATED_STEPS
-    return steps / _best_seconds(lambda: run(key), repeats)
+    return steps / best_seconds(lambda: run(key), repeats)
 
 
 def _theirs(scenario: str) -> Callable[[Array], Any]:
@@ -114,7 +96,7 @@ def _race(env: Environment, repeats: int) -> dict[str, Any]:
     starts = [functools.partial(start, jax.random.PRNGKey(0)) for _, start in made[-1]]
     for start in starts:
         jax.block_until_ready(start())
-    turns = [[_best_seconds(start, 1) for start in starts] for _ in range(repeats)]
+    turns = [[best_seconds(start, 1) for start in starts] for _ in range(repeats)]
     rates = [_SIMULATED_ENVS * _SIMULATED_STEPS / min(taken) for taken in zip(*turns, strict=True)]
     row = {"environment": env.spec.name, "steps_per_s": rates[0], "compile_s": compiled[0]}
     if isinstance(env, Smax | Smac):
@@ -154,7 +136,7 @@ def _training(programs: Programs, repeats: int) -> float:
         return metrics
 
     jax.block_until_ready(iterate())
-    return programs.settings.iteration_steps / _best_seconds(iterate, repeats)
+    return programs.settings.iteration_steps / best_seconds(iterate, repeats)
 
 
 def made_up_demonstrations(env: Environment) -> Demonstrations:
@@ -246,4 +228,4 @@ def _update_seconds(programs: Programs, repeats: int) -> float:
     trajectory = trajectory._replace(alive=everybody, next_alive=everybody)
     update = functools.partial(method.learn, state.agents, trajectory, None)
     jax.block_until_ready(update())
-    return _best_seconds(update, repeats)
+    return best_seconds(update, repeats)

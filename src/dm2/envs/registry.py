@@ -25,11 +25,19 @@ class _RuleSet(NamedTuple):
 
 
 _RULE_SETS = {
-    "smax": _RuleSet(Smax, SMAX_SCENARIOS, {"walls": ("safe", "lethal")}),
+    "smax": _RuleSet(
+        Smax,
+        SMAX_SCENARIOS,
+        {"walls": ("safe", "lethal"), "reward": ("smax", "damage", "safety")},
+    ),
     "smac": _RuleSet(
         Smac,
         SMAC_SCENARIOS,
-        {"starts": tuple(STARTS), "numbers": tuple(UNIT_TYPES), "reward": ("smac", "signed")},
+        {
+            "starts": tuple(STARTS),
+            "numbers": tuple(UNIT_TYPES),
+            "reward": ("smac", "signed", "damage", "safety"),
+        },
     ),
 }
 

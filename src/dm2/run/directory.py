@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,6 +162,20 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the run."""
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a line to the metrics. NaN and infinities become null.
 
@@ -283,7 +298,11 @@ class RunDirectory:
 
     def _acquire(self, descriptor: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)  # somebody may just have asked whether it is locked
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 32).decode(errors="replace") or "unknown"
             remedy = "wait for it, stop it, or choose another --out"

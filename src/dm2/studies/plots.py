@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_learning_curves", "learning_curves", "save_learning_curves"]
+__all__ = [
+    "Look",
+    "draw_learning_curves",
+    "learning_curves",
+    "looks",
+    "save_learning_curves",
+]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers (jfly.uni-koeln.de/color).
 # Yellow is left out: it is too light for lines on white.
@@ -29,7 +35,7 @@ _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
 _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0.005 beyond that
-_RC = {
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": _INK,
@@ -41,7 +47,7 @@ _RC = {
 }
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """How a group's curve is drawn."""
 
     colour: str
@@ -49,21 +55,21 @@ class _Look(NamedTuple):
     """As matplotlib's `linestyle`."""
 
 
-def _looks(comparison: Comparison) -> dict[str, _Look]:
+def looks(comparison: Comparison) -> dict[str, Look]:
     """One look per label, the same in every environment; baselines come first."""
     methods = {
         label: group.runs[0].config["method"]
         for environment in comparison.environments.values()
         for label, group in environment.groups.items()
     }
-    looks: dict[str, _Look] = {}
+    chosen: dict[str, Look] = {}
     baselines, others = (
-        (_Look(colour, line) for line, colour in cycle(product(_LINES, colours)))
+        (Look(colour, line) for line, colour in cycle(product(_LINES, colours)))
         for colours in (_BASELINE_COLOURS, _OTHER_COLOURS)
     )
     for label in sorted(methods, key=lambda label: (methods[label] != BASELINE, label)):
-        looks[label] = next(baselines if methods[label] == BASELINE else others)
-    return looks
+        chosen[label] = next(baselines if methods[label] == BASELINE else others)
+    return chosen
 
 
 def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,7 +82,7 @@ def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, low, high
 
 
-def _draw_group(axes: "Axes", group: Group, look: _Look, row: int) -> None:
+def _draw_group(axes: "Axes", group: Group, look: Look, row: int) -> None:
     """The group as far as all its runs go; in the upper row, every seed as a thin line."""
     grid, values = statistics.curves_on_grid([(run.steps, run.values) for run in group.runs])
     centre, low, high = _band(values, row)
@@ -91,7 +97,7 @@ def _draw_group(axes: "Axes", group: Group, look: _Look, row: int) -> None:
     axes.plot(grid / 1e6, centre, color=colour, **line)
 
 
-def _draw_demonstrators(axes: "Axes", environment: Environment, looks: dict) -> bool:
+def _draw_demonstrators(axes: "Axes", environment: Environment, styles: dict) -> bool:
     """A dashed line per source of demonstrations, in its group's colour if one group uses it."""
     users: dict[float, set[str]] = {}
     for label, group in environment.groups.items():
@@ -99,7 +105,7 @@ def _draw_demonstrators(axes: "Axes", environment: Environment, looks: dict) -> 
             if run.demo_value is not None:
                 users.setdefault(run.demo_value, set()).add(label)
     for value, labels in users.items():
-        colour = looks[next(iter(labels))].colour if len(labels) == 1 else _INK
+        colour = styles[next(iter(labels))].colour if len(labels) == 1 else _INK
         axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
     return bool(users)
 
@@ -156,7 +162,7 @@ def _seeds(comparison: Comparison, label: str) -> str:
     return f"{span} seed" + ("" if max(every for _, every in counts) == 1 else "s")
 
 
-def _legend(figure: "Figure", comparison: Comparison, looks: dict[str, _Look], demos: bool) -> None:
+def _legend(figure: "Figure", comparison: Comparison, styles: dict[str, Look], demos: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
@@ -168,7 +174,7 @@ def _legend(figure: "Figure", comparison: Comparison, looks: dict[str, _Look], d
             linewidth=2.5,
             label=f"{label}, {_seeds(comparison, label)}",
         )
-        for label, look in looks.items()
+        for label, look in styles.items()
     ]
     if demos:
         dashes = (0, (3.2, 1.8))
@@ -201,20 +207,20 @@ def draw_learning_curves(comparison: Comparison) -> "Figure":
     from matplotlib.figure import Figure
 
     environments = comparison.environments
-    with drawing(_RC):
+    with drawing(STYLE):
         size = (max(5.6, 1.0 + 3.7 * len(environments)), 5.9)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
         panels = figure.subplots(2, len(environments), squeeze=False)
-        looks, demos = _looks(comparison), False
+        styles, demos = looks(comparison), False
         for column, environment in zip(panels.T, environments.values(), strict=True):
             for row, axes in enumerate(column):
                 for label, group in environment.groups.items():
-                    _draw_group(axes, group, looks[label], row)
-                demos |= _draw_demonstrators(axes, environment, looks)
+                    _draw_group(axes, group, styles[label], row)
+                demos |= _draw_demonstrators(axes, environment, styles)
             _style(column, environment)
         _annotate(panels, environments)
-        _legend(figure, comparison, looks, demos)
+        _legend(figure, comparison, styles, demos)
         return figure
 
 
@@ -225,7 +231,7 @@ def save_learning_curves(comparison: Comparison, out: str | Path) -> Path:
     """
     path = check_figure(out)
     figure = draw_learning_curves(comparison)
-    with drawing(_RC):
+    with drawing(STYLE):
         save_figure(figure, path, dpi=170)
     return path
 

@@ -8,11 +8,12 @@ product that is there need not be made again.
 import dataclasses
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,37 +33,43 @@ _DIGITS = 10
 """Of a digest: two of a million products have the same one with a probability of 5e-7."""
 
 
-class Product(Protocol):
-    """A product, by what it is; whoever knows it can say where it lies and make it."""
+class Product(ABC):
+    """A product, by what it is; it knows where it lies and how to make it."""
 
     kind: ClassVar[str]
     """What it is, in a word."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """A readable name with a digest of all that decides what it is."""
-        ...
+        readable, decides = self._identity()
+        text = json.dumps(decides, sort_keys=True)
+        return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}"
 
     @property
-    def needs(self) -> tuple["Product", ...]:
+    @abstractmethod
+    def needs(self) -> "tuple[Product, ...]":
         """The products that it is made of."""
-        ...
 
+    @abstractmethod
     def path(self, root: Path) -> Path:
         """Where it lies in the folder of all products."""
-        ...
 
     def made(self, root: Path) -> bool:
-        """Whether it is there, whole."""
-        ...
+        """Whether it is there, whole: by default a file that is written wholly or not at all."""
+        return self.path(root).exists()
 
+    @abstractmethod
     def make(self, root: Path) -> None:
         """Makes it, or goes on where that stopped, once what it needs is there."""
-        ...
+
+    @abstractmethod
+    def _identity(self) -> tuple[str, Any]:
+        """The readable part of its name, and all that decides what it is, as JSON holds it."""
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Product):
     """A training run. See `training`."""
 
     kind: ClassVar[str] = "run"
@@ -70,13 +77,6 @@ class Training:
     """Its settings; in place of a file, `demos` is the name of the recording."""
     demos: "Recording | None" = None
     """What its agents imitate."""
-
-    @cached_property
-    def name(self) -> str:
-        """`dm2-smax_3s_vs_4z-seed_0-0123456789`."""
-        config = self.config
-        readable = f"{config.method.name}-{_as_file_name(config.env)}-seed_{config.seed}"
-        return f"{readable}-{_digest(config.to_dict())}"
 
     @property
     def needs(self) -> tuple[Product, ...]:
@@ -100,6 +100,11 @@ class Training:
         config = dataclasses.replace(self.config, demos=demos)
         train_or_resume(config, self.path(root), quiet=True)
 
+    def _identity(self) -> tuple[str, Any]:
+        config = self.config
+        readable = f"{config.method.name}-{_as_file_name(config.env)}-seed_{config.seed}"
+        return readable, config.to_dict()
+
 
 def training(
     method: Settings, env: str, *, demos: "Recording | None" = None, **settings: Any
@@ -120,7 +125,7 @@ def training(
 
 
 @dataclass(frozen=True)
-class Recording:
+class Recording(Product):
     """Demonstrations of a run's team or, in mixed styles, of an agent from each of several.
 
     Raises InputError if both `at` and `quality` are given.
@@ -149,14 +154,6 @@ class Recording:
         if self.at is not None and self.quality is not None:
             raise InputError(f"quality = {self.quality:g}: give either at or quality, not both")
 
-    @cached_property
-    def name(self) -> str:
-        """`smax_3s_vs_4z-seed_100-0123456789`."""
-        run = self.runs[0].config
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["runs"] = [one.name for one in self.runs]
-        return f"{_as_file_name(run.env)}-seed_{run.seed}-{_digest(values)}"
-
     @property
     def needs(self) -> tuple[Product, ...]:
         """The runs."""
@@ -165,10 +162,6 @@ class Recording:
     def path(self, root: Path) -> Path:
         """The file of demonstrations."""
         return root / "demos" / f"{self.name}.safetensors"
-
-    def made(self, root: Path) -> bool:
-        """Whether the file is there, which is written wholly or not at all."""
-        return self.path(root).exists()
 
     def make(self, root: Path) -> None:
         """Records."""
@@ -187,6 +180,12 @@ class Recording:
             demos = demos.subset(episodes=self.first)
         self.path(root).parent.mkdir(parents=True, exist_ok=True)
         demos.save(self.path(root), overwrite=True)
+
+    def _identity(self) -> tuple[str, Any]:
+        run = self.runs[0].config
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["runs"] = [one.name for one in self.runs]
+        return f"{_as_file_name(run.env)}-seed_{run.seed}", values
 
     def _checkpoint(self, path: Path) -> int | None:
         """The step of the checkpoint that is recorded. Raises InputError if none is good enough."""
@@ -207,7 +206,7 @@ _TRIALS = 512
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Exchange(Product):
     """Agents of several teams put together: how often each team wins, and each with one agent of
     another team in place of its own."""
 
@@ -216,13 +215,6 @@ class Exchange:
     """The teams, in one environment."""
     episodes: int = 128
     """Greedy episodes of every team that is put together."""
-
-    @cached_property
-    def name(self) -> str:
-        """`smax_3s_vs_4z-dm2-0123456789`."""
-        config = self.runs[0].config
-        values = [[run.name for run in self.runs], self.episodes]
-        return f"{_as_file_name(config.env)}-{config.method.name}-{_digest(values)}"
 
     @property
     def needs(self) -> tuple[Product, ...]:
@@ -233,10 +225,6 @@ class Exchange:
         """The file of win rates."""
         return root / "exchanges" / f"{self.name}.json"
 
-    def made(self, root: Path) -> bool:
-        """Whether the file is there, which is written wholly or not at all."""
-        return self.path(root).exists()
-
     def make(self, root: Path) -> None:
         """Plays, and writes `win_rates`, `[S, S]`: of team i with one agent of team j, in the mean
         over which agent that is, and on the diagonal of team i by itself."""
@@ -244,6 +232,11 @@ class Exchange:
         self.path(root).parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"win_rates": np.round(rates, 4).tolist()})
         write_atomically(self.path(root), text.encode())
+
+    def _identity(self) -> tuple[str, Any]:
+        config = self.runs[0].config
+        readable = f"{_as_file_name(config.env)}-{config.method.name}"
+        return readable, [[run.name for run in self.runs], self.episodes]
 
     def read(self, root: Path) -> Any:
         """The win rates, `[S, S]`. Raises OSError if they were not made yet."""
@@ -263,11 +256,6 @@ def in_order(products: Iterable[Product]) -> list[Product]:
     for product in products:
         add(product)
     return list(found.values())
-
-
-def _digest(values: Any) -> str:
-    text = json.dumps(values, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _as_file_name(env: str) -> str:

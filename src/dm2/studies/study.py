@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dm2.errors import InputError, check_choice, check_setting
+from dm2.errors import InputError, check_choice, check_setting, checks_itself
 from dm2.studies.products import Exchange, Product, Training, in_order
 
 __all__ = ["Claim", "Curve", "Statistic", "Study"]
@@ -41,6 +41,7 @@ class Curve:
         return self.runs[0].config.env
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Claim:
     """A claim about two curves, judged in every environment that has both.
@@ -62,7 +63,7 @@ class Claim:
     """Where the claim comes from, such as `Figure 2`."""
 
     def __post_init__(self) -> None:
-        check_choice(self, "", "by", STATISTICS)
+        check_choice(self, "", "by", Statistic)
         ok = math.isfinite(self.margin) and self.margin >= 0
         check_setting(ok, "margin", self.margin, "must be a number from 0 up")
 

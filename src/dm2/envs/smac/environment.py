@@ -60,8 +60,9 @@ class Smac:
             scenario: A key of `SCENARIOS`.
             starts: A key of `STARTS`: what is drawn for each battle of where its units start.
             numbers: A key of `UNIT_TYPES`: the game that the stalker's weapon is of.
-            reward: `smac`, which also pays for enemies' shields that regenerate, or `signed`, which
-                takes that off.
+            reward: `smac`, which also pays for enemies' shields that regenerate; `signed`, which
+                takes that off; `damage`, for damage alone, signed, not for kills and wins; or
+                `safety`, minus the damage that the allies take, for nothing else. All come to 20.
             limit: Episode limit, environment steps; by default the scenario's.
         """
         layout, types = SCENARIOS[scenario], UNIT_TYPES[numbers]
@@ -82,9 +83,11 @@ class Smac:
             [allies == k for k in (STALKER, ZEALOT) if mixed],
             [enemies == k for k in (ZEALOT, STALKER) if mixed],
         )
-        self._signed = reward == "signed"
+        self._reward = reward
+        strength = types.health + types.shield
+        self._strength = float(strength[allies].sum()), float(strength[enemies].sum())
         best = _KILL * self.num_enemies + _WIN
-        best += float(np.sum((types.health + types.shield)[enemies]))
+        best += self._strength[1]
         self._reward_scale = _MOST / best
         own, other, action = 1 + self._shields[0], 1 + self._shields[1], ATTACK + self.num_enemies
         bits = len(self._bits[0])
@@ -134,7 +137,7 @@ class Smac:
         """One environment step, eight ticks, of every battle.
 
         Shots delay the next by -1 to 2 ticks at random. The reward is SMAC's: the enemies' lost
-        health and shields, more for a kill and for a win, scaled.
+        health and shields, more for a kill and for a win, scaled, unless another was chosen.
         """
         before, allies = state.units, self.num_allies
         shape = (self.rules.ticks, *before.x.shape)
@@ -153,13 +156,19 @@ class Smac:
         some_allies, some_enemies = jnp.any(alive[:allies], 0), jnp.any(alive[allies:], 0)
         won = some_allies & ~some_enemies
         harm = jnp.sum((taken + _KILL * killed)[allies:], axis=0)
-        if not self._signed:
+        if self._reward == "smac":
             # Shields that regenerate make it negative; SMAC takes the absolute value.
             harm = jnp.abs(harm)
+        usual = (harm + _WIN * won) * self._reward_scale
+        suffered, dealt = jnp.sum(taken[:allies], axis=0), jnp.sum(taken[allies:], axis=0)
+        others = {
+            "damage": dealt * _MOST / self._strength[1],
+            "safety": -suffered * _MOST / self._strength[0],
+        }
         time = state.time + 1
         terminated = ~(some_allies & some_enemies)
         return SmacState(units, actions, time), Step(
-            reward=(harm + _WIN * won) * self._reward_scale,
+            reward=others.get(self._reward, usual),
             terminated=terminated,
             truncated=(time >= self.spec.episode_limit) & ~terminated,
             won=won,

@@ -67,12 +67,21 @@ class Noise(NamedTuple):
 class Smax:
     """An SMAX scenario behind the environment contract."""
 
-    def __init__(self, scenario: str, *, walls: str = "safe", limit: int | None = None) -> None:
+    def __init__(
+        self,
+        scenario: str,
+        *,
+        walls: str = "safe",
+        reward: str = "smax",
+        limit: int | None = None,
+    ) -> None:
         """Set the scenario up.
 
         Args:
             scenario: A key of `SCENARIOS`.
             walls: `safe` or `lethal`: whether a unit dies on the map's edge.
+            reward: `smax`, for damage and for a win; `damage`, for that alone; or `safety`, minus
+                the share of the allies' health that is lost, for nothing else.
             limit: Episode limit, environment steps; by default the scenario's.
         """
         self._scenario = SCENARIOS[scenario]
@@ -85,11 +94,17 @@ class Smax:
         self.unit_ranges = tuple(float(r) for r in UNIT_TYPES.attack_range)
         self.step_seconds = self.rules.ticks * self.rules.tick
         self._kinds = np.array(allies + enemies, np.int32)
+        self._reward = reward
         units, own, others = self.num_allies + self.num_enemies, 4, 7
         kinds = len(self.unit_names)
         usual = self._scenario.limit
         self.spec = EnvSpec(
-            name=full_name(f"smax/{scenario}", ("walls", walls, "safe"), ("limit", limit, usual)),
+            name=full_name(
+                f"smax/{scenario}",
+                ("walls", walls, "safe"),
+                ("reward", reward, "smax"),
+                ("limit", limit, usual),
+            ),
             version="smax 0.2.0",
             num_agents=self.num_allies,
             observation_size=(units - 1) * (others + kinds) + own + kinds,
@@ -128,7 +143,8 @@ class Smax:
     ) -> tuple[SmaxState, Step]:
         """One environment step, eight ticks, of every battle.
 
-        The reward is the share of the enemies' health that was taken, plus 1 for a win.
+        The reward is the share of the enemies' health that was taken, plus 1 for a win, unless
+        another one was chosen.
         """
         return self.step_with(self.noise(key, actions.shape[-1]), state, actions)
 
@@ -140,14 +156,16 @@ class Smax:
         replies, memory = enemy.act(traits, before, state.memory, noise.draws, allies)
         joint = jnp.concatenate([actions.astype(jnp.int32), replies])
         units = fight(self.rules, traits, before, joint, noise.deviations, allies)
-        lost = (before.health[allies:] - units.health[allies:]) / traits.health[allies:]
+        lost = (before.health - units.health) / traits.health
+        taken = jnp.sum(lost[allies:], axis=0) / self.num_enemies
+        suffered = jnp.sum(lost[:allies], axis=0) / allies
         some_allies = jnp.any(units.alive[:allies], axis=0)
         some_enemies = jnp.any(units.alive[allies:], axis=0)
         won = some_allies & ~some_enemies
         time = state.time + 1
         terminated = ~(some_allies & some_enemies)
         return SmaxState(units, memory, joint, state.kinds, time), Step(
-            reward=jnp.sum(lost, axis=0) / self.num_enemies + won,
+            reward={"smax": taken + won, "damage": taken, "safety": -suffered}[self._reward],
             terminated=terminated,
             truncated=(time >= self.spec.episode_limit) & ~terminated,
             won=won,

@@ -1,0 +1,312 @@
+"""The command `study`: the paper's figures, and others, from runs to report."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional, arg, subcommand
+
+from dm2.cli.output import Json, console, report
+from dm2.errors import InputError
+
+__all__ = ["study"]
+
+Names = Annotated[
+    Positional[tuple[str, ...]],
+    arg(help="Studies, by name or as Python files of your own; all that there are if left out."),
+]
+ScaleArg = Annotated[
+    str, arg(help="`quick`, minutes on two cores, or `paper`, the paper's tasks by SMAC's rules.")
+]
+Seeds = Annotated[
+    int | None, arg(help="Seeds of every curve; 3 at scale quick, 5 at scale paper if left out.")
+]
+Folder = Annotated[Path, arg(help="The folder of all runs, recordings, results and figures.")]
+Jobs = Annotated[
+    int | None, arg(help="Processes side by side; one a core if left out, as memory allows.")
+]
+Results = Annotated[
+    Path | None,
+    arg(help="A folder of files of results, to draw from in place of OUT/results."),
+]
+
+
+@dataclass(frozen=True)
+class _List:
+    """List the studies and what they ask."""
+
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Say how many runs, steps, hours and megabytes are missing; make nothing."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    jobs: Jobs = None
+    out: Folder = Path("studies")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Make what is missing, and draw it. Stopped or killed, the same command goes on."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    jobs: Jobs = None
+    out: Folder = Path("studies")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Status:
+    """Say what is there, running, missing, failed."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    out: Folder = Path("studies")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draw the figures, and say which claims hold."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    out: Folder = Path("studies")
+    results: Results = None
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Report:
+    """Write one page with all figures, tables and claims, which needs no network."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    out: Folder = Path("studies")
+    results: Results = None
+    json: Json = False
+
+
+def study(
+    command: Annotated[
+        Annotated[_List, subcommand("list")]
+        | Annotated[_Plan, subcommand("plan")]
+        | Annotated[_Run, subcommand("run")]
+        | Annotated[_Status, subcommand("status")]
+        | Annotated[_Draw, subcommand("draw")]
+        | Annotated[_Report, subcommand("report")],
+        arg(name=""),
+    ],
+) -> None:
+    """Make the paper's figures, and others, and test what they claim."""
+    actions: dict[type, Any] = {
+        _List: _list,
+        _Plan: _plan,
+        _Run: _run,
+        _Status: _status,
+        _Draw: _draw,
+        _Report: _report,
+    }
+    actions[type(command)](command)
+
+
+def _studies(names: Sequence[str], scale: str, seeds: int | None) -> list[Any]:
+    from dm2.studies.registry import STUDIES, find_study
+    from dm2.studies.scales import scale_named
+
+    chosen = scale_named(scale, seeds)
+    return [find_study(name, chosen) for name in names or STUDIES]
+
+
+def _list(options: _List) -> None:
+    found = _studies((), "quick", None)
+    if options.json:
+        report({"studies": [{"name": one.name, "title": one.title} for one in found]}, True)
+        return
+    table = _table("", "study", "what it asks", "claims")
+    for one in found:
+        text = f"{escape(one.title)}\n[dim]{escape(one.question)}[/dim]"
+        table.add_row(one.name, text, str(len(one.claims)))
+    console().print(table)
+
+
+def _plan(options: _Plan) -> None:
+    from dm2.studies.planning import plan
+
+    studies = _studies(options.names, options.scale, options.seeds)
+    made = plan(studies, options.out, options.scale, options.jobs)
+    totals = {
+        "products_there": made.there,
+        "products_to_make": made.count,
+        "steps": made.steps,
+        "hours": made.hours,
+        "disk_mib": made.disk_mib,
+        "jobs": made.jobs,
+    }
+    if options.json:
+        report({**totals, "rows": [vars(row) for row in made.rows]}, True)
+        return
+    if made.rows:
+        titles = ("what", "environment", "method", "number", "M steps", "hours", "MiB")
+        table = _table("", *titles)
+        for row in made.rows:
+            hours, size = f"{row.hours / made.jobs:.2f}", f"{row.disk_mib:.0f}"
+            counts = (str(row.count), f"{row.steps / 1e6:.2f}", hours, size)
+            table.add_row(row.kind, row.env, row.method, *counts)
+        console().print(table)
+    report(totals, False)
+
+
+def _run(options: _Run) -> None:
+    from dm2.studies.runner import make_studies
+
+    studies = _studies(options.names, options.scale, options.seeds)
+    failures = make_studies(studies, options.out, options.scale, options.jobs)
+    _show(studies, options, None)
+    if failures:
+        raise RuntimeError("; ".join(failures))
+
+
+def _status(options: _Status) -> None:
+    from dm2.studies.planning import progress
+    from dm2.studies.runner import STATES, failure_of
+
+    studies = _studies(options.names, options.scale, options.seeds)
+    found = [progress(one, options.out, options.scale) for one in studies]
+    if options.json:
+        report({one.study.name: one.states for one in found}, True)
+        return
+    table = _table("", "study", *STATES)
+    for one in found:
+        table.add_row(one.study.name, *(str(one.counts[state] or "") for state in STATES))
+    console().print(table)
+    for one in found:
+        for product in one.study.products:
+            if one.states[product.name] == "failed":
+                print(f"{product.kind} {product.name}: {failure_of(product, options.out)}")
+
+
+def _draw(options: _Draw) -> None:
+    studies = _studies(options.names, options.scale, options.seeds)
+    _show(studies, options, options.results)
+
+
+def _report(options: _Report) -> None:
+    from dm2.studies.report import write_report
+
+    studies = _studies(options.names, options.scale, options.seeds)
+    results = [result for _, result in _results(studies, options, options.results)]
+    seeds = "" if options.seeds is None else f" --seeds {options.seeds}"
+    commands = {
+        one.study.name: f"dm2 study run {one.study.name} --scale {options.scale}{seeds}"
+        for one in results
+    }
+    path = write_report(
+        results,
+        options.out / f"report_{options.scale}.html",
+        scale=options.scale,
+        commands=commands,
+    )
+    report({"report": str(path)}, options.json)
+
+
+def _results(studies: list[Any], options: Any, folder: Path | None) -> list[tuple[Any, Any]]:
+    """The studies of which any run was evaluated, with what was found. Raises InputError if there
+    is none."""
+    from dm2.studies.records import Records
+    from dm2.studies.runner import records_path
+    from dm2.studies.verdicts import results_of
+
+    found = []
+    for one in studies:
+        path = records_path(options.out, one, options.scale)
+        path = path if folder is None else folder / path.name
+        result = results_of(one, Records.read(path))
+        if result.comparison.environments:
+            found.append((one, result))
+        else:
+            print(f"dm2: note: {one.name}: there are no results in {path}", file=sys.stderr)
+    if not found:
+        where = options.out if folder is None else folder
+        remedy = "make them with `dm2 study run`"
+        raise InputError(f"{where}: holds no results of these studies; {remedy}")
+    return found
+
+
+def _show(studies: list[Any], options: Any, folder: Path | None) -> None:
+    """Draws the figures, and prints what became of the claims."""
+    from dm2.studies.drawings import draw_study
+
+    shown: dict[str, Any] = {}
+    for one, result in _results(studies, options, folder):
+        target = options.out / "figures" / f"{one.name}_{options.scale}"
+        figures = draw_study(result, target)
+        verdicts = [_as_json(verdict) for verdict in result.verdicts]
+        shown[one.name] = {"figures": [str(path) for path in figures], "claims": verdicts}
+        if not options.json:
+            _print_claims(result)
+            for path in figures:
+                print(f"figure  {path}")
+    if options.json:
+        report(shown, True)
+
+
+def _print_claims(result: Any) -> None:
+    from dm2.studies.study import STATISTICS
+
+    table = _table(result.study.title, "claim", "environment", "by", "value", "seeds", "verdict")
+    colours = {"holds": "green", "does not hold": "red", "not decided": "yellow"}
+    for verdict in result.verdicts:
+        claim = verdict.claim
+        value = f"{verdict.value:.2f}\n{verdict.low:.2f} to {verdict.high:.2f}"
+        colour = colours[verdict.outcome]
+        table.add_row(
+            f"{escape(claim.text)}\n[dim]{escape(claim.better)} / {escape(claim.than)}[/dim]",
+            escape(verdict.env),
+            STATISTICS[claim.by],
+            value,
+            "/".join(map(str, verdict.seeds)),
+            f"[{colour}]{verdict.outcome}[/{colour}]",
+        )
+    console().print(table)
+
+
+def _as_json(verdict: Any) -> dict[str, Any]:
+    import math
+
+    claim = verdict.claim
+    numbers = {name: getattr(verdict, name) for name in ("value", "low", "high", "improvement")}
+    return {
+        "claim": claim.text,
+        "better": claim.better,
+        "than": claim.than,
+        "by": claim.by,
+        "source": claim.source,
+        "environment": verdict.env,
+        "verdict": verdict.outcome,
+        **{name: None if math.isnan(value) else value for name, value in numbers.items()},
+        "seeds": list(verdict.seeds),
+        "censored": list(verdict.censored),
+    }
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title or None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,130 @@
+"""The figures of a study: learning curves, numbers over levels, and exchanges between teams."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dm2.figures import check_figure, drawing, save_figure
+from dm2.studies import statistics
+from dm2.studies.groups import Environment, Group
+from dm2.studies.plots import STYLE, looks, save_learning_curves
+from dm2.studies.verdicts import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_study"]
+
+_SUFFIXES = (".png", ".pdf")
+_DPI = 170
+
+
+def draw_study(result: Result, target: Path) -> list[Path]:
+    """Draws a study, as PNG and as PDF.
+
+    Args:
+        result: what was found; of at least one environment.
+        target: the path of the figures without the suffix. A second figure, of levels or of
+            exchanges, has `_levels` or `_exchanges` added to its name.
+
+    Returns:
+        The figures' paths.
+
+    Raises:
+        InputError: one of the files cannot be written.
+    """
+    paths = [
+        save_learning_curves(result.comparison, target.with_name(target.name + suffix))
+        for suffix in _SUFFIXES
+    ]
+    if result.study.axis is not None:
+        paths += _save(_levels(result), target.with_name(target.name + "_levels"))
+    if result.exchanges:
+        paths += _save(_exchanges(result), target.with_name(target.name + "_exchanges"))
+    return paths
+
+
+def _save(figure: "Figure", target: Path) -> list[Path]:
+    paths = [check_figure(target.with_name(target.name + suffix)) for suffix in _SUFFIXES]
+    with drawing(STYLE):
+        for path in paths:
+            save_figure(figure, path, dpi=_DPI)
+    return paths
+
+
+def _new_figure(panels: int, height: float) -> tuple["Figure", Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(5.0, 0.8 + 4.0 * panels), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def _levels(result: Result) -> "Figure":
+    """The area under the curve over the level: mean and standard error of the seeds. A curve
+    without a level is a horizontal line, demonstrators' win rates are crosses."""
+    study, environments = result.study, result.comparison.environments
+    levels = {curve.label: curve.level for curve in study.curves if curve.level is not None}
+    with drawing(STYLE):
+        figure, row = _new_figure(len(environments), 3.4)
+        for axes, (title, environment) in zip(row, environments.items(), strict=True):
+            _draw_levels(axes, environment, levels)
+            for label, group in environment.groups.items():
+                if label not in levels:
+                    look = looks(result.comparison)[label]
+                    mean, _ = statistics.mean_and_standard_error(_areas(environment, group))
+                    axes.axhline(mean, color=look.colour, linewidth=1.6, label=label)
+            axes.set_title(title, fontsize=11, fontweight="bold")
+            axes.set_xlabel(study.axis or "")
+            axes.set_ylabel("area under the test win rate")
+            axes.set_ylim(-0.02, 1.02)
+            if max(levels.values()) >= 100 * min(levels.values()):
+                axes.set_xscale("log")
+            axes.legend(frameon=False, fontsize=8)
+        return figure
+
+
+def _areas(environment: Environment, group: Group) -> np.ndarray:
+    budget = environment.budget
+    areas = [statistics.area_under_curve(run.steps, run.values, budget) for run in group.runs]
+    return np.array(areas)
+
+
+def _draw_levels(axes: "Axes", environment: Environment, levels: dict[str, float]) -> None:
+    points, experts = [], []
+    for label, group in environment.groups.items():
+        if label in levels:
+            mean, error = statistics.mean_and_standard_error(_areas(environment, group))
+            points.append((levels[label], mean, np.nan_to_num(error)))
+            if group.runs[0].demo_value is not None:
+                experts.append((levels[label], group.runs[0].demo_value))
+    x, mean, error = np.array(sorted(points)).T
+    colour = "#D55E00"
+    axes.errorbar(x, mean, error, color=colour, marker="o", capsize=3, label="DM²")
+    if experts:
+        axes.plot(*np.array(sorted(experts)).T, "x", color="#333333", label="demonstrators win")
+
+
+def _exchanges(result: Result) -> "Figure":
+    """The win rates of all pairs of teams, a panel for each environment and method."""
+    played = result.exchanges
+    with drawing(STYLE):
+        from matplotlib.cm import ScalarMappable
+
+        figure, row = _new_figure(len(played), 3.9)
+        for axes, ((env, label), rates) in zip(row, played.items(), strict=True):
+            axes.imshow(rates, vmin=0, vmax=1, cmap="cividis")
+            for (i, j), rate in np.ndenumerate(rates):
+                ink = "white" if rate < 0.5 else "black"
+                axes.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink, fontsize=8)
+            axes.set_title(f"{env}\n{label}", fontsize=10, fontweight="bold")
+            axes.set_xlabel("one agent is of team")
+            axes.set_ylabel("all others are of team")
+            axes.set_xticks(range(len(rates)))
+            axes.set_yticks(range(len(rates)))
+        scale = ScalarMappable(cmap="cividis")  # from 0 to 1
+        figure.colorbar(scale, ax=row.tolist(), label="test win rate", shrink=0.8)
+        return figure

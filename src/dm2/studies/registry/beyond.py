@@ -1,0 +1,133 @@
+"""Studies of what the paper left open."""
+
+from dm2.studies.products import Exchange, Recording
+from dm2.studies.registry.paper import DM2, IPPO, good
+from dm2.studies.scales import Scale
+from dm2.studies.study import Claim, Curve, Study
+
+__all__ = ["amount", "magail", "other_reward", "strangers"]
+
+
+def magail(scale: Scale) -> Study:
+    """What a discriminator of one's own costs."""
+    curves = []
+    for task in scale.main[:2]:
+        curves += [
+            Curve(IPPO, task.runs("ippo")),
+            Curve(DM2, task.runs("dm2", good(task))),
+            Curve("MAGAIL", task.runs("magail", good(task))),
+        ]
+    return Study(
+        "magail",
+        "The price of decentralising the discriminator",
+        "DM² and its centralised counterpart, with one discriminator on the joint observation, from"
+        " the same demonstrations: what does it cost that every agent has its own?",
+        tuple(curves),
+        (
+            Claim("It costs nothing that matters.", DM2, "MAGAIL", alike=True, source="ours"),
+            Claim("A joint discriminator learns faster.", "MAGAIL", DM2, source="ours"),
+        ),
+    )
+
+
+def amount(scale: Scale) -> Study:
+    """How many demonstrations are needed."""
+    curves, counts = [], (1, 10, 100, 1000) if scale.name == "quick" else (1, 3, 10, 30, 100, 1000)
+    task = scale.hard[0]
+    curves.append(Curve(IPPO, task.runs("ippo")))
+    for count in counts:
+        demos = good(task) if count == 1000 else good(task, first=count)
+        name = f"{count} episode" + ("s" if count > 1 else "")
+        curves.append(Curve(name, task.runs("dm2", demos), level=float(count)))
+    return Study(
+        "amount",
+        "The number of demonstrations",
+        "How many joint episodes does DM² need?",
+        tuple(curves),
+        (
+            Claim(
+                "100 episodes do as well as 1000.",
+                "1000 episodes",
+                "100 episodes",
+                alike=True,
+                margin=0.1,
+                source="ours",
+            ),
+            Claim("10 episodes are better than none.", "10 episodes", IPPO, source="ours"),
+            Claim("One episode is better than none.", "1 episode", IPPO, source="ours"),
+        ),
+        axis="demonstration episodes",
+    )
+
+
+def other_reward(scale: Scale) -> Study:
+    """Experts that were trained on another reward."""
+    task = scale.hard[0]
+    base = task.env.partition("?")[0]
+    curves = [
+        Curve(IPPO, task.runs("ippo")),
+        Curve("experts of the task's reward", task.runs("dm2", good(task))),
+    ]
+    for reward, name in (("damage", "experts of damage"), ("safety", "experts of safety")):
+        demos = Recording((task.expert(env=f"{base}?reward={reward}"),))
+        curves.append(Curve(name, task.runs("dm2", demos)))
+    return Study(
+        "other-reward",
+        "Experts of another reward",
+        "The authors' open question: do demonstrations help of experts that were trained on another"
+        " reward than the team's? Ones that were paid for damage, but not for winning, and ones"
+        " that were paid for their own health alone.",
+        tuple(curves),
+        (
+            Claim(
+                "Experts of damage are better than none.",
+                "experts of damage",
+                IPPO,
+                source="ours",
+            ),
+            Claim(
+                "They do as well as experts of the task's reward.",
+                "experts of the task's reward",
+                "experts of damage",
+                alike=True,
+                margin=0.1,
+                source="ours",
+            ),
+            Claim(
+                "Experts of safety are better than none.",
+                "experts of safety",
+                IPPO,
+                source="ours",
+            ),
+        ),
+    )
+
+
+def strangers(scale: Scale) -> Study:
+    """Agents of different runs put together."""
+    curves, exchanges = [], []
+    for task in scale.main[:2]:
+        for label, runs in (
+            (IPPO, task.runs("ippo", seeds=max(2, scale.seeds))),
+            (DM2, task.runs("dm2", good(task), seeds=max(2, scale.seeds))),
+        ):
+            curves.append(Curve(label, runs))
+            exchanges.append((label, Exchange(runs)))
+    return Study(
+        "strangers",
+        "Agents of different runs put together",
+        "One agent of each team is replaced by its counterpart from a team of another seed. Are"
+        " agents that match the same expert interchangeable?",
+        tuple(curves),
+        (
+            Claim(
+                "DM²'s teams lose less by a stranger than IPPO's.",
+                DM2,
+                IPPO,
+                "kept",
+                source="ours",
+            ),
+            Claim("DM² is no worse in the end.", DM2, IPPO, "final", alike=True, source="ours"),
+        ),
+        tuple(exchanges),
+    )

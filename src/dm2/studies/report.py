@@ -1,0 +1,624 @@
+"""The report of studies: one HTML file with their claims, figures, numbers and settings.
+
+The file needs no network and nothing beside it. The same results give the same bytes. Figures are
+made up here as plain dictionaries, in the words of plotly (plotly.com/javascript/reference), whose
+JavaScript draws them when the file is opened.
+"""
+
+import dataclasses
+import html
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dm2.config import Config
+from dm2.errors import InputError
+from dm2.files import check_target, write_atomically
+from dm2.studies import statistics
+from dm2.studies.compare import _SIGNS, _span, _steps_text, summarise
+from dm2.studies.groups import Comparison, Environment, Group
+from dm2.studies.plots import Look, looks
+from dm2.studies.products import Recording
+from dm2.studies.runs import MEASURES
+from dm2.studies.study import STATISTICS, Claim, Curve, Study
+from dm2.studies.verdicts import Result, Verdict
+from dm2.version import __version__
+
+__all__ = ["check_report", "write_report"]
+
+_TEMPLATE = "report.html.j2"
+_ORDER = ("does not hold", "not decided", "holds")
+"""Outcomes, in the order of the report: what fails to reproduce is said first."""
+
+_INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
+_WIDTH = 960  # pixels of a figure, as the template's style has it
+_PANEL = 330  # pixels of a row of panels, with its titles
+_LETTER, _ENTRY, _LINE = 7, 55, 22  # pixels in a legend: a letter, what surrounds a name, a line
+_LOGARITHMIC = 30  # from this ratio of the highest to the lowest level on
+_NO_RUN = "no runs yet"
+
+
+def check_report(out: str | Path) -> Path:
+    """The path of a report that can be written; missing parent folders are made.
+
+    Raises:
+        InputError: the name does not end in .html, the file cannot be written, or the packages
+            that make a report are missing.
+    """
+    path = check_target("out", out, (".html",))
+    try:
+        import jinja2  # noqa: F401
+        import plotly  # noqa: F401
+    except ImportError as error:
+        remedy = "pip install 'dm2[report]'"
+        raise InputError(f"out: a report needs plotly and Jinja2: {remedy}") from error
+    return path
+
+
+def write_report(
+    results: Sequence[Result], out: str | Path, *, scale: str, commands: Mapping[str, str]
+) -> Path:
+    """Writes the report of studies, wholly or not at all.
+
+    Args:
+        results: the studies with what was found.
+        out: the file, a name that ends in .html.
+        scale: the name of the scale that the studies were run at.
+        commands: by a study's name, the command that makes it; a study that is not in it is shown
+            without one.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: what `check_report` raises.
+    """
+    path = check_report(out)
+    from jinja2 import Environment as Templates
+    from jinja2 import PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    loader = PackageLoader("dm2.studies", ".")
+    templates = Templates(autoescape=True, loader=loader, undefined=StrictUndefined)
+    text = templates.get_template(_TEMPLATE).render(
+        version=__version__,
+        scale=scale,
+        plotlyjs=get_plotlyjs(),
+        outcomes=_ORDER,
+        rows=_sorted(row for result in results for row in _rows(result)),
+        sections=[_section(result, commands.get(result.study.name)) for result in results],
+    )
+    write_atomically(path, text.encode())
+    return path
+
+
+def _section(result: Result, command: str | None) -> dict[str, Any]:
+    """What the template shows of one study."""
+    study, comparison = result.study, result.comparison
+    summary = summarise(comparison)
+    return {
+        "id": _identifier(study),
+        "study": study,
+        "figures": [
+            (caption, _div(figure, f"{_identifier(study)}-{kind}"))
+            for kind, caption, figure in _figures(result, summary)
+        ],
+        "tables": [
+            _table(title, summary[title], study) for title, _ in comparison.environments.items()
+        ],
+        "missing": _missing(study, comparison),
+        "rows": _sorted(_rows(result)),
+        "notes": comparison.notes,
+        "settings": [_setting(curve) for curve in study.curves],
+        "versions": _versions(comparison),
+        "command": command,
+    }
+
+
+def _identifier(study: Study) -> str:
+    """The study's name in letters that stand for themselves in HTML and in a link."""
+    return "study-" + re.sub(r"[^A-Za-z0-9_-]", "_", study.name)
+
+
+# ---- claims
+
+
+class _Row(NamedTuple):
+    """A claim in one environment, in words."""
+
+    study: Study
+    id: str
+    claim: Claim
+    compared: str
+    env: str
+    statistic: str
+    value: str
+    """The difference or the ratio, above its interval."""
+    improvement: str
+    seeds: str
+    note: str
+    outcome: str
+
+
+def _sorted(rows: Iterable[_Row]) -> list[_Row]:
+    """What does not hold first, then what is not decided; else in the order of the studies."""
+    return sorted(rows, key=lambda row: _ORDER.index(row.outcome))
+
+
+def _rows(result: Result) -> Iterator[_Row]:
+    """The verdicts, and claims without one where runs are missing."""
+    study = result.study
+    for claim in study.claims:
+        verdicts = [verdict for verdict in result.verdicts if verdict.claim == claim]
+        for verdict in verdicts:
+            yield _row(study, claim, verdict.env, **_judged(verdict))
+        for env in _envs(study, claim):
+            if env not in {_name(verdict.env) for verdict in verdicts}:
+                yield _row(study, claim, env)
+
+
+def _row(
+    study: Study,
+    claim: Claim,
+    env: str,
+    value: str = "—",
+    improvement: str = "—",
+    seeds: str = "—",
+    note: str = _NO_RUN,
+    outcome: str = "not decided",
+) -> _Row:
+    statistic, compared = STATISTICS[claim.by], _compared(claim)
+    place = (study, _identifier(study), claim, compared, env, statistic)
+    return _Row(*place, value, improvement, seeds, note, outcome)
+
+
+def _judged(verdict: Verdict) -> dict[str, str]:
+    """What there is to say of a claim that has a verdict."""
+    counts = zip(verdict.censored, verdict.seeds, strict=True)
+    labels = (verdict.claim.better, verdict.claim.than)
+    short = [
+        f"{count} of {seeds} runs of {label} never get there"
+        for label, (count, seeds) in zip(labels, counts, strict=True)
+        if count
+    ]
+    return {
+        "value": _value(verdict),
+        "improvement": _number(verdict.improvement, ".2f"),
+        "seeds": "/".join(map(str, verdict.seeds)),
+        "note": "; ".join(short),
+        "outcome": verdict.outcome,
+    }
+
+
+def _value(verdict: Verdict) -> str:
+    """`+0.120` above its interval; of steps `× 0.640`, marked where it is only a bound.
+
+    Where no run at all gets there, the ratio would be that of two budgets, and is left out.
+    """
+    if verdict.censored == verdict.seeds:
+        return "—"
+    ratio = verdict.claim.by == "steps_to_80"
+    form = ".3f" if ratio else "+.3f"
+    above, below = (count > 0 for count in verdict.censored)
+    bound = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
+    sign = _SIGNS.get(bound.get((above, below), ""), "")
+    text = sign + ("× " if ratio else "") + _number(verdict.value, form)
+    if np.isnan(verdict.low) or np.isnan(verdict.high):
+        return text
+    return f"{text}\n{_number(verdict.low, form)} to {_number(verdict.high, form)}"
+
+
+def _number(value: float, form: str) -> str:
+    return "—" if np.isnan(value) else format(value, form)
+
+
+def _compared(claim: Claim) -> str:
+    """Which curves a claim is about, and the smallest difference that matters."""
+    steps = claim.by == "steps_to_80"
+    margin = f"{100 * claim.margin:g} %" if steps else f"{claim.margin:g}"
+    if claim.alike:
+        return f"{claim.better} and {claim.than} alike, to {margin}"
+    return f"{claim.better} ahead of {claim.than}; what matters: {margin}"
+
+
+def _envs(study: Study, claim: Claim) -> list[str]:
+    """The environments in which the study is to have both curves, or both exchanges."""
+    places = [(curve.env, curve.label) for curve in study.curves]
+    if claim.by == "kept":
+        places = [(exchange.runs[0].config.env, label) for label, exchange in study.exchanges]
+    both = (claim.better, claim.than)
+    envs = dict.fromkeys(env for env, _ in places)
+    return [env for env in envs if all((env, label) in places for label in both)]
+
+
+def _name(title: str) -> str:
+    """The environment's name, without the version that may follow it."""
+    return title.partition(" (")[0]
+
+
+# ---- numbers
+
+
+def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[str, Any]:
+    """The numbers of the groups of an environment: columns, and a row for each group."""
+    first = next(iter(groups.values()))
+    measure, budget = first["measure"], first["budget"]
+    words, final = MEASURES[measure], f"final_{measure}"
+    reached = [name for name in first if name.startswith("steps_to_")]
+    columns = [f"M steps to {100 * first[name]['level']:g} %" for name in reached]
+    planned = {(curve.env, curve.label): len(curve.runs) for curve in study.curves}
+    rows = [
+        [
+            label,
+            _seeds(group["runs"], planned[_name(title), label]),
+            *(_steps_text(group[name]) for name in reached),
+            _span(group["area"], "mean"),
+            f"{group['area']['iqm']:.2f}",
+            _span(group[final], "mean"),
+        ]
+        for label, group in groups.items()
+    ]
+    return {
+        "title": title,
+        "columns": ["curve", "seeds", *columns, "area", "IQM of area", f"final {words[5:]}"],
+        "rows": rows,
+        "caption": f"Area: mean {words} up to step {budget:,}. Final: mean {words} from step"
+        f" {first['final_from']:,} to {budget:,}.",
+    }
+
+
+def _seeds(used: int, planned: int) -> str:
+    return f"{used}" if used == planned else f"{used} of {planned}"
+
+
+def _missing(study: Study, comparison: Comparison) -> list[str]:
+    """The curves of which there is no run that numbers can be taken of."""
+    known = {
+        (_name(title), label)
+        for title, environment in comparison.environments.items()
+        for label in environment.groups
+    }
+    places = [(curve.env, curve.label) for curve in study.curves]
+    return [f"{label} in {env}" for env, label in places if (env, label) not in known]
+
+
+# ---- settings
+
+
+def _setting(curve: Curve) -> list[str]:
+    """The cells of a curve: what its runs are, and their settings that are not the defaults."""
+    run = curve.runs[0]
+    config = run.config
+    default = Config(type(config.method)(), curve.env, demos=config.demos)
+    seeds = ", ".join(str(run.config.seed) for run in curve.runs)
+    sources = [_recording(run.demos) for run in curve.runs if run.demos is not None]
+    changed = _changed(config.to_dict(), default.to_dict())
+    return [
+        curve.label,
+        curve.env,
+        config.method.name,
+        f"{config.steps:,}",
+        seeds,
+        "\n".join(dict.fromkeys(sources)) or "—",
+        "\n".join(changed) or "—",
+    ]
+
+
+def _changed(values: dict[str, Any], default: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`group.setting = value` of every setting that differs, but for those in other columns."""
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(default[name], dict):
+            yield from _changed(value, default[name], f"{prefix}{name}.")
+        elif value != default[name] and prefix + name not in ("steps", "seed"):
+            yield f"{prefix}{name} = {value}"
+
+
+def _recording(demos: Recording) -> str:
+    """Whose demonstrations they are, and how they were recorded if not by default."""
+    teams = [f"{run.config.method.name}, seed {run.config.seed}" for run in demos.runs]
+    fields = [field for field in dataclasses.fields(demos) if field.name != "runs"]
+    values = [(field.name, getattr(demos, field.name), field.default) for field in fields]
+    changed = [f"{name} = {value}" for name, value, default in values if value != default]
+    return "; ".join([*teams, *changed])
+
+
+def _versions(comparison: Comparison) -> list[str]:
+    """What the runs were made with, each version once."""
+    environments = comparison.environments.values()
+    groups = [group for environment in environments for group in environment.groups.values()]
+    infos = [run.info for group in groups for run in (*group.runs, *group.left_out)]
+    lines = []
+    for kind, words in (("dm2_version", "dm2"), ("jax", "JAX"), ("commit", "commit")):
+        found = sorted({str(info[kind]) for info in infos if info.get(kind)})
+        lines.append(f"{words} {', '.join(found) or 'not known'}")
+    return lines if infos else []
+
+
+# ---- figures
+
+
+class _Panel(NamedTuple):
+    """One of the panels of a figure."""
+
+    title: str
+    traces: list[dict[str, Any]]
+    xaxis: dict[str, Any]
+    yaxis: dict[str, Any]
+
+
+def _figures(result: Result, summary: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Of every figure its kind, what stands below it, and the figure."""
+    environments = result.comparison.environments
+    styles = looks(result.comparison)
+    if environments:
+        labels = result.study.labels
+        panels = [
+            _curves(title, environment, labels, styles)
+            for title, environment in environments.items()
+        ]
+        caption = (
+            "Mean and standard error over seeds. A click on a name in the legend hides its curve,"
+            " a double click all others."
+        )
+        yield "curves", caption, _figure(panels)
+    if environments and result.study.axis is not None:
+        panels = [
+            _levels(title, environment, summary[title], result.study, styles)
+            for title, environment in environments.items()
+        ]
+        caption = "Mean and standard error over seeds of the area under the curve, by level."
+        yield "levels", caption, _figure(panels)
+    if result.exchanges:
+        caption = (
+            "Win rates of the team of a row's seed with one agent replaced by its counterpart from"
+            " the team of a column's seed; on the diagonal, of the team by itself."
+        )
+        yield "exchanges", caption, _figure(list(_exchanges(result)))
+
+
+def _curves(
+    title: str, environment: Environment, labels: Sequence[str], styles: dict[str, Look]
+) -> _Panel:
+    """The learning curves of an environment, in the order of the labels."""
+    traces = [
+        trace
+        for label in labels
+        if label in environment.groups
+        for trace in _curve(label, environment.groups[label], styles[label])
+    ]
+    end = max(group.end for group in environment.groups.values())
+    yaxis: dict[str, Any] = {"title": {"text": MEASURES[environment.measure]}}
+    if environment.measure == "win_rate":
+        yaxis |= {"range": [-0.02, 1.02]}
+    xaxis = {"title": {"text": "environment steps"}, "range": [0, 1.01 * end], "tickformat": "~s"}
+    return _Panel(title, [*traces, *_demonstrators(environment, styles, end)], xaxis, yaxis)
+
+
+def _curve(label: str, group: Group, look: Look) -> list[dict[str, Any]]:
+    """The band, if there are several seeds, and the mean as far as all the group's runs go."""
+    grid, values = statistics.curves_on_grid([(run.steps, run.values) for run in group.runs])
+    mean, error = statistics.mean_and_standard_error(values)
+    common = {"type": "scatter", "name": _plain(label), "legendgroup": _plain(label)}
+    hover = "mean %{y:.3f}, one seed"
+    bands = []
+    if len(group.runs) > 1:
+        hover = "mean %{y:.3f}, standard error %{customdata:.3f}"
+        edges = {
+            "x": np.concatenate([grid, grid[::-1]]).tolist(),
+            "y": np.concatenate([mean + error, (mean - error)[::-1]]).tolist(),
+        }
+        fill = {"fill": "toself", "fillcolor": _faint(look.colour), "line": {"width": 0}}
+        more = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+        bands = [common | edges | fill | more]
+    line = common | {
+        "x": grid.tolist(),
+        "y": mean.tolist(),
+        "customdata": error.tolist() if bands else None,
+        "mode": "lines",
+        "line": {"color": look.colour, "width": 2, "dash": _dash(look)},
+        "hovertemplate": f"<b>%{{fullData.name}}</b><br>step %{{x:,.0f}}<br>{hover}<extra></extra>",
+    }
+    return [*bands, line]
+
+
+def _demonstrators(
+    environment: Environment, styles: dict[str, Look], end: float
+) -> list[dict[str, Any]]:
+    """A dashed line for each source of demonstrations, in the colour of the one group that uses
+    it."""
+    users: dict[float, list[str]] = {}
+    for label, group in environment.groups.items():
+        for value in {run.demo_value for run in group.runs if run.demo_value is not None}:
+            users.setdefault(float(value), []).append(label)
+    lines = []
+    for value, labels in users.items():
+        colour = styles[labels[0]].colour if len(labels) == 1 else _INK
+        words = f"demonstrators of {_plain(', '.join(labels))}"
+        line = {"color": colour, "width": 1.2, "dash": "dash"}
+        lines.append(_level_line("demonstrators", words, value, (0.0, end), line))
+    return lines
+
+
+def _level_line(
+    name: str, words: str, value: float, ends: tuple[float, float], line: dict[str, Any]
+) -> dict[str, Any]:
+    """A horizontal line that can be hovered anywhere."""
+    places = np.geomspace(*ends, 50) if ends[0] > 0 else np.linspace(*ends, 50)
+    return {
+        "type": "scatter",
+        "name": name,
+        "legendgroup": name,
+        "x": places.tolist(),
+        "y": [value] * len(places),
+        "text": words,
+        "mode": "lines",
+        "line": line,
+        "hovertemplate": "<b>%{text}</b><br>%{y:.3f}<extra></extra>",
+    }
+
+
+def _levels(
+    title: str,
+    environment: Environment,
+    groups: dict[str, dict[str, Any]],
+    study: Study,
+    styles: dict[str, Look],
+) -> _Panel:
+    """The area under each curve over its level, and lines for curves without one."""
+    curves = [
+        curve
+        for curve in study.curves
+        if curve.env == _name(title) and curve.label in environment.groups
+    ]
+    placed = sorted((curve.level, curve.label) for curve in curves if curve.level is not None)
+    areas = [groups[label]["area"] for _, label in placed]
+    colours = [styles[label].colour for _, label in placed]
+    errors = [area["standard_error"] for area in areas]
+    points = {
+        "type": "scatter",
+        "x": [level for level, _ in placed],
+        "y": [area["mean"] for area in areas],
+        "error_y": {"array": errors, "color": _MUTED, "thickness": 1.2, "width": 4},
+        "text": [_plain(label) for _, label in placed],
+        "customdata": ["one seed" if e is None else f"standard error {e:.3f}" for e in errors],
+        "mode": "lines+markers",
+        "line": {"color": _MUTED, "width": 1},
+        "marker": {"color": colours, "size": 9},
+        "showlegend": False,
+        "hovertemplate": "<b>%{text}</b><br>level %{x}<br>mean %{y:.3f}, %{customdata}"
+        "<extra></extra>",
+    }
+    axis, ends = _level_axis([level for level, _ in placed])
+    lines = [
+        _level_line(
+            _plain(curve.label),
+            f"{_plain(curve.label)}, without a level",
+            groups[curve.label]["area"]["mean"],
+            ends,
+            {"color": styles[curve.label].colour, "width": 2, "dash": _dash(styles[curve.label])},
+        )
+        for curve in curves
+        if curve.level is None
+    ]
+    yaxis = {"title": {"text": f"area under the {MEASURES[environment.measure]}"}}
+    xaxis = axis | {"title": {"text": _plain(study.axis or "")}}
+    return _Panel(title, [points, *lines], xaxis, yaxis)
+
+
+def _level_axis(levels: Sequence[float]) -> tuple[dict[str, Any], tuple[float, float]]:
+    """The axis, logarithmic if levels are far apart, and the ends of lines along it."""
+    low, high = (min(levels), max(levels)) if levels else (0.0, 1.0)
+    if low > 0 and high / low >= _LOGARITHMIC:
+        edge = (high / low) ** 0.04
+        return {"type": "log", "dtick": 1}, (low / edge, high * edge)
+    edge = 0.04 * (high - low) or 1.0
+    return {}, (low - edge, high + edge)
+
+
+def _exchanges(result: Result) -> Iterator[_Panel]:
+    """A heat map for each environment and curve whose teams exchanged agents."""
+    teams = {
+        (exchange.runs[0].config.env, label): [f"seed {run.config.seed}" for run in exchange.runs]
+        for label, exchange in result.study.exchanges
+    }
+    for (env, label), rates in result.exchanges.items():
+        names = teams[env, label]
+        heat = {
+            "type": "heatmap",
+            "x": names,
+            "y": names,
+            "z": np.asarray(rates, float).tolist(),
+            "zmin": 0,
+            "zmax": 1,
+            "colorscale": "Blues",
+            "showscale": False,
+            "texttemplate": "%{z:.2f}",
+            "hovertemplate": "<b>team of %{y}</b><br>one agent of %{x}<br>win rate %{z:.3f}"
+            "<extra></extra>",
+        }
+        yield _Panel(f"{env}, {label}", [heat], {}, {"autorange": "reversed"})
+
+
+def _figure(panels: Sequence[_Panel]) -> dict[str, Any]:
+    """A figure with its panels in rows of up to three and one legend below them."""
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    gaps = {"xgap": 0.22, "ygap": 0.4}
+    layout: dict[str, Any] = {
+        "template": "none",
+        "grid": {"rows": rows, "columns": columns, "pattern": "independent"} | gaps,
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": _INK},
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "namelength": -1},
+        "annotations": [],
+    }
+    data = []
+    for number, panel in enumerate(panels, start=1):
+        suffix = "" if number == 1 else f"{number}"
+        data += [trace | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} for trace in panel.traces]
+        line = {"gridcolor": _GRID, "zeroline": False, "linecolor": _INK, "ticks": "outside"}
+        layout[f"xaxis{suffix}"] = line | panel.xaxis
+        layout[f"yaxis{suffix}"] = line | panel.yaxis
+        layout["annotations"].append(_heading(panel.title, suffix))
+    names = _legend_once(data)
+    below = 60 + _LINE * _legend_lines(names)
+    layout["margin"] = {"l": 60, "r": 15, "t": 40, "b": below}
+    layout["height"] = 40 + rows * (_PANEL - 60) + (rows - 1) * 60 + below
+    layout["legend"] = {"orientation": "h", "x": 0, "y": 0, "yref": "container"}
+    layout["legend"] |= {"yanchor": "bottom", "groupclick": "togglegroup"}
+    return {"data": data, "layout": layout}
+
+
+def _heading(title: str, suffix: str) -> dict[str, Any]:
+    """The title above a panel."""
+    where = {"xref": f"x{suffix} domain", "yref": f"y{suffix} domain", "x": 0.5, "y": 1}
+    shown = {"yanchor": "bottom", "yshift": 6, "showarrow": False, "font": {"size": 13}}
+    return {"text": f"<b>{_plain(title)}</b>", **where, **shown}
+
+
+def _legend_once(traces: list[dict[str, Any]]) -> list[str]:
+    """Hides all but the first trace of a name from the legend; returns the names that it shows."""
+    names: list[str] = []
+    for trace in traces:
+        if trace.setdefault("showlegend", trace.get("name") not in (None, *names)):
+            names.append(trace["name"])
+    return names
+
+
+def _legend_lines(names: Sequence[str]) -> int:
+    """The lines of a legend whose entries are all as wide as the longest."""
+    if not names:
+        return 0
+    longest = max(len(html.unescape(name)) for name in names)
+    return -(-len(names) // max(1, _WIDTH // (_LETTER * longest + _ENTRY)))
+
+
+def _div(figure: dict[str, Any], identifier: str) -> str:
+    """The HTML of a figure, without plotly's JavaScript."""
+    from plotly.graph_objects import Figure
+
+    config = {"displaylogo": False, "responsive": True}
+    return Figure(figure).to_html(
+        full_html=False, include_plotlyjs=False, div_id=identifier, config=config
+    )
+
+
+def _plain(text: str) -> str:
+    """A text that plotly shows as it is, though it takes tags for formatting."""
+    return html.escape(text, quote=False)
+
+
+def _faint(colour: str) -> str:
+    """A colour `#rrggbb` that lets through what is behind it."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.2)"
+
+
+def _dash(look: Look) -> str:
+    """A look's line as plotly has it: the lengths of dashes and gaps, of a line two pixels wide."""
+    if look.line == "solid":
+        return "solid"
+    return ",".join(f"{2 * length:g}px" for length in look.line[1])

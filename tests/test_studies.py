@@ -1,0 +1,634 @@
+"""Studies: what they need, that it is made in order and survives whatever happens, and what becomes
+of their claims."""
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import dm2
+from conftest import hashes
+from dm2.errors import InputError
+from dm2.files import write_atomically
+from dm2.run.directory import RunDirectory
+from dm2.run.evaluate import exchange
+from dm2.studies import planning, runner
+from dm2.studies.compare import compare
+from dm2.studies.products import Exchange, Product, Recording, in_order, training
+from dm2.studies.records import Records
+from dm2.studies.registry import STUDIES, find_study
+from dm2.studies.runner import collect, make_studies, missing, records_path, state_of
+from dm2.studies.runs import Run
+from dm2.studies.scales import scale_named
+from dm2.studies.study import Claim, Curve, Study, needed
+from dm2.studies.verdicts import judge, results_of
+from test_cli import refused, run, run_json
+from test_readme import blocks
+
+ENV = "smax/3m?limit=12"
+PPO = dm2.PPO(hidden=8, epochs=1, minibatches=2)
+SMALL: dict[str, Any] = {
+    "num_envs": 8,
+    "rollout_steps": 16,
+    "eval_every": 128,
+    "eval_episodes": 4,
+    "steps": 256,
+}
+
+
+def ippo(seed: int = 0, **changes: Any):
+    return training(dm2.IPPO(PPO), ENV, seed=seed, **{**SMALL, **changes})
+
+
+def taught(demos: Recording, seed: int = 0):
+    method = dm2.DM2(PPO, dm2.Imitation(hidden=8, updates=2, batch=16))
+    return training(method, ENV, seed=seed, demos=demos, **SMALL)
+
+
+def tiny_study(seeds: int = 2) -> Study:
+    demos = Recording((ippo(100),), episodes=6)
+    alone = tuple(ippo(seed) for seed in range(seeds))
+    ours = tuple(taught(demos, seed) for seed in range(seeds))
+    return Study(
+        "tiny",
+        "A tiny study",
+        "Does it run?",
+        (Curve("IPPO", alone), Curve("DM²", ours)),
+        (Claim("DM² learns faster.", "DM²", "IPPO"),),
+        (("IPPO", Exchange(alone, 4)),),
+    )
+
+
+# ---- what a study needs
+
+
+def test_a_product_is_named_by_all_that_decides_it():
+    recording = Recording((ippo(),))
+    assert ippo().name == ippo().name
+    assert ippo().name.startswith("ippo-smax_3m_limit_12-seed_0-")
+    others = [ippo(1), ippo(steps=384), training(dm2.IPPO(), ENV, **SMALL)]
+    others += [dataclasses.replace(recording, **{k: v}) for k, v in {"at": 1, "seed": 1}.items()]
+    others += [Recording((ippo(1),)), taught(recording), taught(Recording((ippo(1),)))]
+    others += [Exchange((ippo(), ippo(1))), Exchange((ippo(), ippo(1)), episodes=4)]
+    names = [product.name for product in (ippo(), recording, *others)]
+    assert len(set(names)) == len(names)
+
+
+def test_products_come_after_what_they_need_each_once():
+    demos = Recording((ippo(100), ippo(101)))
+    order = in_order([taught(demos), taught(demos, 1), ippo(100), taught(demos)])
+    assert [one.name for one in order] == [
+        one.name for one in (ippo(100), ippo(101), demos, taught(demos), taught(demos, 1))
+    ]
+
+
+def test_a_study_refuses_what_does_not_fit():
+    curve = Curve("IPPO", (ippo(),))
+    with pytest.raises(InputError, match=r"claim of x = 'DM²': must be one of IPPO"):
+        Study("x", "", "", (curve,), (Claim("", "DM²", "IPPO"),))
+    with pytest.raises(InputError, match="there are two"):
+        Study("x", "", "", (curve, curve))
+    with pytest.raises(InputError, match="no curve has a level"):
+        Study("x", "", "", (curve,), axis="episodes")
+    with pytest.raises(InputError, match="must be of one environment"):
+        Curve("IPPO", (ippo(), training(dm2.IPPO(), "smax/3m")))
+    with pytest.raises(InputError, match="by = 'speed': must be one of area, final"):
+        Claim("", "a", "b", "speed")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="either at or quality"):
+        Recording((ippo(),), at=1, quality=0.5)
+
+
+# ---- the studies that there are
+
+
+@pytest.mark.parametrize("scale", ["quick", "paper"])
+def test_every_study_can_be_declared(scale):
+    for name in STUDIES:
+        study = find_study(name, scale_named(scale))
+        assert study.name == name
+        assert study.claims
+        curves = {curve.env for curve in study.curves}
+        prefix = "smax/" if scale == "quick" else "smac/"
+        assert all(env.startswith(prefix) for env in curves)
+        sizes = {len(curve.runs) for curve in study.curves}
+        assert sizes == {3 if scale == "quick" else 5}
+        for curve in study.curves:
+            assert [run.config.seed for run in curve.runs] == [*range(len(curve.runs))]
+
+
+def test_no_team_learns_from_its_own_seed():
+    for name in STUDIES:
+        for product in find_study(name, scale_named("paper")).products:
+            if isinstance(product, Recording):
+                assert all(run.config.seed >= 100 for run in product.runs)
+
+
+def test_studies_share_runs_and_experts():
+    scale = scale_named("quick")
+    each = [find_study(name, scale) for name in ("fig2", "fig6")]
+    shared = {run.name for run in each[0].runs} & {run.name for run in each[1].runs}
+    assert len(shared) == 6  # IPPO and DM² on one task
+    assert len(needed(each)) < len(each[0].products) + len(each[1].products)
+
+
+def test_the_styles_of_figure_3_take_each_agent_from_its_own_team():
+    study = find_study("fig3", scale_named("paper"))
+    mixed = [p for p in study.products if isinstance(p, Recording) and p.style.startswith("mixed")]
+    assert mixed
+    for recording in mixed:
+        assert [run.config.seed for run in recording.runs] == [100, 101, 102, 103, 104]
+
+
+def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
+    assert "study = 'fig9': must be one of fig2," in refused(capsys, "study", "plan", "fig9")
+    assert "scale = 'huge'" in refused(capsys, "study", "plan", "fig2", "--scale", "huge")
+    assert "seeds = 0" in refused(capsys, "study", "plan", "fig2", "--seeds", 0)
+    for text, said in (
+        ("x = 1", "AttributeError"),
+        ("def study(scale): return 3", "must be a Study"),
+        ("1 / 0", "ZeroDivisionError"),
+    ):
+        file = tmp_path / "mine.py"
+        file.write_text(text)
+        assert said in refused(capsys, "study", "plan", file)
+    assert "no such file" in refused(capsys, "study", "plan", tmp_path / "none.py")
+
+
+# ---- claims
+
+
+def made_up(seed: int, height: float, label: str, steps: int = 1000) -> Run:
+    """A run whose win rate is `height` from its first evaluation on."""
+    info = {"config": {"method": "ippo", "env": "smax/3m", "seed": seed, "steps": steps}}
+    at = np.arange(0, steps + 1, 100.0)
+    values = np.full(len(at), height)
+    return Run(Path(label) / str(seed), info, at, values, values, label=label)
+
+
+def verdict(better: list[float], than: list[float], **claim: Any):
+    """The verdict on two curves of so many seeds each."""
+    from dm2.studies.groups import group_runs
+
+    runs = [made_up(n, height, "a") for n, height in enumerate(better)]
+    runs += [made_up(n, height, "b") for n, height in enumerate(than)]
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    found = judge(Claim("", "a", "b", **claim), title, environment, {})
+    assert found is not None
+    return found
+
+
+def test_an_interval_is_welchs():
+    """a: mean 0.7, variance 0.04; b: mean 0.2, variance 0.01."""
+    found = verdict([0.5, 0.7, 0.9], [0.1, 0.2, 0.3])
+    square = 0.04 / 3 + 0.01 / 3
+    freedom = square**2 / ((0.04 / 3) ** 2 / 2 + (0.01 / 3) ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(square)
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert found.improvement == 1.0
+    assert found.seeds == (3, 3)
+    assert found.outcome == "holds"
+
+
+@pytest.mark.parametrize(
+    ("better", "than", "alike", "outcome"),
+    [
+        ([0.8, 0.9], [0.1, 0.2], False, "holds"),
+        ([0.1, 0.2], [0.8, 0.9], False, "does not hold"),
+        ([0.1, 0.9], [0.2, 0.8], False, "not decided"),
+        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], False, "does not hold"),  # within 0.05
+        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], True, "holds"),
+        ([0.8, 0.81, 0.8], [0.1, 0.11, 0.1], True, "does not hold"),
+        ([0.1, 0.11, 0.1], [0.8, 0.81, 0.8], True, "does not hold"),
+        ([0.1, 0.9], [0.2, 0.8], True, "not decided"),
+        ([0.9], [0.1], False, "not decided"),  # one seed says nothing
+        ([0.5, 0.5], [0.5, 0.5], True, "holds"),  # no spread at all
+        ([0.52, 0.52], [0.5, 0.5], False, "holds"),
+    ],
+)
+def test_what_becomes_of_a_claim(better, than, alike, outcome):
+    assert verdict(better, than, alike=alike).outcome == outcome
+
+
+def test_the_margin_decides_between_not_holding_and_not_decided():
+    better, than = [0.53, 0.54, 0.53, 0.54], [0.48, 0.55, 0.48, 0.55]
+    assert verdict(better, than).outcome == "not decided"
+    assert verdict(better, than, margin=0.2).outcome == "does not hold"
+
+
+def rising(seed: int, reaches: float | None, label: str) -> Run:
+    """A run that wins everything from the step `reaches` on, before that nothing; ends at 2000."""
+    run = made_up(seed, 0.0, label, steps=2000)
+    values = np.where(run.steps >= (np.inf if reaches is None else reaches), 1.0, 0.0)
+    return dataclasses.replace(run, win_rates=values)
+
+
+def speed(better: list[float | None], than: list[float | None], alike: bool = False):
+    from dm2.studies.groups import group_runs
+
+    runs = [rising(n, at, "a") for n, at in enumerate(better)]
+    runs += [rising(n, at, "b") for n, at in enumerate(than)]
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    found = judge(Claim("", "a", "b", "steps_to_80", alike=alike), title, environment, {})
+    assert found is not None
+    return found
+
+
+def test_steps_are_compared_by_their_ratio():
+    """Smoothed over three evaluations a curve reaches 80 % between the second and the third."""
+    found = speed([400, 400], [1600, 1600])
+    late = [400 + 40, 1600 + 40]  # 2/3 at the step itself, 1 at the next: 0.8 lies 0.4 on the way
+    assert found.value == pytest.approx(late[0] / late[1])
+    assert found.outcome == "holds"
+    assert speed([1600, 1500], [400, 500]).outcome == "does not hold"
+
+
+def test_a_run_that_never_gets_there_is_a_bound():
+    fast, slow = [400, 410], [1500, None]
+    assert speed(fast, slow).outcome == "holds"  # the ratio is smaller still
+    assert speed(fast, slow).censored == (0, 1)
+    assert speed(slow, fast).outcome != "holds"
+    # 2000 is all that is known of either: nothing can be said.
+    assert speed([None, None], [None, None]).outcome == "not decided"
+    assert speed([None, None], [None, None], alike=True).outcome == "not decided"
+
+
+def test_what_a_stranger_costs_is_judged_by_team():
+    from dm2.studies.groups import group_runs
+
+    runs = [made_up(n, 1.0, label) for label in "ab" for n in range(3)]
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    kept = np.array([[1.0, 0.9, 0.9], [0.8, 1.0, 1.0], [1.0, 0.9, 1.0]])  # -0.1, -0.1, -0.05
+    lost = np.array([[1.0, 0.1, 0.3], [0.2, 0.9, 0.2], [0.1, 0.2, 1.0]])  # -0.8, -0.7, -0.85
+    played = {("smax/3m", "a"): kept, ("smax/3m", "b"): lost}
+    found = judge(Claim("", "a", "b", "kept"), title, environment, played)
+    assert found is not None
+    assert found.value == pytest.approx(-0.25 / 3 + 2.35 / 3)
+    assert found.outcome == "holds"
+    assert judge(Claim("", "a", "b", "kept"), title, environment, {}) is None
+
+
+# ---- results in one file
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    study = tiny_study(1)
+    (first, second) = (run.name for run in study.runs)
+    run = made_up(0, 0.5, "")
+    broken = dataclasses.replace(made_up(1, 0.25, ""), diverged_at=300.0)
+    records = Records({first: run, second: broken}, {"x": np.eye(2)})
+    records.write(tmp_path / "deep" / "r.json")
+    again = Records.read(tmp_path / "deep" / "r.json")
+    assert again.runs.keys() == {first, second}
+    np.testing.assert_array_equal(again.runs[first].win_rates, run.win_rates)
+    np.testing.assert_array_equal(again.runs[first].steps, run.steps)
+    assert again.runs[second].diverged_at == 300.0
+    assert again.runs[first].config == run.config
+    np.testing.assert_array_equal(again.exchanges["x"], np.eye(2))
+    assert Records.read(tmp_path / "absent.json").runs == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"format": 2, "runs": [], "exchanges": {}}', '{"format": 1, "runs": [{}]}', "nul"],
+)
+def test_a_damaged_file_of_results_is_refused(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(InputError, match=r"r.json: holds no results of a study"):
+        Records.read(tmp_path / "r.json")
+
+
+def test_a_result_leaves_out_what_is_missing():
+    study = tiny_study(2)
+    runs = {run.name: made_up(run.config.seed, 0.5, "") for run in study.runs[:3]}
+    result = results_of(study, Records(runs))
+    (environment,) = result.comparison.environments.values()
+    assert {label: len(group.runs) for label, group in environment.groups.items()} == {
+        "IPPO": 2,
+        "DM²": 1,
+    }
+    (found,) = result.verdicts
+    assert found.outcome == "not decided"
+    assert results_of(study, Records()).verdicts == []
+
+
+# ---- making things
+
+
+@dataclass(frozen=True)
+class Note(Product):
+    """A product that is made in no time, or not at all."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    of: tuple["Note", ...] = ()
+    fails: bool = False
+
+    @property
+    def needs(self) -> tuple[Product, ...]:
+        return self.of
+
+    def path(self, root: Path) -> Path:
+        return root / "notes" / self.name
+
+    def make(self, root: Path) -> None:
+        assert all(note.made(root) for note in self.of)
+        if self.text == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fails:
+            raise InputError(f"{self.text} cannot be made")
+        self.path(root).parent.mkdir(exist_ok=True)
+        write_atomically(self.path(root), str(time.time()).encode())
+
+    def _identity(self) -> tuple[str, Any]:
+        return self.text, [self.text, [note.name for note in self.of]]
+
+
+def make_notes(monkeypatch, root: Path, *notes: Note, jobs: int = 2) -> list[str]:
+    lacking = [note for note in in_order(notes) if not note.made(root)]
+    monkeypatch.setattr(runner, "missing", lambda *_: lacking)
+    return make_studies([], root, "quick", jobs)
+
+
+def test_what_is_needed_is_made_first_and_nothing_twice(monkeypatch, tmp_path):
+    a, b = Note("a"), Note("b")
+    c = Note("c", (a, b))
+    d = Note("d", (c, a))
+    assert make_notes(monkeypatch, tmp_path, d) == []
+    at = {note.text: float(note.path(tmp_path).read_text()) for note in (a, b, c, d)}
+    assert max(at["a"], at["b"]) < at["c"] < at["d"]
+    assert make_notes(monkeypatch, tmp_path, d) == []
+    assert {n.text: float(n.path(tmp_path).read_text()) for n in (a, b, c, d)} == at
+
+
+@pytest.mark.parametrize(("text", "said"), [("bad", "bad cannot be made"), ("killed", "code -9")])
+def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text, said):
+    bad = Note(text, fails=True)
+    after, good = Note("after", (bad,)), Note("good", (Note("fine"),))
+    failures = make_notes(monkeypatch, tmp_path, after, good)
+    assert [said in failures[0], "needs note" in failures[1], len(failures)] == [True, True, 2]
+    assert good.made(tmp_path)
+    assert state_of(bad, tmp_path) == state_of(after, tmp_path) == "failed"
+    assert said in runner.failure_of(bad, tmp_path)
+    assert "failed" in capsys.readouterr().err
+    # What is mended is made, and what needs it.
+    mended = Note(text if text == "bad" else "mended")
+    assert make_notes(monkeypatch, tmp_path, Note("after", (mended,))) == []
+    assert state_of(mended, tmp_path) == "made"
+
+
+def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):
+    with runner._lock(tmp_path), pytest.raises(InputError, match="another process makes studies"):
+        make_studies([], tmp_path, "quick", 1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder in which the tiny study was made."""
+    root = tmp_path_factory.mktemp("studies")
+    assert make_studies([tiny_study()], root, "quick", 2) == []
+    return root
+
+
+def test_a_study_is_made_whole(made):
+    study = tiny_study()
+    assert missing([study], made, "quick") == []
+    assert {state_of(product, made) for product in study.products} == {"made"}
+    records = Records.read(records_path(made, study, "quick"))
+    assert records.runs.keys() == {run.name for run in study.runs}
+    own = RunDirectory.open(study.runs[-1].path(made))
+    rates = [line["win_rate"] for line in own.read_metrics() if line["kind"] == "eval"]
+    np.testing.assert_allclose(records.runs[study.runs[-1].name].win_rates, rates, atol=1e-4)
+    assert own.config.demos == str(study.runs[-1].needs[0].path(made).absolute())
+    ((_, played),) = study.exchanges
+    np.testing.assert_allclose(records.exchanges[played.name], played.read(made))
+
+
+def test_results_stand_for_runs_that_are_not_there(made, tmp_path):
+    """One seed more: its runs and, for DM²'s, the expert and its recording."""
+    path = records_path(tmp_path, tiny_study(), "quick")
+    path.parent.mkdir()
+    path.write_bytes(records_path(made, tiny_study(), "quick").read_bytes())
+    assert missing([tiny_study()], tmp_path, "quick") == []
+    larger = tiny_study(3)
+    lacking = [product.name for product in missing([larger], tmp_path, "quick")]
+    alone, ours = larger.runs[:3], larger.runs[3:]
+    expected = [alone[2].name, ippo(100).name, ours[2].needs[0].name, ours[2].name]
+    # The exchange of three needs the teams themselves.
+    expected = [*expected, alone[0].name, alone[1].name, larger.exchanges[0][1].name]
+    assert sorted(lacking) == sorted(expected)
+    assert lacking.index(expected[2]) < lacking.index(expected[3])
+    assert {state_of(run, tmp_path, Records.read(path)) for run in alone[:2]} == {"recorded"}
+
+
+def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
+    study = tiny_study()
+    path = records_path(tmp_path, study, "quick")
+    path.parent.mkdir()
+    path.write_bytes(records_path(made, study, "quick").read_bytes())
+    before = path.read_bytes()
+    collect([study], tmp_path, "quick")
+    assert path.read_bytes() == before
+
+
+def test_compare_takes_results(made):
+    path = records_path(made, tiny_study(), "quick")
+    found = compare([path])
+    (env, groups) = next(iter(found.items()))
+    assert env == ENV
+    assert {len(group["seeds"]) for group in groups.values()} == {2}
+
+
+TINY_FILE = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_studies import tiny_study
+
+def study(scale):
+    return tiny_study(scale.seeds)
+"""
+
+
+def tiny_file(folder: Path) -> Path:
+    file = folder / "tiny.py"
+    file.write_text(TINY_FILE.format(tests=str(Path(__file__).parent)))
+    return file
+
+
+def test_killed_at_any_moment_it_is_made_to_the_same_bits(made, tmp_path):
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "dm2",
+        "study",
+        "run",
+        str(tiny_file(tmp_path)),
+        "--seeds",
+        "2",
+    ]
+    command += ["--out", str(out), "--jobs", "2"]
+    kills = 0
+    for seconds in (6.0, 12.0, 20.0):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        assert process.stderr is not None
+        process.stderr.read()  # ends when the processes beside it have ended
+        process.stderr.close()
+    assert kills
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    study = tiny_study()
+    for training_ in study.runs:
+        ends = [training_.path(root) for root in (made, out)]
+        ends = [run / "checkpoints" / f"{256:012d}" / "state.safetensors" for run in ends]
+        assert ends[0].read_bytes() == ends[1].read_bytes()
+    for product in study.products:
+        if not isinstance(product, type(study.runs[0])):
+            assert product.path(made).read_bytes() == product.path(out).read_bytes()
+
+
+# ---- the command line
+
+
+def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
+    tiny, out = tiny_file(tmp_path), ("--seeds", 2, "--out", made)
+    before = hashes(made / "runs")
+    plan = run_json(capsys, "study", "plan", tiny, *out)
+    assert (plan["products_there"], plan["products_to_make"], plan["hours"]) == (7, 0, 0)
+    status = run_json(capsys, "study", "status", tiny, *out)
+    assert set(status["tiny"].values()) == {"made"}
+    drawn = run_json(capsys, "study", "draw", tiny, *out)["tiny"]
+    assert {Path(path).suffix for path in drawn["figures"]} == {".png", ".pdf"}
+    assert all(Path(path).stat().st_size > 1000 for path in drawn["figures"])
+    assert len(drawn["figures"]) == 4  # the curves and the exchange
+    (claim,) = drawn["claims"]
+    assert claim["verdict"] in ("holds", "does not hold", "not decided")
+    assert run_json(capsys, "study", "run", tiny, *out)["tiny"]["claims"] == [claim]
+    code, text, _ = run(capsys, "study", "status", tiny, *out)
+    assert code == 0
+    assert re.search(r"tiny +7\b", text)
+    assert hashes(made / "runs") == before
+    elsewhere = tmp_path / "elsewhere"
+    again = ("study", "draw", tiny, "--seeds", 2, "--out", elsewhere)
+    assert "holds no results" in refused(capsys, *again)
+    found = run_json(capsys, *again, "--results", made / "results")["tiny"]
+    assert found["claims"] == [claim]
+    for ours, theirs in zip(found["figures"], drawn["figures"], strict=True):
+        assert Path(ours).read_bytes() == Path(theirs).read_bytes()
+
+
+def test_a_plan_says_what_it_takes(capsys, tmp_path):
+    plan = run_json(capsys, "study", "plan", "fig8", "--seeds", 2, "--out", tmp_path / "out")
+    assert plan["products_to_make"] == 4
+    iteration = 32 * 128
+    each = -(-250_000 // iteration) * iteration
+    assert plan["steps"] == 4 * each
+    assert 0.001 < plan["hours"] < 2
+    assert plan["disk_mib"] > 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_goes_by_the_speed_of_runs_that_are_there(made, monkeypatch):
+    monkeypatch.setattr(planning, "_measured", lambda root: {("ippo", ENV): 64.0})
+    study = Study("more", "", "", (Curve("IPPO", (ippo(5), ippo(6))),))
+    found = planning.plan([study], made, "quick", 2)
+    assert (found.count, found.steps) == (2, 512)
+    assert found.hours == pytest.approx((2 * 10 + 512 / 64) / 2 / 3600)
+
+
+def test_the_speed_of_runs_is_their_median(made):
+    rates = planning._measured(made)
+    run = RunDirectory.open(ippo(0).path(made))
+    speeds = [line["steps_per_s"] for line in run.read_metrics() if line["kind"] == "train"]
+    assert min(speeds) / 50 < rates["ippo", ENV] < 50 * max(speeds)
+    assert rates.keys() == {("ippo", ENV), ("dm2", ENV)}
+
+
+def test_list_says_what_there_is(capsys):
+    assert [one["name"] for one in run_json(capsys, "study", "list")["studies"]] == [*STUDIES]
+
+
+# ---- exchanges and recordings
+
+
+def test_an_exchange_of_equal_teams_changes_nothing(made, tmp_path):
+    one = ippo(0).path(made)
+    rates = exchange([one, one], episodes=6)
+    assert np.ptp(rates) == 0
+    with pytest.raises(InputError, match="runs: there are 1"):
+        exchange([one])
+
+
+def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
+    """A game that agent 0 alone decides: it is won where agent 0 comes from the second team."""
+    from dm2.rollout import Outcome
+    from dm2.run import evaluate as module
+
+    def play(env, team, states, key, episodes, **how):
+        won = np.full(episodes, team._origins[0] == 1)
+        fields = dict.fromkeys(Outcome._fields, np.zeros(episodes)) | {"won": won}
+        return (Outcome(**fields),)
+
+    monkeypatch.setattr(module, "play", play)
+    runs = [ippo(seed).path(made) for seed in (0, 1)]
+    rates = module.exchange(runs, episodes=3)
+    np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
+
+
+def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(monkeypatch, tmp_path):
+    from dm2.studies import products
+
+    expert = ippo(100, checkpoint_steps=(128, 256), steps=384)
+    expert.make(tmp_path)
+    rates = {128: 0.2, 256: 0.6, 384: 0.9}
+    monkeypatch.setattr(products, "evaluate", lambda run, at, **_: {"win_rate": rates[at]})
+    for quality, step in ((0.1, 128), (0.5, 256), (0.6, 256), (0.7, 384)):
+        recording = Recording((expert,), quality=quality, episodes=2)
+        recording.make(tmp_path)
+        demos = dm2.Demonstrations.load(recording.path(tmp_path))
+        assert demos.provenance["training_step"] == step
+    with pytest.raises(InputError, match=r"quality = 0.95: .* wins 0.90 at best"):
+        Recording((expert,), quality=0.95).make(tmp_path)
+    few = Recording((expert,), episodes=5, first=2)
+    few.make(tmp_path)
+    assert dm2.Demonstrations.load(few.path(tmp_path)).agents[0].num_episodes == 2
+
+
+# ---- the docs
+
+
+def test_the_example_of_the_docs_is_a_study(tmp_path, capsys):
+    (example,) = blocks("python", "docs/studies.md")
+    small = example.replace("400_000", "256").replace("150_000", "256").replace("10_000", "128")
+    small = small.replace("episodes=1000", "episodes=4")
+    shape = "num_envs=8, rollout_steps=16, eval_episodes=2, "
+    small = small.replace("steps=", shape + "steps=")
+    small = small.replace("dm2.IPPO(", "dm2.IPPO(dm2.PPO(hidden=8, epochs=1)")
+    small = small.replace("dm2.DM2(", "dm2.DM2(dm2.PPO(hidden=8, epochs=1), ")
+    file = tmp_path / "weaker.py"
+    file.write_text(small)
+    arguments = (file, "--seeds", 2, "--out", tmp_path / "out")
+    result = run_json(capsys, "study", "run", *arguments)["weaker"]
+    assert [claim["claim"] for claim in result["claims"]] == ["It does."]
+    commands = [line for block in blocks("bash", "docs/studies.md") for line in block.splitlines()]
+    assert all(line.startswith("dm2 study ") for line in commands)
+    names = {line.split()[3] for line in commands if not line.split()[3].startswith("-")}
+    assert names <= {*STUDIES, "weaker.py", "#"}
+    page = Path(__file__).parent.parent / "docs" / "studies.md"
+    named = re.findall(r"^\| `([a-z0-9-]+)` \|", page.read_text(), re.MULTILINE)
+    assert named == [*STUDIES]
