@@ -23,9 +23,9 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from dm2.agent.learner import actor_arguments, critic_arguments  # noqa: E402
-from dm2.run.costs import matmul_gflops  # noqa: E402
 from dm2.config import ProgramSettings  # noqa: E402
 from dm2.methods.independent import Independent  # noqa: E402
+from dm2.run.costs import matmul_gflops  # noqa: E402
 from dm2.run.programs import Programs  # noqa: E402
 
 CONTAINERS = ("$", "Thunk", "while", "Pjit", "Common", "call", "Transpose")

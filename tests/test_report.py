@@ -316,6 +316,20 @@ def test_seeds_that_are_left_out_or_missing_are_counted(write):
     assert f"{curve.runs[2].name}: left out of all numbers" in page.words
 
 
+def test_returns_are_called_returns(write):
+    made = Made()
+    curve = made.add("one", [(-40.0, -30.0, -20.0)])
+    run = made.records.runs[curve.runs[0].name]
+    run.info["environment"] = {"version": "1", "wins": False}
+    text = write(made.result())
+    page = Page(text)
+    # (-35 - 25) / 2; all three evaluations count as final.
+    assert page.rows("numbers") == [["one", "1", "-30.00", "-30.00", "-30.00"]]
+    assert "final return" in page.words and "Area: mean test return" in page.words
+    _, layout = figure(text, "study-tiny-curves")
+    assert layout["yaxis"]["title"]["text"] == "test return" and "range" not in layout["yaxis"]
+
+
 def test_settings_versions_and_command(write):
     made = pair([RISING, RISING], [HALF])
     page = Page(write(made.result(), commands={"tiny": "dm2 study run tiny"}))

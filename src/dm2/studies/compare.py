@@ -15,12 +15,13 @@ from dm2.studies import statistics
 from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
 from dm2.studies.runs import MEASURES, Measure, Run
 
-__all__ = ["compare", "summarise", "table"]
+__all__ = ["SIGNS", "compare", "span_text", "steps_text", "summarise", "table"]
 
 WARNINGS = "warnings"
 WIN_RATE_LEVELS = (0.5, 0.8)
 
-_SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
+SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
+"""What marks a number that is only a bound, by which."""
 _STEPS, _RATIO = "steps_to_", "ratio_"
 
 
@@ -221,7 +222,7 @@ def compare(
     return summarise(read_comparison(paths, labels, budget), levels)
 
 
-def _span(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:
+def span_text(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:
     """The value above its interval, marked where it is only a bound."""
     if entry[key] is None:
         return "—"
@@ -230,16 +231,16 @@ def _span(entry: dict[str, Any], key: str, scale: float = 1.0) -> str:
     if low is not None and high is not None:
         dash = "–" if low >= 0 else " to "  # apart from the sign of what is below 0
         span = f"\n{low * scale:.2f}{dash}{high * scale:.2f}"
-    return f"{_SIGNS.get(entry.get('bound') or '', '')}{entry[key] * scale:.2f}{span}"
+    return f"{SIGNS.get(entry.get('bound') or '', '')}{entry[key] * scale:.2f}{span}"
 
 
-def _steps_text(entry: dict[str, Any]) -> str:
+def steps_text(entry: dict[str, Any]) -> str:
     """In millions of environment steps."""
     runs, censored = len(entry["values"]), entry["censored"]
     reached = f"{runs - censored} of {runs}"
     if censored == runs:
         return f"—\n{reached}"
-    return _span(entry, "mean", 1e-6) + (f"\n{reached}" if censored else "")
+    return span_text(entry, "mean", 1e-6) + (f"\n{reached}" if censored else "")
 
 
 def _titles(group: dict[str, Any]) -> list[str]:
@@ -255,9 +256,9 @@ def _titles(group: dict[str, Any]) -> list[str]:
 
 def _row(label: str, group: dict[str, Any]) -> list[str]:
     """A group's cells: its label above the number of seeds, then its values."""
-    steps = [_steps_text(entry) for name, entry in group.items() if name.startswith(_STEPS)]
-    ratios = [_span(entry, "value") for name, entry in group.items() if name.startswith(_RATIO)]
-    values = [_span(group[name], "mean") for name in ("area", f"final_{group['measure']}")]
+    steps = [steps_text(entry) for name, entry in group.items() if name.startswith(_STEPS)]
+    ratios = [span_text(entry, "value") for name, entry in group.items() if name.startswith(_RATIO)]
+    values = [span_text(group[name], "mean") for name in ("area", f"final_{group['measure']}")]
     every = group["runs"] + len(group["left_out"])
     seeds = f"{group['runs']} of {every}" if group["left_out"] else f"{every}"
     name = f"{escape(label)}\n{seeds} seed" + ("s" if every > 1 else "")

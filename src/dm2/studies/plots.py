@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "STYLE",
     "Look",
+    "demonstrators",
     "draw_learning_curves",
     "learning_curves",
     "looks",
@@ -35,7 +37,7 @@ _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
 _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0.005 beyond that
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.edgecolor": _INK,
@@ -45,6 +47,7 @@ STYLE = {
     "text.color": _INK,
     "text.parse_math": False,  # a `$` in a label is a `$`
 }
+"""matplotlib's settings for all figures of studies."""
 
 
 class Look(NamedTuple):
@@ -99,15 +102,22 @@ def _draw_group(axes: "Axes", group: Group, look: Look, row: int) -> None:
 
 def _draw_demonstrators(axes: "Axes", environment: Environment, styles: dict) -> bool:
     """A dashed line per source of demonstrations, in its group's colour if one group uses it."""
-    users: dict[float, set[str]] = {}
+    users = demonstrators(environment)
+    for value, labels in users.items():
+        colour = styles[labels[0]].colour if len(labels) == 1 else _INK
+        axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
+    return bool(users)
+
+
+def demonstrators(environment: Environment) -> dict[float, list[str]]:
+    """By the demonstrators' win rate or mean return, the labels of the groups that learn from
+    them."""
+    users: dict[float, dict[str, None]] = {}
     for label, group in environment.groups.items():
         for run in group.runs:
             if run.demo_value is not None:
-                users.setdefault(run.demo_value, set()).add(label)
-    for value, labels in users.items():
-        colour = styles[next(iter(labels))].colour if len(labels) == 1 else _INK
-        axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
-    return bool(users)
+                users.setdefault(float(run.demo_value), {})[label] = None
+    return {value: [*labels] for value, labels in users.items()}
 
 
 def _style(column: Iterable["Axes"], environment: Environment) -> None:

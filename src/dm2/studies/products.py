@@ -176,6 +176,9 @@ class Recording(Product):
             actions=self.actions,
             seed=self.seed,
         )
+        # Names, not paths: what is recorded is the same wherever the folder lies.
+        names = [run.name for run in self.runs]
+        demos.provenance["run"] = names[0] if len(names) == 1 else names
         if self.first is not None:
             demos = demos.subset(episodes=self.first)
         self.path(root).parent.mkdir(parents=True, exist_ok=True)

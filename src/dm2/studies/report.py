@@ -18,9 +18,9 @@ from dm2.config import Config
 from dm2.errors import InputError
 from dm2.files import check_target, write_atomically
 from dm2.studies import statistics
-from dm2.studies.compare import _SIGNS, _span, _steps_text, summarise
+from dm2.studies.compare import SIGNS, span_text, steps_text, summarise
 from dm2.studies.groups import Comparison, Environment, Group
-from dm2.studies.plots import Look, looks
+from dm2.studies.plots import Look, demonstrators, looks
 from dm2.studies.products import Recording
 from dm2.studies.runs import MEASURES
 from dm2.studies.study import STATISTICS, Claim, Curve, Study
@@ -204,7 +204,7 @@ def _value(verdict: Verdict) -> str:
     form = ".3f" if ratio else "+.3f"
     above, below = (count > 0 for count in verdict.censored)
     bound = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
-    sign = _SIGNS.get(bound.get((above, below), ""), "")
+    sign = SIGNS.get(bound.get((above, below), ""), "")
     text = sign + ("× " if ratio else "") + _number(verdict.value, form)
     if np.isnan(verdict.low) or np.isnan(verdict.high):
         return text
@@ -254,10 +254,10 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
         [
             label,
             _seeds(group["runs"], planned[_name(title), label]),
-            *(_steps_text(group[name]) for name in reached),
-            _span(group["area"], "mean"),
+            *(steps_text(group[name]) for name in reached),
+            span_text(group["area"], "mean"),
             f"{group['area']['iqm']:.2f}",
-            _span(group[final], "mean"),
+            span_text(group[final], "mean"),
         ]
         for label, group in groups.items()
     ]
@@ -429,12 +429,8 @@ def _demonstrators(
 ) -> list[dict[str, Any]]:
     """A dashed line for each source of demonstrations, in the colour of the one group that uses
     it."""
-    users: dict[float, list[str]] = {}
-    for label, group in environment.groups.items():
-        for value in {run.demo_value for run in group.runs if run.demo_value is not None}:
-            users.setdefault(float(value), []).append(label)
     lines = []
-    for value, labels in users.items():
+    for value, labels in demonstrators(environment).items():
         colour = styles[labels[0]].colour if len(labels) == 1 else _INK
         words = f"demonstrators of {_plain(', '.join(labels))}"
         line = {"color": colour, "width": 1.2, "dash": "dash"}

@@ -172,10 +172,13 @@ def _welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     value = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
         return value, np.nan, np.nan
-    if a.var() + b.var() == 0:
+    parts = [x.var(ddof=1) / len(x) for x in (a, b)]
+    square = sum(parts)
+    if square == 0:
         return value, value, value
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
-    return value, float(interval.low), float(interval.high)
+    freedom = square**2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (a, b), strict=True))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(square))
+    return value, value - half, value + half
 
 
 def _outcome(
