@@ -121,8 +121,12 @@ class Config:
         """Inverse of `to_dict`. Raises InputError for unknown, missing or unusable settings.
 
         Settings that only another method has are left out: earlier versions wrote every method's.
+        A coefficient of imitation without a unit is one of reward, the only one that they had.
         """
         values = dict(values)
+        imitation = values.get("imitation")
+        if isinstance(imitation, dict) and "coefficient" in imitation:
+            values["imitation"] = {"unit": "reward", **imitation}
         chosen = settings_class(values.pop("method", None))
         ours = {field.name for field in dataclasses.fields(cls)}
         elsewhere = {name for settings in METHODS.values() for name in _fields(settings)}

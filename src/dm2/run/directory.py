@@ -123,9 +123,6 @@ class RunDirectory:
         if info.get("format") != FORMAT or _series(made_by) != _series(__version__):
             remedy = f"install dm2 {'.'.join(_series(made_by))}, or train again into another --out"
             raise InputError(f"{file}: made by dm2 {made_by}, this is {__version__}; {remedy}")
-        imitation = values.get("imitation")
-        if isinstance(imitation, dict) and "coefficient" in imitation:
-            imitation.setdefault("unit", "reward")  # the only one of the versions before 0.1.0
         try:
             return cls(path, info, Config.from_dict(values))
         except InputError as error:

@@ -84,16 +84,16 @@ def _as_row(name: str, run: Run) -> dict[str, Any]:
         "name": name,
         "label": run.label,
         "steps": [int(step) for step in run.steps],
-        "win_rates": _numbers(run.win_rates),
-        "returns": _numbers(run.returns),
+        "win_rates": _numbers(run.win_rates, 7),  # shares of up to 128 episodes are exact
+        "returns": _numbers(run.returns, 4),
         "diverged_at": run.diverged_at,
         "info": info,
     }
 
 
-def _numbers(values: Iterable[float]) -> list[float | None]:
-    """To four digits after the point, null for what is not known."""
-    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+def _numbers(values: Iterable[float], digits: int) -> list[float | None]:
+    """To so many digits after the point, null for what is not known."""
+    return [round(float(value), digits) if np.isfinite(value) else None for value in values]
 
 
 def _as_run(path: Path, row: dict[str, Any]) -> Run:

@@ -124,12 +124,16 @@ class Run:
 
 
 def _before(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted settings of a run that holds none; nothing for a method that is not known here."""
-    try:
-        run = {name: config.get(name) for name in ("method", "env", "demos")}
-        return dict(_flatten(Config.from_dict(run).to_dict()))
-    except InputError:
-        return {}
+    """Dotted settings that stand for those that a run does not hold: the defaults, with what goes
+    by its imitation's. Nothing for a method that is not known here."""
+    run = {name: config.get(name) for name in ("method", "env", "demos")}
+    given = config.get("imitation")
+    for known in ({**run, "imitation": given}, run) if given else (run,):
+        try:
+            return dict(_flatten(Config.from_dict(known).to_dict()))
+        except (InputError, TypeError):
+            continue
+    return {}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -102,7 +102,7 @@ class Scale:
         """The tasks of the paper's Figure 2."""
         if self.name == "quick":
             return (self._quick_4z, self._quick_3z)
-        return (self._marines, self._stalkers, self._easy)
+        return (self._marines, self._stalkers, self.easy)
 
     @cached_property
     def more(self) -> tuple[Task, ...]:
@@ -123,6 +123,18 @@ class Scale:
         return self._quick_4z if self.name == "quick" else self._marines
 
     @cached_property
+    def unlike(self) -> tuple[Task, ...]:
+        """Tasks whose rewards are of unlike size; at scale `paper` some of JaxMARL's."""
+        few = self._task("smac/3m", 200_000, 600_000, 10_000, 0.3)
+        if self.name == "quick":
+            return (self._quick_4z, self._quick_3z, few)
+        spread, reference = (
+            self._task(f"jaxmarl/MPE_simple_{name}_v3", 300_000, 1_000_000, 20_000, 0.05)
+            for name in ("spread", "reference")
+        )
+        return (self._quick_4z, self._quick_3z, few, self.easy, spread, reference)
+
+    @cached_property
     def _quick_4z(self) -> Task:
         return self._task("smax/3s_vs_4z", 250_000, 700_000, 10_000, 0.05)
 
@@ -139,7 +151,10 @@ class Scale:
         return self._task("smac/3s_vs_4z?reward=signed", 2_000_000, 3_000_000, 50_000, 0.05)
 
     @cached_property
-    def _easy(self) -> Task:
+    def easy(self) -> Task:
+        """A task that every method can learn."""
+        if self.name == "quick":
+            return self._quick_4z
         return self._task("smac/3s_vs_3z?reward=signed", 1_000_000, 1_500_000, 25_000, 0.3)
 
     def _task(self, *values: Any, **more: Any) -> Task:

@@ -26,6 +26,9 @@ STUDIES: dict[str, Callable[[Scale], Study]] = {
         beyond.amount,
         beyond.other_reward,
         beyond.strangers,
+        beyond.methods,
+        beyond.coefficient,
+        beyond.reward_form,
     )
 }
 

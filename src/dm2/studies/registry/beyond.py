@@ -1,11 +1,23 @@
-"""Studies of what the paper left open."""
+"""Studies of what the paper left open, and of this library's own choices."""
 
+from typing import get_args
+
+from dm2.agent.settings import Survival
+from dm2.methods import METHODS
 from dm2.studies.products import Exchange, Recording
 from dm2.studies.registry.paper import DM2, IPPO, good
 from dm2.studies.scales import Scale
 from dm2.studies.study import Claim, Curve, Study
 
-__all__ = ["amount", "magail", "other_reward", "strangers"]
+__all__ = [
+    "amount",
+    "coefficient",
+    "magail",
+    "methods",
+    "other_reward",
+    "reward_form",
+    "strangers",
+]
 
 
 def magail(scale: Scale) -> Study:
@@ -130,4 +142,102 @@ def strangers(scale: Scale) -> Study:
             Claim("DM² is no worse in the end.", DM2, IPPO, "final", alike=True, source="ours"),
         ),
         tuple(exchanges),
+    )
+
+
+def methods(scale: Scale) -> Study:
+    """Every method that there is, on one task."""
+    task = scale.easy
+    demos = good(task, actions=True)
+    curves = [
+        Curve(label, task.runs(name, demos if METHODS[name].imitates else None))
+        for name, label in (
+            ("ippo", IPPO),
+            ("dm2", DM2),
+            ("gail", "GAIL"),
+            ("sil", "SIL"),
+            ("bc", "cloning"),
+            ("magail", "MAGAIL"),
+            ("rmappo", "RMAPPO"),
+            ("qmix", "QMIX"),
+            ("vdn", "VDN"),
+            ("iql", "IQL"),
+        )
+    ]
+    return Study(
+        "methods",
+        "Every method on one task",
+        "What does every method do with its default settings, and from the same demonstrations?",
+        tuple(curves),
+        (
+            Claim("DM² learns faster than IPPO.", DM2, IPPO, source="Figure 2"),
+            Claim("GAIL alone is far below DM².", DM2, "GAIL", margin=0.2, source="Figure 6"),
+            Claim("SIL learns faster than IPPO.", "SIL", IPPO, source="Figure 2"),
+            Claim("RMAPPO learns faster than IPPO.", "RMAPPO", IPPO, source="Figure 2"),
+            Claim("QMIX learns faster than IPPO.", "QMIX", IPPO, source="Figure 2"),
+            Claim("Mixing helps: QMIX is ahead of VDN.", "QMIX", "VDN", source="ours"),
+            Claim("Sharing the value helps: VDN is ahead of IQL.", "VDN", "IQL", source="ours"),
+            Claim(
+                "A discriminator of one's own costs nothing that matters.",
+                DM2,
+                "MAGAIL",
+                alike=True,
+                source="ours",
+            ),
+        ),
+    )
+
+
+def coefficient(scale: Scale) -> Study:
+    """One coefficient for tasks of unlike rewards, in either unit."""
+    curves = []
+    for task in scale.unlike:
+        demos = good(task)
+        fixed = task.settings("dm2", imitation={"unit": "reward", "coefficient": 0.05})
+        curves += [
+            Curve(IPPO, task.runs("ippo")),
+            Curve("DM², 0.05 of reward", task.runs(fixed, demos)),
+            Curve("DM², 0.5 of advantages", task.runs("dm2", demos)),
+        ]
+    untuned, fixed = "DM², 0.5 of advantages", "DM², 0.05 of reward"
+    return Study(
+        "coefficient",
+        "One coefficient for all tasks",
+        "Tasks pay 2, 20 or −20 an episode. Does one coefficient do for all of them, in units of"
+        " reward, or of advantages?",
+        tuple(curves),
+        (
+            Claim("In units of advantages it beats IPPO.", untuned, IPPO, source="ours"),
+            Claim("In units of reward it beats IPPO.", fixed, IPPO, source="ours"),
+            Claim("In units of advantages it is better.", untuned, fixed, source="ours"),
+        ),
+    )
+
+
+def reward_form(scale: Scale) -> Study:
+    """The imitation reward's form, and what it does about death."""
+    curves = []
+    task = scale.hard[0]
+    demos, forms, survivals = good(task), ("softplus", "logit", "log"), get_args(Survival)
+    curves.append(Curve(IPPO, task.runs("ippo")))
+    for form in forms:
+        for survival in survivals:
+            settings = task.settings("dm2", imitation={"reward": form, "survival": survival})
+            curves.append(Curve(f"{form}, {survival}", task.runs(settings, demos)))
+    return Study(
+        "reward-form",
+        "The form of the imitation reward",
+        "An imitation reward that keeps its sign teaches how long to live. Which form, and which"
+        " treatment of death and end, helps?",
+        tuple(curves),
+        (
+            *(
+                Claim(
+                    f"Centring helps ({form}).", f"{form}, centred", f"{form}, none", source="ours"
+                )
+                for form in forms
+            ),
+            Claim("The centred softplus beats IPPO.", "softplus, centred", IPPO, source="ours"),
+            Claim("The authors' uncentred logit beats IPPO.", "logit, none", IPPO, source="ours"),
+        ),
     )
