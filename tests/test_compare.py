@@ -224,6 +224,18 @@ def test_labels_show_only_what_differs_within_a_method(tmp_path):
     assert labels_of(tmp_path) == ["ippo", "dm2 (coefficient=0.02)", "dm2 (coefficient=0.05)"]
 
 
+def test_a_coefficient_without_a_unit_is_one_of_reward(tmp_path):
+    """It is what runs of development versions were made with, whatever the default is now."""
+    write_run(tmp_path, "earlier", RISING, demos=DEMOS)
+    write_run(tmp_path, "now", RISING, seed=1, demos=DEMOS, imitation__unit="reward")
+    write_run(tmp_path, "other", RISING, seed=2, demos=DEMOS, imitation__unit="advantage")
+    groups = compare([tmp_path])[ENV]
+    assert {label: group["seeds"] for label, group in groups.items()} == {
+        "dm2 (unit=reward)": [0, 1],
+        "dm2 (unit=advantage)": [2],
+    }
+
+
 def test_ambiguous_and_missing_settings_are_spelt_out(tmp_path):
     write_run(tmp_path, "a", RISING, imitation__learning_rate=1)
     write_run(tmp_path, "b", RISING, imitation__learning_rate=1.0, seed=1)  # the same setting

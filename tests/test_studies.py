@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -24,6 +27,7 @@ from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
+from dm2.studies.groups import group_runs
 from dm2.studies.products import Exchange, Product, Recording, in_order, training
 from dm2.studies.records import Records
 from dm2.studies.registry import STUDIES, find_study
@@ -178,8 +182,6 @@ def made_up(seed: int, height: float, label: str, steps: int = 1000) -> Run:
 
 def verdict(better: list[float], than: list[float], **claim: Any):
     """The verdict on two curves of so many seeds each."""
-    from dm2.studies.groups import group_runs
-
     runs = [made_up(n, height, "a") for n, height in enumerate(better)]
     runs += [made_up(n, height, "b") for n, height in enumerate(than)]
     ((title, environment),) = group_runs(runs, same=True).environments.items()
@@ -233,9 +235,7 @@ def rising(seed: int, reaches: float | None, label: str) -> Run:
     return dataclasses.replace(run, win_rates=values)
 
 
-def speed(better: list[float | None], than: list[float | None], alike: bool = False):
-    from dm2.studies.groups import group_runs
-
+def speed(better: Sequence[float | None], than: Sequence[float | None], alike: bool = False):
     runs = [rising(n, at, "a") for n, at in enumerate(better)]
     runs += [rising(n, at, "b") for n, at in enumerate(than)]
     ((title, environment),) = group_runs(runs, same=True).environments.items()
@@ -264,8 +264,6 @@ def test_a_run_that_never_gets_there_is_a_bound():
 
 
 def test_what_a_stranger_costs_is_judged_by_team():
-    from dm2.studies.groups import group_runs
-
     runs = [made_up(n, 1.0, label) for label in "ab" for n in range(3)]
     ((title, environment),) = group_runs(runs, same=True).environments.items()
     kept = np.array([[1.0, 0.9, 0.9], [0.8, 1.0, 1.0], [1.0, 0.9, 1.0]])  # -0.1, -0.1, -0.05
@@ -576,27 +574,22 @@ def test_an_exchange_of_equal_teams_changes_nothing(made, tmp_path):
 
 def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
     """A game that agent 0 alone decides: it is won where agent 0 comes from the second team."""
-    from dm2.rollout import Outcome
-    from dm2.run import evaluate as module
 
     def play(env, team, states, key, episodes, **how):
-        won = np.full(episodes, team._origins[0] == 1)
-        fields = dict.fromkeys(Outcome._fields, np.zeros(episodes)) | {"won": won}
-        return (Outcome(**fields),)
+        return (SimpleNamespace(won=jnp.full(episodes, team._origins[0] == 1)),)
 
-    monkeypatch.setattr(module, "play", play)
-    runs = [ippo(seed).path(made) for seed in (0, 1)]
-    rates = module.exchange(runs, episodes=3)
+    monkeypatch.setattr("dm2.run.evaluate.play", play)
+    rates = exchange([ippo(seed).path(made) for seed in (0, 1)], episodes=3)
     np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
 
 
 def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(monkeypatch, tmp_path):
-    from dm2.studies import products
-
     expert = ippo(100, checkpoint_steps=(128, 256), steps=384)
     expert.make(tmp_path)
     rates = {128: 0.2, 256: 0.6, 384: 0.9}
-    monkeypatch.setattr(products, "evaluate", lambda run, at, **_: {"win_rate": rates[at]})
+    monkeypatch.setattr(
+        "dm2.studies.products.evaluate", lambda run, at, **_: {"win_rate": rates[at]}
+    )
     for quality, step in ((0.1, 128), (0.5, 256), (0.6, 256), (0.7, 384)):
         recording = Recording((expert,), quality=quality, episodes=2)
         recording.make(tmp_path)

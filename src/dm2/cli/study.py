@@ -183,7 +183,8 @@ def _run(options: _Run) -> None:
 
 
 def _status(options: _Status) -> None:
-    from dm2.studies.planning import progress
+    from dm2.studies.planning import progress, trained_steps
+    from dm2.studies.products import Training
     from dm2.studies.runner import STATES, failure_of
 
     studies = _studies(options.names, options.scale, options.seeds)
@@ -195,10 +196,13 @@ def _status(options: _Status) -> None:
     for one in found:
         table.add_row(one.study.name, *(str(one.counts[state] or "") for state in STATES))
     console().print(table)
-    for one in found:
-        for product in one.study.products:
-            if one.states[product.name] == "failed":
-                print(f"{product.kind} {product.name}: {failure_of(product, options.out)}")
+    for product in {p.name: p for one in found for p in one.study.products}.values():
+        state = next(one.states[product.name] for one in found if product.name in one.states)
+        if state == "failed":
+            print(f"failed  {product.kind} {product.name}: {failure_of(product, options.out)}")
+        elif state in ("running", "stopped") and isinstance(product, Training):
+            steps = f"{trained_steps(product, options.out):,} of {product.config.steps:,} steps"
+            print(f"{state}  {product.kind} {product.name}: {steps}")
 
 
 def _draw(options: _Draw) -> None:
@@ -229,9 +233,11 @@ def _results(studies: list[Any], options: Any, folder: Path | None) -> list[tupl
     """The studies of which any run was evaluated, with what was found. Raises InputError if there
     is none."""
     from dm2.studies.records import Records
-    from dm2.studies.runner import records_path
+    from dm2.studies.runner import collect, records_path
     from dm2.studies.verdicts import results_of
 
+    if folder is None:
+        collect(studies, options.out, options.scale)  # as far as they are
     found = []
     for one in studies:
         path = records_path(options.out, one, options.scale)

@@ -21,7 +21,7 @@ from dm2.studies.records import Records
 from dm2.studies.runner import best_jobs, missing, records_path, state_of
 from dm2.studies.study import Study, needed
 
-__all__ = ["Plan", "PlanRow", "Progress", "plan", "progress"]
+__all__ = ["Plan", "PlanRow", "Progress", "plan", "progress", "trained_steps"]
 
 _START_S = 10.0
 """Seconds that a product takes beside its environment steps."""
@@ -128,6 +128,13 @@ def progress(study: Study, root: Path, scale: str) -> Progress:
     records = Records.read(records_path(root, study, scale))
     states = {one.name: str(state_of(one, root, records)) for one in study.products}
     return Progress(study, states)
+
+
+def trained_steps(run: Training, root: Path) -> int:
+    """The environment steps that a run has trained for, by its metrics. Raises InputError if there
+    is no such run."""
+    records = RunDirectory.open(run.path(root)).read_metrics()
+    return records[-1]["step"] if records else 0
 
 
 def _row(
