@@ -1,7 +1,6 @@
 """The command `study`: the paper's figures, and others, from runs to report."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,62 +43,47 @@ class _List:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Chosen:
+    """Which studies, and where."""
+
+    names: Names = ()
+    scale: ScaleArg = "quick"
+    seeds: Seeds = None
+    out: Folder = Path("studies")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Plan(_Chosen):
     """Say how many runs, steps, hours and megabytes are missing; make nothing."""
 
-    names: Names = ()
-    scale: ScaleArg = "quick"
-    seeds: Seeds = None
     jobs: Jobs = None
-    out: Folder = Path("studies")
-    json: Json = False
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Run(_Chosen):
     """Make what is missing, and draw it. Stopped or killed, the same command goes on."""
 
-    names: Names = ()
-    scale: ScaleArg = "quick"
-    seeds: Seeds = None
     jobs: Jobs = None
-    out: Folder = Path("studies")
-    json: Json = False
 
 
 @dataclass(frozen=True)
-class _Status:
+class _Status(_Chosen):
     """Say what is there, running, missing, failed."""
 
-    names: Names = ()
-    scale: ScaleArg = "quick"
-    seeds: Seeds = None
-    out: Folder = Path("studies")
-    json: Json = False
-
 
 @dataclass(frozen=True)
-class _Draw:
+class _Draw(_Chosen):
     """Draw the figures, and say which claims hold."""
 
-    names: Names = ()
-    scale: ScaleArg = "quick"
-    seeds: Seeds = None
-    out: Folder = Path("studies")
     results: Results = None
-    json: Json = False
 
 
 @dataclass(frozen=True)
-class _Report:
+class _Report(_Chosen):
     """Write one page with all figures, tables and claims, which needs no network."""
 
-    names: Names = ()
-    scale: ScaleArg = "quick"
-    seeds: Seeds = None
-    out: Folder = Path("studies")
     results: Results = None
-    json: Json = False
 
 
 def study(
@@ -125,16 +109,17 @@ def study(
     actions[type(command)](command)
 
 
-def _studies(names: Sequence[str], scale: str, seeds: int | None) -> list[Any]:
+def _studies(options: _Chosen) -> list[Any]:
+    """The studies that were asked for."""
     from dm2.studies.registry import STUDIES, find_study
     from dm2.studies.scales import scale_named
 
-    chosen = scale_named(scale, seeds)
-    return [find_study(name, chosen) for name in names or STUDIES]
+    scale = scale_named(options.scale, options.seeds)
+    return [find_study(name, scale) for name in options.names or STUDIES]
 
 
 def _list(options: _List) -> None:
-    found = _studies((), "quick", None)
+    found = _studies(_Chosen())
     if options.json:
         report({"studies": [{"name": one.name, "title": one.title} for one in found]}, True)
         return
@@ -148,7 +133,7 @@ def _list(options: _List) -> None:
 def _plan(options: _Plan) -> None:
     from dm2.studies.planning import plan
 
-    studies = _studies(options.names, options.scale, options.seeds)
+    studies = _studies(options)
     made = plan(studies, options.out, options.scale, options.jobs)
     totals = {
         "products_there": made.there,
@@ -175,7 +160,7 @@ def _plan(options: _Plan) -> None:
 def _run(options: _Run) -> None:
     from dm2.studies.runner import make_studies
 
-    studies = _studies(options.names, options.scale, options.seeds)
+    studies = _studies(options)
     failures = make_studies(studies, options.out, options.scale, options.jobs)
     _show(studies, options, None)
     if failures:
@@ -187,7 +172,7 @@ def _status(options: _Status) -> None:
     from dm2.studies.products import Training
     from dm2.studies.runner import STATES, failure_of
 
-    studies = _studies(options.names, options.scale, options.seeds)
+    studies = _studies(options)
     found = [progress(one, options.out, options.scale) for one in studies]
     if options.json:
         report({one.study.name: one.states for one in found}, True)
@@ -206,14 +191,14 @@ def _status(options: _Status) -> None:
 
 
 def _draw(options: _Draw) -> None:
-    studies = _studies(options.names, options.scale, options.seeds)
+    studies = _studies(options)
     _show(studies, options, options.results)
 
 
 def _report(options: _Report) -> None:
     from dm2.studies.report import write_report
 
-    studies = _studies(options.names, options.scale, options.seeds)
+    studies = _studies(options)
     results = [result for _, result in _results(studies, options, options.results)]
     seeds = "" if options.seeds is None else f" --seeds {options.seeds}"
     commands = {
@@ -229,7 +214,7 @@ def _report(options: _Report) -> None:
     report({"report": str(path)}, options.json)
 
 
-def _results(studies: list[Any], options: Any, folder: Path | None) -> list[tuple[Any, Any]]:
+def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[tuple[Any, Any]]:
     """The studies of which any run was evaluated, with what was found. Raises InputError if there
     is none."""
     from dm2.studies.records import Records
@@ -254,7 +239,7 @@ def _results(studies: list[Any], options: Any, folder: Path | None) -> list[tupl
     return found
 
 
-def _show(studies: list[Any], options: Any, folder: Path | None) -> None:
+def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
     """Draws the figures, and prints what became of the claims."""
     from dm2.studies.drawings import draw_study
 
