@@ -22,6 +22,7 @@ from ippo import EPOCHS, MINIBATCHES, UNITS, Cell
 from racing import ENVS, STEPS
 
 SCENARIO = "3s_vs_5z"
+LEARNED = "3s_vs_4z"  # which is learnt in fewer steps
 PEER = "JaxMARL MAPPO (re-created)"
 CLIP, DISCOUNT, LAMBDA = 0.2, 0.99, 0.95
 
@@ -222,7 +223,7 @@ RACE = racing.Race(
     },
     PEER,
     {
-        "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), SCENARIO),
-        PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, SCENARIO)),
+        "dm2 RMAPPO": functools.partial(winning.ours, dm2.RMAPPO(), LEARNED),
+        PEER: functools.partial(winning.theirs, functools.partial(MappoPeer, LEARNED)),
     },
 )

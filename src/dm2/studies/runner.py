@@ -122,6 +122,8 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         try:
             for ended in run_side_by_side(work.tasks(), jobs or best_jobs(products)):
                 work.note(ended)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; the same command goes on") from None
         finally:
             collect(studies, root, scale)
         return work.failures()
