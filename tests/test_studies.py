@@ -4,6 +4,7 @@ of their claims."""
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,6 +438,22 @@ def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
     before = path.read_bytes()
     collect([study], tmp_path, "quick")
     assert path.read_bytes() == before
+
+
+def test_what_is_known_of_a_run_is_not_lost_when_it_begins_anew(made, tmp_path):
+    training_ = tiny_study().runs[0]
+    records = Records()
+    records.add("x", training_.path(made))
+    whole = records.runs["x"]
+    begun = tmp_path / "begun"
+    shutil.copytree(training_.path(made), begun)
+    lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text("".join(lines[:-1]))
+    records.add("x", begun)
+    assert records.runs["x"] is whole
+    again = Records()
+    again.add("x", begun)
+    assert again.runs["x"].end < whole.end
 
 
 def test_compare_takes_results(made):

@@ -103,7 +103,9 @@ def _draw_levels(axes: "Axes", environment: Environment, levels: dict[str, float
                 experts.append((levels[label], group.runs[0].demo_value))
     x, mean, error = np.array(sorted(points)).T
     colour = "#D55E00"
-    axes.errorbar(x, mean, error, color=colour, marker="o", capsize=3, label="DM²")
+    axes.errorbar(
+        x, mean, error, color=colour, marker="o", capsize=3, label="mean ± standard error"
+    )
     if experts:
         axes.plot(*np.array(sorted(experts)).T, "x", color="#333333", label="demonstrators win")
 

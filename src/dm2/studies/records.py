@@ -68,10 +68,11 @@ class Records:
         return dataclasses.replace(self.runs[name], label=label)
 
     def add(self, name: str, directory: Path) -> None:
-        """Adds a run from its directory; one that was not evaluated yet is left out. Raises
-        InputError if its files are damaged."""
+        """Adds a run from its directory, unless it was not evaluated yet or what is known of it
+        already goes further. Raises InputError if its files are damaged."""
         run = read_run(directory)
-        if len(run.steps):
+        known = self.runs.get(name)
+        if len(run.steps) and (known is None or run.end >= known.end):
             self.runs[name] = run
 
 
