@@ -22,7 +22,17 @@ from dm2.run.process import plain_warnings, set_up_process
 
 __all__ = ["main"]
 
-_COMPUTING = "train resume evaluate record export study watch bench doctor".split()
+_COMPUTING = (
+    "train",
+    "resume",
+    "evaluate",
+    "record",
+    "export",
+    "study",
+    "watch",
+    "bench",
+    "doctor",
+)
 """The commands that compute with JAX."""
 
 

@@ -126,7 +126,7 @@ def _parse(data: bytes) -> tuple[dict[str, Any], Arrays]:
     try:
         header = json.loads(data[8:start])
         text = header.pop("__metadata__", {}).get("dm2")
-        description = None if text is None else json.loads(text)
+        description: Any = None if text is None else json.loads(text)
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise InputError(f"its header cannot be read; {_DAMAGED}") from None
     is_agent = isinstance(description, dict) and description.get("format") == FORMAT

@@ -18,8 +18,6 @@ import json
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from dm2.deployment.file import Arrays
 from dm2.deployment.network import LAYER_VARIANCE, MOST, Network
@@ -33,20 +31,48 @@ class _Graph:
     """The nodes and constants of a graph that grows by one operation at a time."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
 
     def constant(self, name: str, value: Any, kind: Any = np.float32) -> str:
         """A named constant."""
-        array = np.ascontiguousarray(value, kind)
+        from onnx import numpy_helper
+
+        array = np.asarray(value, kind, order="C")
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
     def add(self, operation: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """An operation; its result is called `out`, or by its place."""
+        """An operation; its last result is called `out`, or by its place. The GRU's first is not
+        used."""
+        from onnx import helper
+
         out = out or f"{operation.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operation, inputs, [out], **attributes))
+        outputs = ["", out] if operation == "GRU" else [out]
+        self.nodes.append(helper.make_node(operation, inputs, outputs, **attributes))
         return out
+
+    def model(self, inputs: dict[str, list], outputs: dict[str, list], **settings: Any) -> Any:
+        """The graph as a checked model, with the shapes of what goes in and comes out."""
+        import onnx
+        from onnx import TensorProto, helper
+
+        def declared(shapes: dict[str, list]) -> list[Any]:
+            whole = {"last_action": TensorProto.INT64}
+            kinds = [(name, whole.get(name, TensorProto.FLOAT)) for name in shapes]
+            return [helper.make_tensor_value_info(*kind, shapes[kind[0]]) for kind in kinds]
+
+        model = helper.make_model(
+            helper.make_graph(
+                self.nodes, "agent", declared(inputs), declared(outputs), self.constants
+            ),
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR,
+            producer_name="dm2",
+            **settings,
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
 
 
 def as_onnx(description: dict[str, Any], arrays: Arrays) -> bytes:
@@ -64,29 +90,14 @@ def as_onnx(description: dict[str, Any], arrays: Arrays) -> bytes:
     memory = _memory(graph, network, x)
     head = [graph.constant(f"head_{name}", part) for name, part in network.head._asdict().items()]
     outputs = graph.add("Gemm", memory, *head, out=description["outputs"])
-    hidden, actions = description["hidden"], len(description["actions"])
-    of_float = {
-        "observation": ["N", description["observation_size"]],
-        "memory": ["N", hidden],
-        outputs: ["N", actions],
-        memory: ["N", hidden],
-    }
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in of_float.items()
-    ]
-    inputs, results = values[:2], values[2:]
+    hidden, size = description["hidden"], description["observation_size"]
+    inputs: dict[str, list] = {"observation": ["N", size], "memory": ["N", hidden]}
     if network.by_action is not None:
-        inputs.append(helper.make_tensor_value_info("last_action", TensorProto.INT64, ["N"]))
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "agent", inputs, results, graph.constants),
-        producer_name="dm2",
-        producer_version=description["dm2_version"],
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR,
-    )
-    helper.set_model_props(model, {"dm2": json.dumps(description)})
-    onnx.checker.check_model(model, full_check=True)
+        inputs["last_action"] = ["N"]
+    results = {outputs: ["N", len(description["actions"])], memory: ["N", hidden]}
+    model = graph.model(inputs, results, producer_version=description["dm2_version"])
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "dm2", json.dumps(description)
     return model.SerializeToString()
 
 
@@ -105,20 +116,25 @@ def _scaled(graph: _Graph, network: Network, size: int) -> str:
 
 
 def _dense(graph: _Graph, network: Network, x: str) -> str:
-    """The dense layers; a last action of -1 adds nothing."""
-    if network.by_action is not None:
-        actions = graph.constant("actions", np.arange(len(network.by_action)), np.int64)
-        column = graph.constant("column", [1], np.int64)
-        last = graph.add("Unsqueeze", "last_action", column)
-        one_hot = graph.add("Cast", graph.add("Equal", last, actions), to=TensorProto.FLOAT)
-        by_action = graph.add("MatMul", one_hot, graph.constant("by_action", network.by_action))
+    """The dense layers."""
     for number, layer in enumerate((network.first, *network.dense)):
         kernel = graph.constant(f"dense_{number}_kernel", layer.kernel)
         x = graph.add("Gemm", x, kernel, graph.constant(f"dense_{number}_bias", layer.bias))
         if number == 0 and network.by_action is not None:
-            x = graph.add("Add", x, by_action)
+            x = graph.add("Add", x, _by_action(graph, network.by_action))
         x = graph.add("Relu", x)
     return x
+
+
+def _by_action(graph: _Graph, kernel: np.ndarray) -> str:
+    """What the last action adds: nothing where it is -1."""
+    from onnx import TensorProto
+
+    column = graph.constant("column", [1], np.int64)
+    last = graph.add("Unsqueeze", "last_action", column)
+    same = graph.add("Equal", last, graph.constant("actions", np.arange(len(kernel)), np.int64))
+    one_hot = graph.add("Cast", same, to=TensorProto.FLOAT)
+    return graph.add("MatMul", one_hot, graph.constant("by_action", kernel))
 
 
 def _memory(graph: _Graph, network: Network, x: str) -> str:
@@ -139,8 +155,6 @@ def _memory(graph: _Graph, network: Network, x: str) -> str:
     ]
     first = graph.constant("first_axis", [0], np.int64)
     time, before = (graph.add("Unsqueeze", name, first) for name in (x, "memory"))
-    options = {"hidden_size": hidden, "linear_before_reset": 1}
-    graph.nodes.append(
-        helper.make_node("GRU", [time, *weights, "", before], ["", "after"], **options)
-    )
-    return graph.add("Squeeze", "after", first, out="next_memory")
+    options: dict[str, Any] = {"hidden_size": hidden, "linear_before_reset": 1}
+    after = graph.add("GRU", time, *weights, "", before, **options)
+    return graph.add("Squeeze", after, first, out="next_memory")

@@ -1,5 +1,6 @@
 """Exporting one agent of a run's team, for where there is neither the team nor JAX."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ import safetensors.numpy
 
 from dm2.agent.actor import Actor
 from dm2.deployment import file as layout
+from dm2.deployment.graph import as_onnx
 from dm2.errors import InputError, Whole, as_whole, check_setting
 from dm2.files import check_target, write_atomically
 from dm2.methods.base import Separable
@@ -74,10 +76,8 @@ def _encoder(format: ExportFormat) -> Any:
         return lambda description, arrays: safetensors.numpy.save(
             arrays, {"dm2": json.dumps(description)}
         )
-    try:
-        from dm2.deployment.graph import as_onnx
-    except ImportError:
-        raise InputError("format = 'onnx': needs onnx: pip install dm2[onnx]") from None
+    if importlib.util.find_spec("onnx") is None:
+        raise InputError("format = 'onnx': needs onnx: pip install dm2[onnx]")
     return as_onnx
 
 
