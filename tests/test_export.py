@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.numpy
 
@@ -147,40 +149,55 @@ def test_every_method_is_tried():
     assert set(INDEPENDENT) | set(SHARED) == set(METHODS)
 
 
+class OnnxAgent:
+    """A copy of an agent that acts by its ONNX model."""
+
+    def __init__(self, model: Path) -> None:
+        self.session: Any = onnxruntime.InferenceSession(model)
+        self.inputs = [put.name for put in self.session.get_inputs()]
+        self.description = json.loads(self.session.get_modelmeta().custom_metadata_map["dm2"])
+        self.reset()
+
+    def reset(self):
+        self.memory, self.last = np.zeros((1, 8), np.float32), -1
+
+    def act(self, observation: np.ndarray, legal: np.ndarray) -> tuple[int, np.ndarray]:
+        """The action, and the outputs."""
+        fed = {"observation": observation[None], "memory": self.memory}
+        fed["last_action"] = np.array([self.last])
+        found = self.session.run(None, {name: fed[name] for name in self.inputs})
+        (outputs,), self.memory = found
+        self.last = int(np.argmax(np.where(legal, outputs, -np.inf)))
+        return self.last, outputs
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_exported_agent_acts_as_in_the_run(run_of, tmp_path, name):
     """Same outputs, to 1e-5, and same actions, over two episodes, in NumPy and in ONNX."""
-    runtime = pytest.importorskip("onnxruntime")
     team = load_team(run_of(name), None)
     steps = Steps(team)
     for k, agent in enumerate(exported(run_of(name), tmp_path)):
         expected = reference(team, k, steps)
         model = dm2.export(run_of(name), agent=k, out=tmp_path / f"{k}.onnx", format="onnx")
-        session = runtime.InferenceSession(model)
+        other = OnnxAgent(model)
         for t in range(T):
             if steps.starts[t]:
                 agent.reset()
-                memory, last = np.zeros((1, 8), np.float32), -1
+                other.reset()
             observation, legal = steps.observations[t, k], steps.legal[t, k]
             np.testing.assert_allclose(agent.outputs(observation), expected[t], atol=1e-5)
-            fed = {"observation": observation[None], "memory": memory}
-            if agent.description["last_action"]:
-                fed["last_action"] = np.array([last])
-            outputs, memory = session.run(None, fed)
-            np.testing.assert_allclose(outputs[0], expected[t], atol=1e-5)
-            last = int(np.argmax(np.where(legal, outputs[0], -np.inf)))
-            assert agent.act(observation, legal) == last == steps.actions[t, k]
-        # Only what is used is fed, and the description goes along.
-        assert {put.name for put in session.get_inputs()} == set(fed)
-        said = json.loads(session.get_modelmeta().custom_metadata_map["dm2"])
-        assert said == agent.description
-        assert session.get_outputs()[0].name == said["outputs"]
+            action, outputs = other.act(observation, legal)
+            np.testing.assert_allclose(outputs, expected[t], atol=1e-5)
+            assert agent.act(observation, legal) == action == steps.actions[t, k]
+        # The model takes no more than it uses, and has the description with it.
+        assert ("last_action" in other.inputs) == agent.description["last_action"]
+        assert other.description == agent.description
+        assert other.session.get_outputs()[0].name == other.description["outputs"]
 
 
 def test_several_copies_act_at_once_in_onnx(run_of, tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
     model = dm2.export(run_of("dm2"), agent=1, out=tmp_path / "a.onnx", format="onnx")
-    session = runtime.InferenceSession(model)
+    session: Any = OnnxAgent(model).session
     rng = np.random.default_rng(0)
     fed = {
         "observation": rng.normal(size=(3, O)).astype(np.float32),
@@ -209,17 +226,24 @@ def test_whole_episodes_of_a_trained_team(small_run, tmp_path):
     team = load_team(small_run, None)
     outcome, kept = team.programs.record(team.state, jax.random.PRNGKey(3), 4, True)
     agents = exported(small_run, tmp_path)
+    models = [
+        OnnxAgent(dm2.export(small_run, agent=k, out=tmp_path / f"{k}.onnx", format="onnx"))
+        for k in range(K)
+    ]
     for n, length in enumerate(outcome.length.tolist()):
         rows = [np.asarray(field)[:length, :, n] for field in kept[:4]]
         observations, legal, _, actions = rows
         episode = Episode(observations, legal, np.arange(length) == 0, actions)
         for k, agent in enumerate(agents):
             agent.reset()
+            models[k].reset()
             expected = reference(team, k, episode)
             for t in range(length):
-                outputs = agent.outputs(observations[t, k])
+                perceived = observations[t, k], legal[t, k]
+                np.testing.assert_allclose(agent.outputs(perceived[0]), expected[t], atol=1e-5)
+                action, outputs = models[k].act(*perceived)
                 np.testing.assert_allclose(outputs, expected[t], atol=1e-5)
-                assert agent.act(observations[t, k], legal[t, k]) == actions[t, k]
+                assert agent.act(*perceived) == action == actions[t, k]
 
 
 def test_a_team_of_processes_plays_as_the_run_does(small_run, tmp_path):
@@ -554,13 +578,11 @@ def test_an_export_that_cannot_be(small_run, tmp_path, monkeypatch):
         dm2.export(small_run, agent=0, out=tmp_path / "a.onnx", format="onnx")
 
 
-def test_a_method_that_gives_no_agents(small_run, tmp_path, monkeypatch):
-    class Closed:
-        """A method without `actor_of`."""
-
-    monkeypatch.setattr(programs_for(small_run.config.program), "method", Closed())
+def test_a_method_that_gives_no_agents(small_run):
+    team = load_team(small_run, None)
+    closed: Any = SimpleNamespace(method=object())
     with pytest.raises(InputError, match=r"agents of ippo cannot be taken out; give their method"):
-        dm2.export(small_run, agent=0, out=tmp_path / "a.safetensors")
+        exporting._actor_of(team._replace(programs=closed), 0)
 
 
 def test_a_file_is_written_wholly_or_not_at_all(small_run, tmp_path, monkeypatch):
