@@ -48,8 +48,9 @@ def refused(capsys, *arguments):
 def test_help_lists_every_command_and_what_it_does(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    commands = ["train", "resume", "evaluate", "record", "demos", "compare", "watch", "doctor"]
-    assert re.findall(r"• (\w+) +[A-Z]", out) == [*commands, "bench", "theory"]
+    commands = ["train", "resume", "evaluate", "record", "export", "demos", "compare", "study"]
+    commands += ["watch", "doctor", "bench", "theory"]
+    assert re.findall(r"• (\w+) +[A-Z]", out) == commands
 
 
 @pytest.mark.parametrize(

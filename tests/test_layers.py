@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     "errors version",
     "files",
+    "deployment",
     "figures",
     "compilation",
     "agent",
@@ -129,7 +130,7 @@ def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_a
     agent = {name.removeprefix("dm2.agent.") for name in found if part_of(name) == "agent"}
     learning = "learner ppo returns value_scale packing discriminator demonstrations inputs"
     learning += " cloning episodes mixed_reward self_imitation"
-    basic = "networks gru settings state types"
+    basic = "actor networks gru settings state types"
     assert agent - {"dm2.agent"} == {*learning.split(), *basic.split()}
 
 

@@ -178,7 +178,8 @@ WALKS = [
 
 @pytest.mark.parametrize("name", WALKS)
 def test_every_command_works_on_every_methods_run(name, small_demos, tmp_path):
-    """Trained, killed and resumed to the same bits, evaluated, recorded, filmed, compared."""
+    """Trained, killed and resumed to the same bits, evaluated, recorded, filmed, compared; an agent
+    taken out."""
     train = ["train", name, "--env", "smax/3m?limit=12", *SMALL, *tiny(name), "--seeds", 1]
     if METHODS[name].imitates:
         train += ["--demos", str(small_demos)]
@@ -191,6 +192,7 @@ def test_every_command_works_on_every_methods_run(name, small_demos, tmp_path):
         ["resume", cut],
         ["evaluate", run, "--episodes", 4, "--stochastic"],
         ["record", run, "--episodes", 4, "--epsilon", 0.2, "--out", file],
+        ["export", run, "--agent", 2, "--out", str(tmp_path / "agent.safetensors")],
         ["watch", run, "--out", str(tmp_path / "battle.gif")],
         ["compare", str(tmp_path / "runs"), "--json"],
     ]
@@ -208,6 +210,7 @@ def test_every_command_works_on_every_methods_run(name, small_demos, tmp_path):
     assert kept[0] == kept[1]
     assert [r["step"] for r in kept[0] if r["kind"] == "eval"] == [0, 128, 256, 384]
     assert dm2.Demonstrations.load(file).provenance["method"] == name
+    assert dm2.Agent.load(tmp_path / "agent.safetensors").description["method"] == name
     assert (tmp_path / "battle.gif").stat().st_size > 0
 
 

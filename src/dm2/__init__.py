@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dm2.agent.settings import PPO, Cloning, Imitation, Matching, SelfImitation
     from dm2.config import Config
     from dm2.demos import Demonstrations
+    from dm2.deployment.agent import Agent
     from dm2.envs import Environment, make
     from dm2.errors import DivergedError, InputError
     from dm2.methods import BC, DM2, GAIL, IPPO, IQL, MAGAIL, QMIX, RMAPPO, SIL, VDN
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
+    from dm2.run.export import export
     from dm2.run.loop import resume, train
     from dm2.run.process import set_up_process
     from dm2.run.record import record
@@ -41,6 +43,7 @@ __all__ = [
     "RMAPPO",
     "SIL",
     "VDN",
+    "Agent",
     "Cloning",
     "Config",
     "Demonstrations",
@@ -54,6 +57,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "load",
     "make",
     "preset",
@@ -79,6 +83,7 @@ _MODULES = {
     "RMAPPO": "methods",
     "SIL": "methods",
     "VDN": "methods",
+    "Agent": "deployment.agent",
     "Cloning": "agent.settings",
     "Config": "config",
     "Demonstrations": "demos",
@@ -91,6 +96,7 @@ _MODULES = {
     "SelfImitation": "agent.settings",
     "compare": "studies.compare",
     "evaluate": "run.evaluate",
+    "export": "run.export",
     "load": "run.directory",
     "make": "envs",
     "preset": "methods.presets",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.cloning import clone, last_actions
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import DiscriminatorState, Imitator
@@ -216,6 +217,10 @@ class Learner:
         inputs = self.network_inputs(state, memory, view)[None]
         after, logits = self.actor.apply(state.actor, memory.actor, inputs, view.starts[None])
         return after, logits[0]
+
+    def actor_of(self, state: AgentState) -> Actor:
+        """What the agent needs to act by itself."""
+        return Actor(state.actor, self.inputs, state.moments, state.identity)
 
     def value(
         self, state: AgentState, memory: Memory, view: View

@@ -13,7 +13,7 @@ import tyro
 
 from dm2.cli.demos import demos
 from dm2.cli.machine import bench, doctor
-from dm2.cli.run import evaluate, record, resume, watch
+from dm2.cli.run import evaluate, export, record, resume, watch
 from dm2.cli.studies import compare
 from dm2.cli.study import study
 from dm2.cli.theory import theory
@@ -22,7 +22,17 @@ from dm2.run.process import plain_warnings, set_up_process
 
 __all__ = ["main"]
 
-_COMPUTING = ("train", "resume", "evaluate", "record", "study", "watch", "bench", "doctor")
+_COMPUTING = (
+    "train",
+    "resume",
+    "evaluate",
+    "record",
+    "export",
+    "study",
+    "watch",
+    "bench",
+    "doctor",
+)
 """The commands that compute with JAX."""
 
 
@@ -38,7 +48,7 @@ def _commands(argv: list[str]) -> dict[str, Callable[..., None]]:
         from dm2.cli.train import train_command
 
         train = train_command(argv[1:])
-    others = (resume, evaluate, record, demos, compare, study, watch, doctor, bench, theory)
+    others = (resume, evaluate, record, export, demos, compare, study, watch, doctor, bench, theory)
     return {"train": train} | {command.__name__: command for command in others}
 
 

@@ -1,7 +1,7 @@
-"""Commands on runs: resume, evaluate, record, watch."""
+"""Commands on runs: resume, evaluate, record, export, watch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -21,7 +21,7 @@ from dm2.cli.output import (
     report_demos,
 )
 
-__all__ = ["evaluate", "record", "resume", "watch"]
+__all__ = ["evaluate", "export", "record", "resume", "watch"]
 
 # Heavy modules are imported where they are used, so that `--help` is instant.
 
@@ -74,6 +74,26 @@ def record(
     options = {"greedy": greedy, "epsilon": epsilon, "actions": actions, "seed": seed}
     demos = record_run(run, at=at, episodes=episodes, **options)
     report_demos(demos, out, demos.save(out, overwrite=overwrite), json)
+
+
+def export(
+    run: RunPath,
+    agent: Annotated[int, arg(help="The agent's number in the team, from 0.")],
+    out: Annotated[Path, arg(help="The file to write: .safetensors, or .onnx with that format.")],
+    at: At = None,
+    format: Annotated[
+        Literal["safetensors", "onnx"],
+        arg(help="What `dm2.Agent.load` reads, or a model for other runtimes."),
+    ] = "safetensors",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write one agent of a trained team to a file, to act where there is neither team nor JAX."""
+    from dm2.run.export import export as export_agent
+
+    options = {"at": at, "format": format, "overwrite": overwrite}
+    path = export_agent(run, agent=agent, out=out, **options)
+    report({"file": str(path), "bytes": path.stat().st_size, "agent": agent}, json)
 
 
 def watch(

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-__all__ = ["EnvSpec", "Environment", "Frame", "Renderable", "Step", "TeamView", "full_name"]
+from dm2.errors import InputError
+
+__all__ = [
+    "EnvSpec",
+    "Environment",
+    "Frame",
+    "Renderable",
+    "Step",
+    "TeamView",
+    "attacks_on",
+    "full_name",
+]
 
 AnyArray = Array | np.ndarray
 
@@ -61,6 +72,14 @@ class EnvSpec:
     """Environment steps after which an episode is truncated."""
     wins: bool = True
     """Whether an episode can be won. Where it cannot, returns are what counts."""
+    action_names: tuple[str, ...] = ()
+    """What each action means, for example `move north`; empty where nobody says."""
+
+    def __post_init__(self) -> None:
+        named = len(self.action_names)
+        if named not in (0, self.num_actions):
+            problem = f"names {named} actions and has {self.num_actions}"
+            raise InputError(f"env = {self.name!r}: {problem}; name all of them, or none")
 
 
 @runtime_checkable
@@ -143,6 +162,11 @@ class Renderable(Protocol):
     def frame(self, state: Any) -> Frame:
         """What to draw of `state`."""
         ...
+
+
+def attacks_on(num_enemies: int) -> tuple[str, ...]:
+    """What the attacks of a battle are called, one for each enemy."""
+    return tuple(f"attack enemy {enemy}" for enemy in range(num_enemies))
 
 
 def full_name(base: str, *options: tuple[str, object, object]) -> str:

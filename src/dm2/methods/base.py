@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.inputs import Inputs
 from dm2.agent.settings import ObservationScale
 from dm2.agent.types import Trajectory, View
@@ -22,7 +23,14 @@ from dm2.demos.dataset import Demonstrations
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, check_setting, convert_fields
 
-__all__ = ["Method", "Pretraining", "Settings", "scaled_inputs", "settled_scale"]
+__all__ = [
+    "Method",
+    "Pretraining",
+    "Separable",
+    "Settings",
+    "scaled_inputs",
+    "settled_scale",
+]
 
 
 @runtime_checkable
@@ -77,6 +85,15 @@ class Pretraining(Method, Protocol):
 
     def pretrain(self, state: Any, experts: Any) -> tuple[Any, dict[str, Any]]:
         """The fresh team after that, and what to report of it, as of `learn`."""
+        ...
+
+
+@runtime_checkable
+class Separable(Method, Protocol):
+    """A method whose agents can be taken out of their team, to act somewhere else."""
+
+    def actor_of(self, state: Any, agent: int) -> Actor:
+        """What one agent needs to act by itself, and nothing that only its teammates need."""
         ...
 
 

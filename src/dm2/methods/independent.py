@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert
 from dm2.agent.learner import Learner, actor_arguments, critic_arguments, improved
 from dm2.agent.state import AgentState, Extras, Memory
@@ -85,6 +86,10 @@ class Independent:
         """Every agent acts; see `Learner.act`."""
         act = functools.partial(self.learner.act, greedy=greedy)
         return jax.vmap(act)(state, memory, keys, view)
+
+    def actor_of(self, state: AgentState, agent: int) -> Actor:
+        """What one agent needs to act by itself."""
+        return self.learner.actor_of(jax.tree.map(lambda x: x[agent], state))
 
     def bootstrap(self, state: AgentState, memory: Memory, view: View) -> Float[Array, "K N"]:
         """Every agent's values; see `Learner.bootstrap`."""

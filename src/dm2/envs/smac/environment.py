@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Step, TeamView, full_name
+from dm2.envs.base import EnvSpec, Frame, Step, TeamView, attacks_on, full_name
 from dm2.envs.geometry import of_others, squared
 from dm2.envs.smac.combat import Orders, Rules, fight, in_reach
 from dm2.envs.smac.scenarios import SCENARIOS, STALKER, STARTS, UNIT_TYPES, ZEALOT, place
@@ -24,6 +24,7 @@ __all__ = ["Smac", "SmacState"]
 
 NO_OP, STOP, MOVE, ATTACK = 0, 1, 2, 6
 """Actions: nothing (for the dead), stop, move north, south, east, west, attack an enemy."""
+_PLAIN_ACTIONS = ("nothing", "stop", "move north", "move south", "move east", "move west")
 
 _NORTH, _EAST = np.array([1, -1, 0, 0]), np.array([0, 0, 1, -1])
 _SIGHT, _SHOOT = 9.0, 6.0  # map units, for all units, centre to centre
@@ -110,6 +111,7 @@ class Smac:
             state_size=self.num_allies * (3 + own + bits + action)
             + self.num_enemies * (2 + other + bits),
             episode_limit=limit or layout.limit,
+            action_names=(*_PLAIN_ACTIONS, *attacks_on(self.num_enemies)),
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> SmacState:

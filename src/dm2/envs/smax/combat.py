@@ -20,6 +20,7 @@ from dm2.envs.smax.units import Traits, Units
 
 __all__ = [
     "ATTACK",
+    "PLAIN_ACTIONS",
     "STOP",
     "Rules",
     "directions",
@@ -30,6 +31,8 @@ __all__ = [
 
 STOP, ATTACK = 4, 5
 """Actions 0 to 3 move north, east, south, west; 4 stops; 5 and up attack."""
+PLAIN_ACTIONS = ("move north", "move east", "move south", "move west", "stop")
+"""What the actions before `ATTACK` are called."""
 
 _FAR = 1e9  # map units; beyond the range of every weapon
 

@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Frame, Step, TeamView, full_name
+from dm2.envs.base import EnvSpec, Frame, Step, TeamView, attacks_on, full_name
 from dm2.envs.geometry import of_others, separate
 from dm2.envs.smax import enemy
 from dm2.envs.smax.combat import (
     ATTACK,
+    PLAIN_ACTIONS,
     STOP,
     Rules,
     directions,
@@ -111,6 +112,7 @@ class Smax:
             num_actions=ATTACK + self.num_enemies,
             state_size=units * (own + kinds + 2),
             episode_limit=limit or usual,
+            action_names=(*PLAIN_ACTIONS, *attacks_on(self.num_enemies)),
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> SmaxState:

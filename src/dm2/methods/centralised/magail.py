@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Moments
@@ -108,6 +109,10 @@ class JointlyImitating:
     ) -> tuple[Memory, Int[Array, "K N"], Extras]:
         """As of independent agents: only what they learn from is centralised."""
         return self.independent.act(state.agents, memory, keys, view, greedy)
+
+    def actor_of(self, state: TeamState, agent: int) -> Actor:
+        """As of independent agents."""
+        return self.independent.actor_of(state.agents, agent)
 
     def bootstrap(
         self,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert
 from dm2.agent.episodes import Ongoing, hand_over
 from dm2.agent.inputs import Inputs, Moments
@@ -216,6 +217,16 @@ class QLearning:
         actions = actions.astype(jnp.int32)
         kept = self.bootstrap(state, memory, view, global_state)._replace(legal=None)
         return QMemory(hidden, actions), actions, kept
+
+    def actor_of(self, state: QState, agent: int) -> Actor:
+        """The shared network with one agent's number."""
+        return Actor(
+            params=state.params["agent"],
+            inputs=self.inputs,
+            moments=state.moments,
+            identity=jnp.eye(self.num_agents)[agent],
+            epsilon=epsilon(self.settings, state.steps),
+        )
 
     def bootstrap(
         self,

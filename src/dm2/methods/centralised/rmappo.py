@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from dm2.agent.actor import Actor
 from dm2.agent.costs import fit_bytes, update_flops
 from dm2.agent.demonstrations import Expert
 from dm2.agent.inputs import Inputs, Moments
@@ -184,6 +185,10 @@ class SharedTeam:
             states=global_state[None] if self.critic.of_state.running else None,
         )
         return after._replace(critic=critic_memory, value=values), actions, extras
+
+    def actor_of(self, state: SharedState, agent: int) -> Actor:
+        """The shared actor with one agent's number."""
+        return self.learner.actor_of(state.agent._replace(identity=self._numbers[agent]))
 
     def bootstrap(
         self,

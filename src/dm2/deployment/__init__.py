@@ -1,0 +1,1 @@
+"""One trained agent where there is neither its team nor JAX."""
