@@ -253,7 +253,9 @@ class Demonstrations:
         Raises:
             InputError: If a file cannot be read, holds Python objects, or does not fit.
         """
-        return _imported(files, env, "npz", mapping, dtype, provenance, each)
+        return _imported(
+            files, env, "npz", mapping=mapping, each=each, dtype=dtype, provenance=provenance
+        )
 
     @classmethod
     def from_csv(
@@ -283,7 +285,7 @@ class Demonstrations:
             InputError: If a file cannot be read or does not fit; the message names the row, the
                 column, the value and the remedy.
         """
-        return _imported(files, env, "csv", mapping, dtype, provenance)
+        return _imported(files, env, "csv", mapping=mapping, dtype=dtype, provenance=provenance)
 
     @classmethod
     def from_parquet(
@@ -312,7 +314,7 @@ class Demonstrations:
             InputError: If a file cannot be read or does not fit; the message names the row, the
                 column, the value and the remedy.
         """
-        return _imported(files, env, "parquet", mapping, dtype, provenance)
+        return _imported(files, env, "parquet", mapping=mapping, dtype=dtype, provenance=provenance)
 
     @classmethod
     def from_minari(
@@ -341,7 +343,9 @@ class Demonstrations:
         Raises:
             InputError: If a dataset is not there, cannot be read, or does not fit.
         """
-        return _imported(datasets, env, "minari", mapping, dtype, provenance)
+        return _imported(
+            datasets, env, "minari", mapping=mapping, dtype=dtype, provenance=provenance
+        )
 
     @classmethod
     def from_authors(
@@ -368,7 +372,7 @@ class Demonstrations:
             InputError: If a file cannot be read, names anything that is no part of an array, or
                 does not fit.
         """
-        return _imported(files, env, "authors", None, dtype, provenance)
+        return _imported(files, env, "authors", dtype=dtype, provenance=provenance)
 
     def to_npz(self, path: str | Path, *, overwrite: bool = False) -> int:
         """Writes the demonstrations as padded arrays to an `.npz` file, which `from_npz` reads.
@@ -654,19 +658,10 @@ class Demonstrations:
         return None if any(v is None for v in values) else np.concatenate(values)
 
 
-def _imported(
-    files: Files,
-    env: Any,
-    file_format: Any,
-    mapping: Mapping[str, str] | None,
-    dtype: Dtype,
-    provenance: Mapping[str, Any] | None,
-    each: Any = "recording",
-) -> Demonstrations:
+def _imported(files: Any, env: Any, file_format: str, **options: Any) -> Demonstrations:
     from dm2.demos.importing.formats import from_files
 
-    more = {"mapping": mapping, "each": each, "dtype": dtype, "provenance": provenance}
-    return from_files(files, env, file_format, **more)
+    return from_files(files, env, file_format, **options)
 
 
 def _digest_of(path: Path) -> str | None:

@@ -104,11 +104,12 @@ def _one_episode(part: Fields, each: Each, spec: EnvSpec, name: str) -> Fields:
     once = {field: part[field] for field in EPISODE_FIELDS if field in part}
 
     def locate(index: tuple[int, ...]) -> str:
-        words = zip(("step", *(axis.rstrip("s") for axis in middle)), index, strict=False)
+        words = zip(("step", "agent"), index, strict=False)
         return ", ".join([*([name] if name else []), *(f"{word} {i}" for word, i in words)])
 
     names = Names(locate, lambda field, i: field if i is None else f"{field}[{i}]")
-    return check_steps(kept, names, spec) | check_episode(once, names)
+    whole = names._replace(place=lambda _: name or "the episode")
+    return check_steps(kept, names, spec) | check_episode(once, whole)
 
 
 def _length(part: Fields, steps: int, place: str) -> int:

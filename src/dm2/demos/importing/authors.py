@@ -18,7 +18,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -123,17 +123,17 @@ def _call(field: str, feature: int | None) -> str:
 def _read_objects(path: Path) -> list[Any]:
     """The values in a file's object array, in which calls that build tensors are still calls."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
-            dtype, shape = _read_header(file)
-            data = file.read()
-    except (OSError, KeyError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"key 'arr_0' cannot be read ({error}); {_DAMAGED}") from None
+        with zipfile.ZipFile(path) as archive:
+            file = io.BytesIO(archive.read("arr_0.npy"))
+        dtype, shape = _read_header(file)
     except (zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise InputError(f"is no whole .npz file ({error}); {_DAMAGED}") from None
+    except (OSError, KeyError, ValueError, EOFError, IndexError, SyntaxError) as error:
+        raise InputError(f"key 'arr_0' cannot be read ({error}); {_DAMAGED}") from None
     if dtype != "|O" or len(shape) != 1:
         problem = f"key 'arr_0' is an array of {dtype} {shape}, not of one object an episode"
         raise InputError(f"{problem}; read it with the format `npz`")
-    array = parse(io.BytesIO(data), _OUTER)
+    array = parse(file, _OUTER)
     values = array.state[4] if _is_array(array) else None
     if not isinstance(values, list) or len(values) != shape[0]:
         raise InputError(f"key 'arr_0' holds no array of {shape[0]} objects; {_DAMAGED}")
@@ -145,7 +145,7 @@ def _is_array(value: Any) -> bool:
     return built and isinstance(value.state, tuple) and len(value.state) == 5
 
 
-def _read_header(file: IO[bytes]) -> tuple[Any, tuple[int, ...]]:
+def _read_header(file: io.BytesIO) -> tuple[Any, tuple[int, ...]]:
     """The type and shape that the header of an `.npy` file declares."""
     if file.read(6) != b"\x93NUMPY":
         raise ValueError("no header of NumPy's")

@@ -71,22 +71,22 @@ def check_episode(values: dict[str, Any], names: Names) -> Fields:
 
     Args:
         values: The values of `EPISODE_FIELDS` that there are; numbers, or booleans.
-        names: What messages call the fields; the place is that of no index.
+        names: What messages call the fields, and the episode.
 
     Returns:
-        The return in float32, and whether the team won, as arrays without axes.
+        The return in float32, and whether the team won, as arrays of one value.
 
     Raises:
         InputError: If the return is not finite, or a win neither 0 nor 1.
     """
     made: Fields = {}
     if "returns" in values:
-        given = np.asarray(values["returns"])
+        given = np.atleast_1d(values["returns"])
         made["returns"] = _narrow(given)
         remedy = "must be a finite number; give the undiscounted return of the team"
         _refuse(~np.isfinite(made["returns"]), given, "returns", names, remedy)
     if "won" in values:
-        made["won"] = _flags("won", np.asarray(values["won"]), names)
+        made["won"] = _flags("won", np.atleast_1d(values["won"]), names)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, no_type_check
 
 from dm2.demos.dataset import Demonstrations
 from dm2.demos.fields import about
@@ -43,6 +43,7 @@ def guess_format(files: Sequence[str | Path]) -> Format:
     raise InputError(f"{problem}, and it is no Minari dataset here; say which it is, `--format`")
 
 
+@no_type_check  # these check what they are given themselves
 def from_arrays(
     arrays: Mapping[str, Any],
     env: Env,
@@ -58,6 +59,7 @@ def from_arrays(
     return build(episodes, labels, spec, dtype, told)
 
 
+@no_type_check
 def from_files(
     files: Files,
     env: Env,

@@ -179,7 +179,7 @@ def _episode(data: Any, layout: dict[str, Any], agents: list[str] | None) -> dic
 
 def _same_returns(files: list[list[Fields]]) -> list[list[Fields]]:
     """The agents' episodes, without their returns unless these are the same for all agents."""
-    returns = [[float(e["returns"]) for e in file if "returns" in e] for file in files]
+    returns = [[e["returns"].item() for e in file if "returns" in e] for file in files]
     if all(one == returns[0] for one in returns):
         return files
     return [[{n: a for n, a in e.items() if n != "returns"} for e in file] for file in files]

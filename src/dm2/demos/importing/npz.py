@@ -8,8 +8,6 @@ episodes come from.
 
 import json
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,6 @@ __all__ = ["PROVENANCE", "read"]
 PROVENANCE = "provenance"
 """The key of the provenance, a text that holds JSON."""
 
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError)
 _SAVE_EACH = "save one array an episode, `numpy.savez(file, episode_0=…, episode_1=…)`"
 
 
@@ -63,32 +60,32 @@ def read(
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file by their keys. Raises InputError if it holds anything else."""
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start[:2] != b"PK" and start != b"\x93NUMPY":
-        raise InputError("not a file of NumPy's; write it with `numpy.savez` or `numpy.save`")
     key = None
-    try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded = np.load(path, allow_pickle=False)
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        start = file.read(6)
+        if start[:2] != b"PK" and start != b"\x93NUMPY":
+            raise InputError("not a file of NumPy's; write it with `numpy.savez` or `numpy.save`")
+        file.seek(0)
+        try:
+            loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"observations": loaded}
-            with loaded:
-                arrays = {}
-                for key in loaded.files:
-                    arrays[key] = loaded[key]
-                return arrays
-    except _DAMAGED as error:
-        where = "the array" if key is None else f"key {key!r}"
-        if "Object arrays" in str(error):
-            problem = f"{where} holds Python objects, which could execute code and are not read"
-            other = "the DM² authors' own files are read with the format `authors`"
-            raise InputError(f"{problem}; {_SAVE_EACH}; {other}") from None
-        problem = f"{where} cannot be read ({type(error).__name__}: {error})"
-        raise InputError(
-            f"{' '.join(problem.split())}; the file is damaged: save it again"
-        ) from None
+            arrays = {}
+            for key in loaded.files:
+                arrays[key] = loaded[key]
+            return arrays
+        except Exception as error:  # damaged bytes make NumPy raise almost anything
+            raise _refusal("the array" if key is None else f"key {key!r}", error) from None
+
+
+def _refusal(what: str, error: Exception) -> InputError:
+    if "Object arrays" in str(error):
+        problem = f"{what} holds Python objects, which could execute code and are not read"
+        other = "the DM² authors' own files are read with the format `authors`"
+        return InputError(f"{problem}; {_SAVE_EACH}; {other}")
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    return InputError(f"{what} cannot be read ({why}); the file is damaged: save it again")
 
 
 def _fields(arrays: dict[str, np.ndarray], mapping: Mapping[str, str]) -> dict[str, Any]:

@@ -315,12 +315,13 @@ def _once(table: Table, columns: Columns, rows: np.ndarray, label: str) -> Field
         for column in columns.named.get(name, []):
             values = np.where(rows, table.numbers[column], np.nan)
             (given,) = np.nonzero(~np.isnan(values))
-            for row in given[values[given] != values[given[0]]][:1]:
-                first = f"{values[given[0]]:g} in {table.places[given[0]]}"
-                shown = f"{table.places[row]}: column {column!r} = {values[row]:g}, but {first}"
-                raise InputError(f"{shown}; it concerns the whole of {label}: correct one of them")
-            if len(given):
-                said[field] = values[given[0]]
+            for row in given:
+                first = said.setdefault(field, values[row])
+                if values[row] != first:
+                    shown = f"{table.places[row]}: column {column!r} = {values[row]:g}"
+                    other = f"but {first:g} in {table.places[given[0]]}"
+                    remedy = f"it concerns the whole of {label}: correct one of them"
+                    raise InputError(f"{shown}, {other}; {remedy}")
     call = {"returns": "return", "won": "won"}
     names = Names(lambda _: label, lambda field, _: f"column {columns.named[call[field]][0]!r}")
     return check_episode(said, names)

@@ -117,7 +117,7 @@ def build(
     episodes: Sequence[Fields],
     labels: Sequence[str],
     spec: EnvSpec,
-    dtype: Dtype,
+    dtype: Any,
     provenance: Mapping[str, Any],
 ) -> Demonstrations:
     """Makes demonstrations of the episodes of a team.
@@ -147,8 +147,9 @@ def build(
         raise InputError(f"{problem}; record episodes in which it is alive")
     length = np.array([len(episode["observations"]) for episode in episodes])
     names = [name for name in episodes[0] if name in STEP_FIELDS]
-    steps = {n: np.stack([_lengthen(n, e[n], length.max()) for e in episodes]) for n in names}
-    once = {n: np.stack([e[n] for e in episodes]) for n in EPISODE_FIELDS if n in episodes[0]}
+    longest = int(length.max())
+    steps = {n: np.stack([_lengthen(n, e[n], longest) for e in episodes]) for n in names}
+    once = {n: np.concatenate([e[n] for e in episodes]) for n in EPISODE_FIELDS if n in episodes[0]}
     facts = {
         "environment": spec.name,
         "environment_version": spec.version,
