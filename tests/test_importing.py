@@ -20,6 +20,7 @@ from dm2 import Demonstrations, InputError
 from dm2.cli import main
 from dm2.demos.importing.pickled import Call, parse
 from dm2.envs import EnvSpec
+from test_readme import blocks, shrink
 
 # Two agents, two features, three actions, at most four steps.
 SPEC = EnvSpec("toy/pair", "toy 1", 2, 2, 3, 1, 4)
@@ -68,9 +69,8 @@ def write_csv(path: Path, *rows: str, header: str = HEADER) -> Path:
 
 def edited(row: int, cell: int, value: str) -> list[str]:
     """The rows with one cell changed; rows from 0."""
-    cells: list[list[str]] = [line.split(",") for line in ROWS]
-    cells[row][cell] = value
-    return [",".join(line) for line in cells]
+    cells = ROWS[row].split(",")
+    return [*ROWS[:row], ",".join([*cells[:cell], value, *cells[cell + 1 :]]), *ROWS[row + 1 :]]
 
 
 def assert_recorded(demos: Demonstrations, fields: str = "actions legal returns won") -> None:
@@ -185,7 +185,7 @@ def test_npz_with_a_key_for_each_episode(tmp_path):
     np.savez(path, episode_0=FIRST, episode_1=SECOND, alive_0=ALIVE[0], alive_1=ALIVE[1])
     assert_recorded(Demonstrations.from_npz(path, SPEC), "")
     # Ten episodes and more go by number: as texts, 10 stands before 2.
-    eleven = {f"episode_{e}": SECOND + e for e in range(11)}
+    eleven: dict[str, Any] = {f"episode_{e}": SECOND + e for e in range(11)}
     np.savez(path, **eleven)
     assert Demonstrations.from_npz(path, SPEC)[0].observations[:, 1].tolist() == [*range(1, 12)]
 
@@ -238,6 +238,7 @@ def test_npz_and_back(tmp_path):
     again = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
     assert_same_arrays(demos, again)
     assert {n: again.provenance[n] for n in told} == told
+    assert again.provenance["imported"]["before"] == {"format": "arrays"}
     with np.load(tmp_path / "team.npz") as stored:
         assert stored["observations"].shape == (2, 3, 2, 2)
         assert stored["lengths"].tolist() == [3, 1]
@@ -905,7 +906,10 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
             {"obs": tensor(np.ones((1, 4, 2), np.float32), "FloatStorage", (8, -2, 1), 7)},
             ["stride (8, -2, 1) from 7, beyond"],
         ),
-        ({"obs": tensor(np.ones((1, 4, 2), np.float32), "DoubleStorage")}, ["40 bytes, not 8"]),
+        (
+            {"obs": tensor(np.ones((1, 4, 2), np.float32), "DoubleStorage")},
+            ["32 bytes, not 8 numbers of torch.DoubleStorage"],
+        ),
         ({"obs": tensor(np.ones((1, 4, 2), np.float32), "QInt8Storage")}, ["torch.QInt8Storage"]),
         (
             {"obs": tensor(np.full((1, 4, 2), np.nan, np.float32), "FloatStorage")},
@@ -1194,3 +1198,29 @@ def test_other_files_say_how_they_are_imported(capsys, tmp_path):
     for name in (path, tmp_path / "film.npz"):
         code, _, error = run(capsys, "demos", "inspect", name)
         assert (code, "dm2 demos import" in error) == (2, True)
+
+
+# --- the docs' examples -----------------------------------------------------------------------
+
+
+def test_the_docs_examples_work(tmp_path, monkeypatch, capsys):
+    """They run as they stand, only smaller: from a film to DM², and arrays with several keys."""
+    monkeypatch.chdir(tmp_path)
+    page = "docs/demonstrations.md"
+    python, commands = blocks("python", page), blocks("bash", page)[0].splitlines()
+    assert [len(example.splitlines()) <= 20 for example in python] == [True, True]
+    smaller = python[0].replace(
+        'episodes = dm2.make("smax/3m"), 50', 'episodes = dm2.make("smax/3m"), 2'
+    )
+    assert smaller != python[0]
+    for example in (smaller, python[1]):
+        namespace: dict[str, Any] = {}
+        exec(compile(example, page, "exec"), namespace)
+    for line in commands:
+        assert main(shrink(line)) == 0, (line, capsys.readouterr().err)
+    film = Demonstrations.load("film.safetensors")
+    assert (len(film), film[0].num_episodes) == (3, 2)
+    assert (tmp_path / "runs" / "film" / "metrics.jsonl").exists()
+    demos, same = namespace["demos"], namespace["same"]
+    np.testing.assert_array_equal(demos[2].offsets, [0, 9, 21])
+    assert_same_arrays(demos, same)

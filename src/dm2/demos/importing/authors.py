@@ -193,9 +193,8 @@ def _storage(value: Any, name: str) -> np.ndarray:
     if not isinstance(kind, Global) or key is None or key[5] is not None:
         raise InputError(f"{name} has a storage that is a view or none; {_DAMAGED}")
     dtype = np.dtype(_STORAGES[kind.name]) if kind.name in _STORAGES else None
-    rest = value.args[0][stream.tell() :]
-    if dtype is None or len(rest) != 8 + key[4] * dtype.itemsize:
-        raise InputError(
-            f"{name}: its storage holds {len(rest)} bytes, not {key[4]} numbers; {_DAMAGED}"
-        )
-    return np.frombuffer(rest, dtype, offset=8)
+    begin, end = stream.tell() + 8, len(value.args[0])
+    if dtype is None or end - begin != key[4] * dtype.itemsize:
+        problem = f"{name}: its storage has {end - begin} bytes, not {key[4]} numbers"
+        raise InputError(f"{problem} of {kind.name}; {_DAMAGED}")
+    return np.frombuffer(value.args[0], dtype, offset=begin)

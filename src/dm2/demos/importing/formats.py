@@ -86,8 +86,8 @@ def from_files(
 
     Returns:
         The demonstrations. `imported` in their provenance has the format, the files' names and
-        sha256, and the mapping. What the files tell of their own origin, because `dm2 demos export`
-        wrote them, is kept.
+        sha256, the mapping, and what was imported before if it was exported since. What else the
+        files tell of their origin, because `dm2 demos export` wrote them, is kept.
 
     Raises:
         InputError: If a file cannot be read or does not fit the environment; the message names the
@@ -118,6 +118,7 @@ def from_files(
             episodes, labels = reader(paths, mapping, spec)
     imported = {"format": file_format, "files": describe_files(paths)}
     imported |= {"map": mapping} if mapping else {}
+    imported |= {"before": told["imported"]} if "imported" in told else {}
     told = told | {"imported": imported} | dict(provenance or {})
     with about(", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")):
         return build(episodes, labels, spec, dtype, told)
