@@ -197,7 +197,7 @@ def test_npz_with_other_keys(tmp_path):
     demos = Demonstrations.from_npz(path, SPEC, mapping=mapping)
     np.testing.assert_array_equal(demos[0].won, [1, 0])
     assert demos.provenance["imported"]["map"] == mapping
-    with pytest.warns(UserWarning, match="keys that are not read: win"):
+    with pytest.warns(UserWarning, match="keys that are not read: 'win'"):
         Demonstrations.from_npz(path, SPEC, mapping={"observations": "arr_*"})
 
 
@@ -320,7 +320,7 @@ def test_tables_of_several_files_are_one(tmp_path):
 
 def test_columns_that_nobody_reads_are_said(tmp_path):
     path = write_csv(tmp_path / "film.csv", *(f"{row},x" for row in ROWS), header=f"{HEADER},note")
-    with pytest.warns(UserWarning, match="columns that are not read: note"):
+    with pytest.warns(UserWarning, match="columns that are not read: 'note'"):
         assert_recorded(Demonstrations.from_csv(path, SPEC))
 
 
@@ -413,6 +413,7 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
         ["row 8: column 'action' = 3: must be a whole number from 0 to 2", "toy/pair numbers"],
     ),
     "negative action": (edited(0, 6, "-1"), HEADER, ["row 2: column 'action' = -1", "0 to 2"]),
+    "number as Python writes it": (edited(0, 3, "1_0"), HEADER, ["row 2: column 'obs_0' = '1_0'"]),
     "half an action": (edited(0, 6, "0.5"), HEADER, ["row 2: column 'action' = 0.5", "whole"]),
     "illegal action": (
         edited(5, 6, "0"),
@@ -561,6 +562,7 @@ def test_a_file_that_is_no_csv(tmp_path, content, parts):
         ({"obs": "feature_*"}, ["there is no column 'feature_*'"]),
         ({"observation": "x"}, ["map = 'observation=x': there is no name 'observation'", "known:"]),
         ({"agents": "0"}, ["column 'agent' = '1': is not among the agents of the map, 0"]),
+        ({"agents": "0,1,1"}, ["map = 'agents=0,1,1': there is an agent twice"]),
         ({"agents": "0,1,2"}, ["holds 3 agents ('0', '1', '2')", "toy/pair has 2"]),
     ],
 )
@@ -712,6 +714,13 @@ def test_arguments_that_do_not_fit(tmp_path):
     refuses(lambda: Demonstrations.from_csv(path, SPEC, dtype="float64"), "dtype = 'float64'")  # pyright: ignore[reportArgumentType]
     refuses(lambda: Demonstrations.from_arrays({"obs": [FIRST]}, SPEC), "no field 'obs'; known")
     refuses(lambda: Demonstrations.from_arrays({"won": WON}, SPEC), "observations are missing")
+    for given, part in (
+        ({"observations": 3}, "observations has shape (), must have an entry for each episode"),
+        ({"observations": [np.zeros((0, 2, 2))]}, "episode 0: observations have no step"),
+        ({"observations": [[[[1, 2], [3]]]]}, "episode 0: observations is a list of unlike lists"),
+        ({"observations": [FIRST], "lengths": [np.nan]}, "episode 0: lengths = nan"),
+    ):
+        refuses(lambda given=given: Demonstrations.from_arrays(given, SPEC), part)
 
 
 # --- the authors' files -----------------------------------------------------------------------
@@ -1083,7 +1092,7 @@ def test_minari_datasets_of_agents_by_others(minari):
     refuses(lambda: Demonstrations.from_minari([one, one, two], SPEC), few)
     data = [(one_more(FIRST[:, 0]), np.zeros((3, 2), np.float32), [0.0, 0.0, 0.0])]
     moving = foreign(minari, "moving-v0", (both[0], spaces.Box(-1, 1, (2,))), data)
-    with pytest.warns(UserWarning, match="actions of type float32 are not read"):
+    with pytest.warns(UserWarning, match="actions that are no whole numbers are not read"):
         assert Demonstrations.from_minari([moving, moving], SPEC)[0].actions is None
 
 

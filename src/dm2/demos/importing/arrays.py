@@ -61,31 +61,36 @@ def split(arrays: Mapping[str, Any], each: Each, spec: EnvSpec) -> list[Fields]:
     unknown = [name for name in arrays if name not in ARRAYS]
     if unknown:
         raise InputError(f"there is no field {unknown[0]!r}; known: {', '.join(ARRAYS)}")
-    if "observations" not in arrays:
-        raise InputError("observations are missing; they are what agents learn from")
     given = {name: array for name, array in arrays.items() if array is not None}
+    if "observations" not in given:
+        raise InputError("observations are missing; they are what agents learn from")
     if each == "episode":
-        given = {name: np.asarray(array)[None] for name, array in given.items()}
-    count = len(given["observations"])
-    parts: list[Fields] = [{} for _ in range(count)]
-    for name, array in given.items():
-        for e, part in enumerate(_one_each(name, array, count)):
-            parts[e][name] = part
+        given = {name: [array] for name, array in given.items()}
+    given = {n: a if isinstance(a, list | tuple) else np.asarray(a) for n, a in given.items()}
+    separate = {name: _one_each(name, array) for name, array in given.items()}
+    count = len(separate["observations"])
+    for name, parts in separate.items():
+        if len(parts) != count:
+            problem = f"{name} has {len(parts)} episodes, but observations have {count}"
+            raise InputError(f"{problem}; give it for every episode, or leave it out")
+    parts = [{name: separate[name][e] for name in separate} for e in range(count)]
     names = ["" if each == "episode" else f"episode {e}" for e in range(count)]
     return [_one_episode(part, each, spec, name) for part, name in zip(parts, names, strict=True)]
 
 
-def _one_each(name: str, array: Any, count: int) -> list[np.ndarray]:
+def _one_each(name: str, array: Any) -> list[np.ndarray]:
     """The part of each episode in an array of all of them, or in a list of arrays."""
     if isinstance(array, np.ndarray) and array.ndim == 0:
-        raise InputError(f"{name} has shape (), must have an entry for each episode")
-    if len(array) != count:
-        problem = f"{name} has {len(array)} episodes, but observations have {count}"
-        raise InputError(f"{problem}; give it for every episode, or leave it out")
-    parts = [np.asarray(part) for part in array]
-    for e, part in enumerate(parts):
-        if part.dtype.kind not in "biuf":
-            problem = f"episode {e}: {name} is of type {part.dtype}"
+        raise InputError(f"{name} has shape (), must have an entry for each episode; add its axis")
+    parts = []
+    for e, part in enumerate(array):
+        try:
+            parts.append(np.asarray(part))
+        except ValueError:
+            problem = f"episode {e}: {name} is a list of unlike lists"
+            raise InputError(f"{problem}; make it one array, with a row for each step") from None
+        if parts[-1].dtype.kind not in "biuf":
+            problem = f"episode {e}: {name} is of type {parts[-1].dtype}"
             raise InputError(f"{problem}, must be of numbers; convert it with `.astype(float)`")
     return parts
 
@@ -113,15 +118,13 @@ def _one_episode(part: Fields, each: Each, spec: EnvSpec, name: str) -> Fields:
 
 
 def _length(part: Fields, steps: int, place: str) -> int:
-    if "lengths" not in part:
-        length = steps
-    else:
-        given = part["lengths"].item()
-        length = int(given) if given == given // 1 else -1
-    if not 1 <= length <= steps:
+    if steps == 0:
+        raise InputError(f"{place}observations have no step; leave the episode out")
+    given = part["lengths"].item() if "lengths" in part else steps
+    if given not in range(1, steps + 1):
         remedy = f"must be a whole number from 1 to {steps}, the steps that its arrays have"
-        raise InputError(f"{place}lengths = {part.get('lengths', 0)}: {remedy}")
-    return length
+        raise InputError(f"{place}lengths = {given}: {remedy}")
+    return int(given)
 
 
 def _check_shape(

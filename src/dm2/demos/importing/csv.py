@@ -118,7 +118,7 @@ def _number(cell: str) -> float:
     if not cell:
         return math.nan
     number = float(cell)
-    if number - number != 0:
+    if number - number != 0 or "_" in cell:  # no finite number, or one that only Python reads
         raise ValueError
     return number
 

@@ -108,10 +108,13 @@ def read(
     files, told = [], {}
     for folder in folders:
         with about(folder):
-            dataset, layout = _open(folder)
+            layout, found = _load(folder)
             told |= layout.get("provenance", {})
             each = "recording" if team else "agent"
-            episodes = [_episode(e, layout, agents) for e in _iterate(dataset)]
+            episodes = [_episode(episode, layout, agents) for episode in found]
+            if not layout and any("actions" not in episode for episode in episodes):
+                text = f"{folder}: actions that are no whole numbers are not read"
+                warnings.warn(text, UserWarning, stacklevel=2)
             arrays = {name: [e[name] for e in episodes] for name in _names(episodes)}
             files.append(split(arrays, each, spec))
     names = [str(folder) for folder in folders]
@@ -119,8 +122,9 @@ def read(
     return *join_files(joined, names, "recording" if team else "agent", spec), told
 
 
-def _open(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The dataset in a folder, and the layout in its metadata, if any."""
+def _load(folder: Path) -> tuple[dict[str, Any], list[Any]]:
+    """What the metadata says of a team's layout, if `dm2 demos export` wrote it, and the episodes
+    of the dataset in a folder."""
     try:
         import minari
     except ImportError:
@@ -128,26 +132,20 @@ def _open(folder: Path) -> tuple[Any, dict[str, Any]]:
     try:
         metadata = json.loads((folder / _METADATA).read_text())
         # Without its spaces, Minari would make the environment that the metadata names.
-        if not {"observation_space", "action_space"} <= metadata.keys():
-            raise InputError("the metadata has no spaces; write the dataset with a newer Minari")
-        layout = metadata.get(LAYOUT, {})
-        return minari.MinariDataset(folder), layout if isinstance(layout, dict) else {}
+        spaces = {"observation_space", "action_space"} <= metadata.keys()
+        dataset = minari.MinariDataset(folder) if spaces else None
+        episodes = list(dataset.iterate_episodes()) if dataset else []
     except ImportError as error:
         raise InputError(f"{error}; install what it names") from None
-    except (OSError, ValueError, KeyError, AssertionError, AttributeError) as error:
-        raise _damaged(error) from None
-
-
-def _damaged(error: Exception) -> InputError:
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return InputError(f"Minari cannot read it ({what}); get or write the dataset again")
-
-
-def _iterate(dataset: Any) -> list[Any]:
-    try:
-        return list(dataset.iterate_episodes())
-    except (OSError, ValueError, KeyError, AssertionError, AttributeError) as error:
-        raise _damaged(error) from None
+    except Exception as error:  # damaged files make these libraries raise almost anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"Minari cannot read it ({what}); get or write it again") from None
+    if not spaces:
+        raise InputError("the metadata has no spaces; write the dataset with a newer Minari")
+    layout = metadata.get(LAYOUT)
+    parts = (layout.get("provenance"), layout.get("fields")) if isinstance(layout, dict) else ()
+    ours = list(map(type, parts)) == [dict, list]
+    return (layout if ours else {}), episodes
 
 
 def _names(episodes: list[Fields]) -> list[str]:
@@ -163,17 +161,12 @@ def _episode(data: Any, layout: dict[str, Any], agents: list[str] | None) -> dic
     with about(f"episode {data.id}"):
         episode: dict[str, Any] = {"observations": _stacked(data.observations, agents)[:steps]}
         actions = _stacked(data.actions, agents)
-        if actions.dtype.kind in "iu":
-            episode["actions"] = actions
-        else:
-            warnings.warn(
-                f"actions of type {actions.dtype} are not read", UserWarning, stacklevel=2
-            )
+        episode |= {"actions": actions} if actions.dtype.kind in "iu" else {}
         episode["returns"] = np.asarray(data.rewards, np.float64).sum()
         if layout:
             episode |= {n: np.asarray(infos[n])[:steps] for n in ("alive", "legal") if n in infos}
             episode |= {"won": infos["won"][-1]} if "won" in infos else {}
-            episode = {name: a for name, a in episode.items() if name in layout.get("fields", [])}
+            episode = {name: a for name, a in episode.items() if name in layout["fields"]}
         return episode
 
 

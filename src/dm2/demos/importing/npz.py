@@ -107,7 +107,7 @@ def _fields(arrays: dict[str, np.ndarray], mapping: Mapping[str, str]) -> dict[s
                 raise InputError(f"there is no key {wanted} for {name}; {have}; {remedy}")
     unused = [key for key in arrays if key not in used]
     if unused:
-        text = f"keys that are not read: {', '.join(unused)}; `--map` names a field's key"
+        text = f"keys that are not read: {', '.join(map(repr, unused))}; `--map` names a field's"
         warnings.warn(text, UserWarning, stacklevel=2)
     return fields
 

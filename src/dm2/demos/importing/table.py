@@ -18,7 +18,7 @@ an episode is dead there. A cell may be empty where its agent is dead.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -125,7 +125,7 @@ def choose_columns(header: Sequence[str], mapping: Mapping[str, str], spec: EnvS
             named[name] = found
     unused = [column for column in header if all(column not in used for used in named.values())]
     if unused:
-        text = f"columns that are not read: {', '.join(unused)}; `--map` names those that are"
+        text = f"columns that are not read: {_listed(unused)}; `--map` names those that are"
         warnings.warn(text, UserWarning, stacklevel=2)
     agents = mapping["agents"].split(",") if "agents" in mapping else None
     return Columns(named, agents)
@@ -146,9 +146,14 @@ def _find(name: str, wanted: str, header: Sequence[str]) -> list[str]:
 
 def _missing(name: str, column: str, header: Sequence[str]) -> InputError:
     near = suggestion(column, header)
-    have = f"the table has {', '.join(map(repr, header)) or 'none'}"
     remedy = f"say which holds {name}, `--map {name}=COLUMN`"
+    have = f"the table has {_listed(header)}"
     return InputError(f"there is no column {column!r}; {near}{have}; {remedy}")
+
+
+def _listed(words: Sequence[Any]) -> str:
+    """The first twenty words, in quotation marks."""
+    return ", ".join(map(repr, words[:20])) + (" …" if len(words) > 20 else "")
 
 
 def concatenate(tables: Sequence[Table], files: Sequence[str]) -> Table:
@@ -245,9 +250,11 @@ def _check_agents(agents: list, columns: Columns, spec: EnvSpec) -> None:
     if columns.agents is not None and agents != columns.agents:
         problem = f"column {column!r} = {agents[len(columns.agents)]!r}: is not among the agents of"
         raise InputError(f"{problem} the map, {', '.join(columns.agents)}; correct either")
+    if len(set(agents)) < len(agents):
+        problem = f"map = 'agents={','.join(agents)}': there is an agent twice"
+        raise InputError(f"{problem}; name each agent once")
     if len(agents) != count:
-        shown = ", ".join(repr(agent) for agent in agents[:20])
-        problem = f"column {column!r} holds {len(agents)} agents ({shown})"
+        problem = f"column {column!r} holds {len(agents)} agents ({_listed(agents)})"
         remedy = "give the rows of every agent, or name another environment"
         raise InputError(f"{problem}, but {spec.name} has {count}; {remedy}")
 
