@@ -1,9 +1,9 @@
-"""Commands on demonstrations: inspect, combine, subset."""
+"""Commands on demonstrations: inspect, combine, subset, import, export."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -81,21 +81,73 @@ class _Subset:
     json: Json = False
 
 
+@dataclass(frozen=True)
+class _Import:
+    """Make demonstrations of a recording of your own: arrays, tables, Minari datasets."""
+
+    files: Annotated[
+        Positional[tuple[str, ...]],
+        arg(help="Files: .npz, .npy, .csv, .parquet; or Minari datasets, names or folders."),
+    ]
+    env: Annotated[str, arg(help="The environment that was recorded; see `dm2 doctor`.")]
+    out: Out
+    map: Annotated[
+        tuple[str, ...],
+        arg(
+            metavar="NAME=COLUMN",
+            help="What columns or keys are called: episode=game obs=x,y,speed 'legal=can_*' "
+            "agents=red,green; observations=obs for arrays.",
+        ),
+    ] = ()
+    format: Annotated[
+        Literal["npz", "csv", "parquet", "minari", "authors"] | None,
+        arg(help="The files' format; by default their names tell. `authors`: DM²'s authors'."),
+    ] = None
+    each: Annotated[
+        Literal["recording", "episode", "agent"],
+        arg(help="What each .npz or .npy file holds: joint episodes, one of them, or one agent's."),
+    ] = "recording"
+    dtype: Annotated[
+        Literal["float16", "float32"], arg(help="The type in which observations are stored.")
+    ] = "float16"
+    overwrite: Overwrite = False
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class _Export:
+    """Write a demonstration file in a format that other tools read: one of the two."""
+
+    file: File
+    out: Annotated[Path | None, arg(help="The arrays' file to write, *.npz.")] = None
+    minari: Annotated[
+        str | None, arg(help="What the team is called among Minari's datasets, one an agent.")
+    ] = None
+    overwrite: Annotated[bool, arg(help="Replace what is there.")] = False
+    json: Json = False
+
+
 def demos(
     command: Annotated[
         Annotated[_Inspect, subcommand("inspect")]
         | Annotated[_Combine, subcommand("combine")]
-        | Annotated[_Subset, subcommand("subset")],
+        | Annotated[_Subset, subcommand("subset")]
+        | Annotated[_Import, subcommand("import")]
+        | Annotated[_Export, subcommand("export")],
         arg(name=""),
     ],
 ) -> None:
-    """Inspect, combine or cut down demonstrations."""
+    """Inspect, combine, cut down, import or export demonstrations."""
     if isinstance(command, _Inspect):
         _inspect(command)
     elif isinstance(command, _Combine):
         _combine(command)
-    else:
+    elif isinstance(command, _Subset):
         _subset(command)
+    elif isinstance(command, _Import):
+        _import(command)
+    else:
+        _export(command)
 
 
 def _inspect(options: _Inspect) -> None:
@@ -142,3 +194,35 @@ def _subset(options: _Subset) -> None:
         note = "agents come from different episodes; each agent's were chosen by themselves"
         print(f"dm2: note: {note}", file=sys.stderr)
     report_demos(part, options.out, size, options.json)
+
+
+def _import(options: _Import) -> None:
+    from dm2.demos.importing.formats import from_files, guess_format
+    from dm2.demos.importing.layout import as_mapping
+
+    check_new(options.out, options.overwrite)
+    made = from_files(
+        options.files,
+        options.env,
+        options.format or guess_format(options.files),
+        mapping=as_mapping(options.map),
+        each=options.each,
+        dtype=options.dtype,
+    )
+    size = made.save(options.out, overwrite=options.overwrite)
+    report_demos(made, options.out, size, options.json)
+
+
+def _export(options: _Export) -> None:
+    from dm2.demos import Demonstrations
+    from dm2.errors import InputError
+
+    if (options.out is None) == (options.minari is None):
+        raise InputError("export: say one of --out FILE.npz and --minari NAME")
+    demonstrations = Demonstrations.load(options.file)
+    if options.out is not None:
+        size = demonstrations.to_npz(options.out, overwrite=options.overwrite)
+        report({"file": str(options.out), "bytes": size}, options.json)
+    else:
+        names = demonstrations.to_minari(str(options.minari), overwrite=options.overwrite)
+        report({"datasets": names if options.json else " ".join(names)}, options.json)

@@ -1,6 +1,7 @@
 """The demonstrations of one team, and the checks that they pass when they are built."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, no_type_check
@@ -28,6 +29,8 @@ from dm2.files import check_target
 __all__ = ["Demonstrations"]
 
 AnyArray = Array | np.ndarray
+Files = str | Path | Sequence[str | Path]
+Dtype = Literal["float16", "float32"]
 
 
 # The class checks what it is given itself and answers with an InputError.
@@ -142,7 +145,7 @@ class Demonstrations:
         legal: Bool[AnyArray, "E T K A"] | None = None,
         returns: Float[AnyArray, " E"] | None = None,
         won: Bool[AnyArray, " E"] | None = None,
-        dtype: Literal["float16", "float32"] = "float16",
+        dtype: Dtype = "float16",
     ) -> "Demonstrations":
         """Builds demonstrations from `E` recorded joint episodes of at most `T` steps.
 
@@ -185,6 +188,229 @@ class Demonstrations:
             errors.append(error)
         defaults = {"concurrency": [0] * len(parts), "rounding_error": max(errors, default=0.0)}
         return cls(tuple(parts), defaults | provenance)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, Any],
+        env: Any,
+        *,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of a recording that was made elsewhere, from arrays in memory.
+
+        Args:
+            arrays: The fields, each one padded array of all episodes or a list of one array an
+                episode (see `dm2.demos.importing.arrays`); `observations` at least.
+            env: The environment, or its name, which says how many agents, features and actions
+                there must be.
+            dtype: The type in which observations are stored (see `from_episodes`).
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a field does not fit; the message names the place, the value and the
+                remedy.
+
+        Example:
+            Two episodes of `smax/3m`, of 9 and of 12 steps, of which observations are all there is.
+
+                Demonstrations.from_arrays({"observations": [first, second]}, "smax/3m")
+        """
+        from dm2.demos.importing.formats import from_arrays
+
+        return from_arrays(arrays, env, dtype=dtype, provenance=provenance)
+
+    @classmethod
+    def from_npz(
+        cls,
+        files: Files,
+        env: Any,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        each: Literal["recording", "episode", "agent"] = "recording",
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of `.npz` or `.npy` files (see `dm2.demos.importing.npz`).
+
+        Args:
+            files: The file, or the files.
+            env: The environment, or its name (see `from_arrays`).
+            mapping: The keys of fields that are called otherwise, for example
+                `{"observations": "obs"}`.
+            each: What each file holds: joint episodes, one joint episode, or one agent's part of
+                all episodes, in the agents' order.
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a file cannot be read, holds Python objects, or does not fit.
+        """
+        return _imported(
+            files, env, "npz", mapping=mapping, each=each, dtype=dtype, provenance=provenance
+        )
+
+    @classmethod
+    def from_csv(
+        cls,
+        files: Files,
+        env: Any,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of CSV files, one row a step and agent (see
+        `dm2.demos.importing.table`).
+
+        Args:
+            files: The file, or several that are one table.
+            env: The environment, or its name (see `from_arrays`).
+            mapping: The columns that are called otherwise, for example `{"obs": "x,y,speed"}` or
+                `{"obs": "feature_*"}`.
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a file cannot be read or does not fit; the message names the row, the
+                column, the value and the remedy.
+        """
+        return _imported(files, env, "csv", mapping=mapping, dtype=dtype, provenance=provenance)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        files: Files,
+        env: Any,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of Parquet files, with the columns that `from_csv` takes. It needs
+        `pip install 'dm2[parquet]'`.
+
+        Args:
+            files: The file, or several that are one table.
+            env: The environment, or its name (see `from_arrays`).
+            mapping: The columns that are called otherwise (see `from_csv`).
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a file cannot be read or does not fit; the message names the row, the
+                column, the value and the remedy.
+        """
+        return _imported(files, env, "parquet", mapping=mapping, dtype=dtype, provenance=provenance)
+
+    @classmethod
+    def from_minari(
+        cls,
+        datasets: Files,
+        env: Any,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of Minari datasets that are on this machine (see
+        `dm2.demos.importing.minari`). It needs `pip install 'dm2[minari]'`.
+
+        Args:
+            datasets: The names or folders of one dataset for each agent, in the agents' order, or
+                of one dataset of the team.
+            env: The environment, or its name (see `from_arrays`).
+            mapping: `{"agents": "red,green"}` says in what order the agents of a dictionary are.
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a dataset is not there, cannot be read, or does not fit.
+        """
+        return _imported(
+            datasets, env, "minari", mapping=mapping, dtype=dtype, provenance=provenance
+        )
+
+    @classmethod
+    def from_authors(
+        cls,
+        files: Files,
+        env: Any,
+        *,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of the files that the authors of DM² published (see
+        `dm2.demos.importing.authors`). Nothing in them is run.
+
+        Args:
+            files: The folder that has `agent_0.npz` and so on, or these files in the agents' order.
+            env: The environment, or its name (see `from_arrays`).
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a file cannot be read, names anything that is no part of an array, or
+                does not fit.
+        """
+        return _imported(files, env, "authors", dtype=dtype, provenance=provenance)
+
+    def to_npz(self, path: str | Path, *, overwrite: bool = False) -> int:
+        """Writes the demonstrations as padded arrays to an `.npz` file, which `from_npz` reads.
+
+        Args:
+            path: The file to write, as a whole or not at all.
+            overwrite: Whether another file of that name may be replaced.
+
+        Returns:
+            The size of the file in bytes.
+
+        Raises:
+            InputError: If the path is unusable or taken, or if agents come from different episodes.
+            OSError: If the disk fails.
+        """
+        from dm2.demos.exporting import to_npz
+
+        return to_npz(self, path, overwrite=overwrite)
+
+    def to_minari(self, name: str, *, overwrite: bool = False) -> list[str]:
+        """Writes the demonstrations as Minari datasets, one for each agent, which `from_minari`
+        reads. It needs `pip install 'dm2[minari]'`.
+
+        Args:
+            name: What the team is called, for example `smax/3m`; agent `k` is then
+                `smax/3m/agent_k-v0`. The metadata of each says how the team is laid out.
+            overwrite: Whether datasets of that name may be replaced.
+
+        Returns:
+            The names of the datasets.
+
+        Raises:
+            InputError: If the name is unusable or taken, or if agents come from different episodes.
+            OSError: If the disk fails.
+        """
+        from dm2.demos.exporting import to_minari
+
+        return to_minari(self, name, overwrite=overwrite)
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> int:
         """Writes the demonstrations to a file.
@@ -430,6 +656,12 @@ class Demonstrations:
         """The values of all different joint episodes; None if one of them is unknown."""
         values = [getattr(agent, name) for agent in self._distinct()]
         return None if any(v is None for v in values) else np.concatenate(values)
+
+
+def _imported(files: Any, env: Any, file_format: str, **options: Any) -> Demonstrations:
+    from dm2.demos.importing.formats import from_files
+
+    return from_files(files, env, file_format, **options)
 
 
 def _digest_of(path: Path) -> str | None:

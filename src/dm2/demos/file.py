@@ -35,6 +35,7 @@ EXISTS = "exists, and runs may depend on it; choose another file, or say overwri
 """The rest of the message where a file would be replaced that nobody said may be."""
 
 FORMAT, VERSION = "dm2-demonstrations", 1
+IMPORT = "make demonstrations of a recording of your own with `dm2 demos import`"
 MAX_BYTES = 2**34
 """The largest decompressed size of a file; a larger one is rejected, so that a small file cannot
 fill the memory.
@@ -171,7 +172,9 @@ def _not_safetensors(path: Path, error: Exception) -> str:
         start = file.read(6)
     what = f"not a whole safetensors file ({error}); {DAMAGED}"
     if start[:2] == b"PK" or start == b"\x93NUMPY":
-        what = f"a NumPy or zip archive (.npy, .npz, .pt), not safetensors; {AGAIN}"
+        what = f"a NumPy or zip archive (.npy, .npz, .pt), not safetensors; {IMPORT}"
+    elif start[:4] == b"PAR1" or path.suffix.lower() in (".csv", ".parquet", ".pq"):
+        what = f"a table ({path.suffix or 'Parquet'}), not safetensors; {IMPORT}"
     elif start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
         what = f"a pickle, which can execute code: dm2 does not load it; {AGAIN}"
     return what

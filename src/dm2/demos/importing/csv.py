@@ -1,0 +1,136 @@
+"""CSV files, by Python's own reader: one row a step and agent (see `table`)."""
+
+import csv
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dm2.demos.fields import about
+from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.table import Columns, Table, choose_columns, concatenate, episodes_of
+from dm2.envs import EnvSpec
+from dm2.errors import InputError
+
+__all__ = ["read"]
+
+_WORDS = {"true": 1.0, "false": 0.0}
+
+
+def read(
+    paths: list[Path], mapping: Mapping[str, str], spec: EnvSpec
+) -> tuple[list[Fields], list[str]]:
+    """Reads CSV files with a header, separated by commas, in UTF-8. Several are one table.
+
+    Args:
+        paths: The files.
+        mapping: The columns that are not called as usual (see `choose_columns`).
+        spec: The environment.
+
+    Returns:
+        The episodes, and what messages call each of them.
+
+    Raises:
+        InputError: If a file cannot be read or does not fit. The rows that messages name are
+            numbered as an editor numbers lines: the header is row 1.
+    """
+    tables, columns = [], None
+    for path in paths:
+        with about(path):
+            columns, table = _read_one(path, mapping, spec)
+            tables.append(table)
+    assert columns is not None
+    with about(", ".join(map(str, paths))):
+        return episodes_of(concatenate(tables, [path.name for path in paths]), columns, spec)
+
+
+def _read_one(path: Path, mapping: Mapping[str, str], spec: EnvSpec) -> tuple[Columns, Table]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = _numbered(csv.reader(file, strict=True))
+            _, header = next(rows, (1, []))
+            if len(header) < 2:
+                problem = f"the header is {','.join(header)!r}" if header else "the file is empty"
+                raise InputError(f"{problem}; write a row of column names, separated by commas")
+            header = [name.strip() for name in header]
+            columns = choose_columns(header, mapping, spec)
+            return columns, _cells(rows, header, columns)
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is not UTF-8"
+        raise InputError(f"{problem}; save the table as CSV in UTF-8") from None
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+        raise InputError(f"{problem}; give a file that can be read") from None
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, with their numbers. Raises InputError about one that is no CSV,
+    or that has another number of cells than the first one."""
+    width = None
+    try:
+        for row in filter(None, reader):
+            width = width or len(row)
+            if len(row) != width:
+                problem = f"row {reader.line_num} has {len(row)} cells, but the header has {width}"
+                raise InputError(f"{problem}; give every row a cell for each column")
+            yield reader.line_num, row
+    except csv.Error as error:
+        problem = f"row {reader.line_num}: {error}"
+        raise InputError(f"{problem}; save the table as CSV again") from None
+
+
+def _cells(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], columns: Columns) -> Table:
+    where = {name: i for i, name in enumerate(header)}
+    labels = {column: [] for column in columns.labels}
+    numbers = columns.numbers
+    picked, numbers_of_rows, places = [where[column] for column in numbers], array("d"), []
+    for number, row in rows:
+        for column, found in labels.items():
+            found.append(_label(row[where[column]], number, column))
+        try:
+            numbers_of_rows.extend([_number(row[i]) for i in picked])
+        except ValueError:
+            cells = (_cell(row[where[column]], number, column, columns) for column in numbers)
+            del numbers_of_rows[len(places) * len(picked) :]
+            numbers_of_rows.extend(list(cells))
+        places.append(f"row {number}")
+    values = np.frombuffer(numbers_of_rows, np.float64).reshape(len(places), len(picked))
+    return Table(labels, {c: values[:, i] for i, c in enumerate(numbers)}, places)
+
+
+def _label(cell: str, row: int, column: str) -> str:
+    text = cell.strip()
+    if not text:
+        raise InputError(f"row {row}: column {column!r} is empty; say whose row it is")
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    # Spreadsheets and pandas write whole numbers as 3.0 where a column has an empty cell.
+    return str(int(number)) if math.isfinite(number) and number == int(number) else text
+
+
+def _number(cell: str) -> float:
+    """The number in a cell, NaN if it is empty. Raises ValueError about anything else."""
+    if not cell:
+        return math.nan
+    number = float(cell)
+    if number - number != 0 or "_" in cell:  # no finite number, or one that only Python reads
+        raise ValueError
+    return number
+
+
+def _cell(cell: str, row: int, column: str, columns: Columns) -> float:
+    """The number in a cell, which may also hold a word. Raises InputError about anything else."""
+    text = cell.strip()
+    if column in columns.flags and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return _number(text)
+    except ValueError:
+        wanted = "0 or 1, or false or true" if column in columns.flags else "a finite number"
+        problem = f"row {row}: column {column!r} = {cell!r}"
+        raise InputError(f"{problem}: must be {wanted}; correct the cell") from None

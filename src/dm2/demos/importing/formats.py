@@ -1,0 +1,128 @@
+"""Recordings of any format, as demonstrations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, no_type_check
+
+from dm2.demos.dataset import Demonstrations
+from dm2.demos.fields import about
+from dm2.demos.importing import authors, csv, minari, npz, parquet
+from dm2.demos.importing.arrays import Each, split
+from dm2.demos.importing.team import (
+    Dtype,
+    Env,
+    Files,
+    as_files,
+    as_spec,
+    build,
+    describe_files,
+)
+from dm2.errors import InputError, check_setting
+
+__all__ = ["Format", "from_arrays", "from_files", "guess_format"]
+
+Format = Literal["npz", "csv", "parquet", "minari", "authors"]
+_SUFFIXES: dict[str, Format] = {".npz": "npz", ".npy": "npz", ".csv": "csv"}
+_SUFFIXES |= {".parquet": "parquet", ".pq": "parquet"}
+
+
+def guess_format(files: Sequence[str | Path]) -> Format:
+    """The format of files by the name of the first. Raises InputError if it does not say."""
+    if not files:
+        raise InputError("files: there are none; give the files of a recording")
+    file = files[0]
+    suffix = Path(file).suffix.lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if minari.find(file) is not None or minari.find(Path(file) / "agent_0-v0") is not None:
+        return "minari"
+    if (Path(file) / "agent_0.npz").exists():
+        return "authors"
+    known = ", ".join(_SUFFIXES)
+    problem = f"{file}: its format is not known, since its name does not end in one of {known}"
+    raise InputError(f"{problem}, and it is no Minari dataset here; say which it is, `--format`")
+
+
+@no_type_check  # these check what they are given themselves
+def from_arrays(
+    arrays: Mapping[str, Any],
+    env: Env,
+    *,
+    dtype: Dtype = "float16",
+    provenance: Mapping[str, Any] | None = None,
+) -> Demonstrations:
+    """Makes demonstrations of arrays in memory (see `Demonstrations.from_arrays`)."""
+    spec = as_spec(env)
+    episodes = split(arrays, "recording", spec)
+    labels = [f"episode {e}" for e in range(len(episodes))]
+    told = {"imported": {"format": "arrays"}} | dict(provenance or {})
+    return build(episodes, labels, spec, dtype, told)
+
+
+@no_type_check
+def from_files(
+    files: Files,
+    env: Env,
+    file_format: Format,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    each: Each = "recording",
+    dtype: Dtype = "float16",
+    provenance: Mapping[str, Any] | None = None,
+) -> Demonstrations:
+    """Makes demonstrations of a recording.
+
+    Args:
+        files: The file, or the files.
+        env: The environment in which it was recorded, which says how many agents, features and
+            actions there must be.
+        file_format: The format of the files.
+        mapping: What fields are called in the files, where it is not the usual name. Not for
+            `authors`.
+        each: What each of the files holds, in the format `npz`: joint episodes (`recording`), one
+            joint episode, or one agent's part of all episodes.
+        dtype: The type in which observations are stored.
+        provenance: Entries to add to the provenance, for example the method that the team acted by.
+
+    Returns:
+        The demonstrations. `imported` in their provenance has the format, the files' names and
+        sha256, the mapping, and what was imported before if it was exported since. What else the
+        files tell of their origin, because `dm2 demos export` wrote them, is kept.
+
+    Raises:
+        InputError: If a file cannot be read or does not fit the environment; the message names the
+            place, the value and the remedy.
+    """
+    check_setting(file_format in get_args(Format), "format", file_format, f"use {_or(Format)}")
+    check_setting(each in get_args(Each), "each", each, f"use {_or(Each)}")
+    check_setting(each == "recording" or file_format == "npz", "each", each, "is for npz alone")
+    spec, mapping, told = as_spec(env), dict(mapping or {}), {}
+    check_setting(not mapping or file_format != "authors", "map", mapping, "leave it out")
+    if file_format == "minari":
+        given = [files] if isinstance(files, str | Path) else list(files)
+        paths = minari.expand(given, spec)
+        episodes, labels, told = minari.read(paths, mapping, spec)
+    else:
+        paths = as_files(files)
+        if file_format == "authors":
+            paths = authors.expand(paths, spec)
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{path}: is no file; give the file of a recording")
+        if file_format == "npz":
+            episodes, labels, told = npz.read(paths, mapping, each, spec)
+        elif file_format == "authors":
+            episodes, labels = authors.read(paths, spec)
+        else:
+            reader = csv.read if file_format == "csv" else parquet.read
+            episodes, labels = reader(paths, mapping, spec)
+    imported = {"format": file_format, "files": describe_files(paths)}
+    imported |= {"map": mapping} if mapping else {}
+    imported |= {"before": told["imported"]} if "imported" in told else {}
+    told = told | {"imported": imported} | dict(provenance or {})
+    with about(", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")):
+        return build(episodes, labels, spec, dtype, told)
+
+
+def _or(choices: Any) -> str:
+    return " or ".join(get_args(choices))

@@ -1,0 +1,1235 @@
+"""Recordings made elsewhere: every format there and back, and every malformed recording."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dm2 import Demonstrations, InputError
+from dm2.cli import main
+from dm2.demos.importing.pickled import Call, parse
+from dm2.envs import EnvSpec
+from test_readme import blocks, shrink
+
+# Two agents, two features, three actions, at most four steps.
+SPEC = EnvSpec("toy/pair", "toy 1", 2, 2, 3, 1, 4)
+
+# Two episodes, of 3 and 1 steps. In the first, agent 1 dies after its first step.
+FIRST = np.array([[[0.5, 1], [2, 3]], [[-1, 1], [0, 0]], [[4, 1], [0, 0]]], np.float32)
+SECOND = np.array([[[0.25, 1], [4, -5]]], np.float32)
+ALIVE = [np.array([[1, 1], [1, 0], [1, 0]]), np.array([[1, 1]])]
+ACTIONS = [np.array([[0, 1], [2, 0], [1, 0]]), np.array([[1, 2]])]
+LEGAL = [np.ones((3, 2, 3), int), np.array([[[0, 1, 1], [1, 0, 1]]])]
+RETURNS, WON = np.array([2.0, -0.5]), np.array([1, 0])
+RAGGED: dict[str, Any] = {"observations": [FIRST, SECOND], "alive": ALIVE, "actions": ACTIONS}
+RAGGED |= {"legal": LEGAL, "returns": RETURNS, "won": WON}
+
+HEADER = "episode,step,agent,obs_0,obs_1,alive,action,legal_0,legal_1,legal_2,return,won"
+ROWS = (
+    "0,0,0,0.5,1,1,0,1,1,1,2,1",
+    "0,0,1,2,3,1,1,1,1,1,2,1",
+    "0,1,0,-1,1,1,2,1,1,1,2,1",
+    "0,1,1,,,0,,,,,2,1",
+    "0,2,0,4,1,1,1,1,1,1,2,1",
+    "1,0,0,0.25,1,1,1,0,1,1,-0.5,0",
+    "1,0,1,4,-5,1,2,1,0,1,-0.5,0",
+)
+
+
+def padded(arrays: list[np.ndarray]) -> np.ndarray:
+    """One array of all episodes; 7 stands where an episode is over."""
+    full = np.full((2, 3, *arrays[0].shape[1:]), 7, arrays[0].dtype)
+    for e, array in enumerate(arrays):
+        full[e, : len(array)] = array
+    return full
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    """The recording as padded arrays, with some of them changed; None leaves one out."""
+    arrays = {n: padded(a) if isinstance(a, list) else a for n, a in RAGGED.items()}
+    arrays = arrays | {"lengths": np.array([3, 1])} | changes
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def write_csv(path: Path, *rows: str, header: str = HEADER) -> Path:
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+def edited(row: int, cell: int, value: str) -> list[str]:
+    """The rows with one cell changed; rows from 0."""
+    cells = ROWS[row].split(",")
+    return [*ROWS[:row], ",".join([*cells[:cell], value, *cells[cell + 1 :]]), *ROWS[row + 1 :]]
+
+
+def assert_recorded(demos: Demonstrations, fields: str = "actions legal returns won") -> None:
+    """The demonstrations are the two episodes above, by hand."""
+    one, two = demos.agents
+    np.testing.assert_array_equal(one.observations, [[0.5, 1], [-1, 1], [4, 1], [0.25, 1]])
+    np.testing.assert_array_equal(two.observations[[0, 3]], [[2, 3], [4, -5]])
+    np.testing.assert_array_equal(one.alive, [1, 1, 1, 1])
+    np.testing.assert_array_equal(two.alive, [1, 0, 0, 1])
+    assert [name for name in one.arrays() if name in ("actions", "legal", "returns", "won")] == (
+        fields.split()
+    )
+    for agent in demos.agents:
+        np.testing.assert_array_equal(agent.offsets, [0, 3, 4])
+    if "actions" in fields:
+        assert one.actions is not None and two.actions is not None
+        np.testing.assert_array_equal(one.actions, [0, 2, 1, 1])
+        np.testing.assert_array_equal(two.actions[[0, 3]], [1, 2])
+    if "legal" in fields:
+        assert one.legal is not None and two.legal is not None
+        np.testing.assert_array_equal(one.legal, [[1, 1, 1]] * 3 + [[0, 1, 1]])
+        np.testing.assert_array_equal(two.legal[[0, 3]], [[1, 1, 1], [1, 0, 1]])
+    if "returns" in fields:
+        np.testing.assert_array_equal(one.returns, [2, -0.5])
+    if "won" in fields:
+        np.testing.assert_array_equal(two.won, [1, 0])
+    assert demos.provenance["environment"] == "toy/pair"
+    assert demos.provenance["environment_version"] == "toy 1"
+    assert (demos.provenance["num_actions"], demos.provenance["episode_limit"]) == (3, 4)
+
+
+def assert_same_arrays(a: Demonstrations, b: Demonstrations) -> None:
+    for mine, theirs in zip(a.agents, b.agents, strict=True):
+        assert mine.arrays().keys() == theirs.arrays().keys()
+        for name, array in mine.arrays().items():
+            other = theirs.arrays()[name]
+            assert array.dtype == other.dtype
+            np.testing.assert_array_equal(array, other)
+
+
+def refuses(call, *parts: str) -> None:
+    """`call` raises InputError whose message, on one line, has all the parts."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+
+
+# --- arrays -----------------------------------------------------------------------------------
+
+
+def test_arrays_padded_and_as_lists():
+    assert_recorded(Demonstrations.from_arrays(RAGGED, SPEC))
+    assert_recorded(Demonstrations.from_arrays(whole(), SPEC))
+    booleans = {name: [part.astype(bool) for part in RAGGED[name]] for name in ("alive", "legal")}
+    assert_recorded(Demonstrations.from_arrays(RAGGED | booleans | {"won": [True, False]}, SPEC))
+
+
+def test_observations_alone_are_enough():
+    demos = Demonstrations.from_arrays({"observations": [FIRST, SECOND]}, SPEC)
+    np.testing.assert_array_equal(demos[1].alive, [1, 1, 1, 1])
+    assert list(demos[0].arrays()) == ["observations", "alive", "offsets"]
+    assert demos.provenance["imported"] == {"format": "arrays"}
+    assert demos.provenance["win_rate"] is None
+    # Without lengths, padded episodes are as long as their arrays.
+    long = Demonstrations.from_arrays({"observations": padded([FIRST, SECOND])}, SPEC)
+    np.testing.assert_array_equal(long[0].offsets, [0, 3, 6])
+
+
+def test_what_is_known_of_a_recording_goes_into_its_provenance():
+    told = {"method": "scripted", "policy": "greedy"}
+    source = Demonstrations.from_arrays(RAGGED, SPEC, provenance=told).provenance
+    assert (source["method"], source["policy"], source["win_rate"]) == ("scripted", "greedy", 0.5)
+
+
+def test_float32_is_kept_where_it_is_asked_for():
+    third = {"observations": [FIRST + np.float32(1 / 3)]}
+    exact = Demonstrations.from_arrays(third, SPEC, dtype="float32")
+    np.testing.assert_array_equal(exact[0].observations[0], FIRST[0, 0] + np.float32(1 / 3))
+    assert Demonstrations.from_arrays(third, SPEC)[0].observations.dtype == np.float16
+    huge = {"observations": [FIRST * 1e5]}
+    refuses(lambda: Demonstrations.from_arrays(huge, SPEC), "400000", "float16", "dtype float32")
+
+
+def test_an_environment_is_named_or_given():
+    observations = {"observations": [np.zeros((2, 3, 75))]}
+    demos = Demonstrations.from_arrays(observations, "smax/3m?limit=12")
+    assert demos.provenance["environment"] == "smax/3m?limit=12"
+    assert demos.provenance["episode_limit"] == 12
+    refuses(lambda: Demonstrations.from_arrays(observations, "smax/3n"), "did you mean 'smax/3m'")
+
+
+# --- .npz and .npy ----------------------------------------------------------------------------
+
+
+def test_npz_of_all_episodes_and_its_provenance(tmp_path):
+    path = tmp_path / "team.npz"
+    np.savez(path, **whole())
+    demos = Demonstrations.from_npz(path, SPEC)
+    assert_recorded(demos)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = [{"name": "team.npz", "sha256": digest}]
+    assert demos.provenance["imported"] == {"format": "npz", "files": files}
+    demos.save(tmp_path / "team.safetensors")
+    assert Demonstrations.load(tmp_path / "team.safetensors").sha256 == demos.sha256
+
+
+def test_npz_with_a_key_for_each_episode(tmp_path):
+    path = tmp_path / "team.npz"
+    np.savez(path, episode_0=FIRST, episode_1=SECOND, alive_0=ALIVE[0], alive_1=ALIVE[1])
+    assert_recorded(Demonstrations.from_npz(path, SPEC), "")
+    # Ten episodes and more go by number: as texts, 10 stands before 2.
+    eleven: dict[str, Any] = {f"episode_{e}": SECOND + e for e in range(11)}
+    np.savez(path, **eleven)
+    assert Demonstrations.from_npz(path, SPEC)[0].observations[:, 1].tolist() == [*range(1, 12)]
+
+
+def test_npz_with_other_keys(tmp_path):
+    path = tmp_path / "team.npz"
+    np.savez(path, arr_0=FIRST, arr_1=SECOND, win=WON)
+    mapping = {"observations": "arr_*", "won": "win"}
+    demos = Demonstrations.from_npz(path, SPEC, mapping=mapping)
+    np.testing.assert_array_equal(demos[0].won, [1, 0])
+    assert demos.provenance["imported"]["map"] == mapping
+    with pytest.warns(UserWarning, match="keys that are not read: 'win'"):
+        Demonstrations.from_npz(path, SPEC, mapping={"observations": "arr_*"})
+
+
+def test_one_file_an_episode_and_one_an_agent(tmp_path):
+    episodes = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    agents = [tmp_path / "0.npz", tmp_path / "1.npz"]
+    for e, path in enumerate(episodes):
+        np.savez(path, **{name: array[e] for name, array in RAGGED.items()})
+    assert_recorded(Demonstrations.from_npz(episodes, SPEC, each="episode"))
+    for k, path in enumerate(agents):
+        per_agent = {n: a[:, :, k] if a.ndim > 2 else a for n, a in whole().items()}
+        np.savez(path, **per_agent)
+    assert_recorded(Demonstrations.from_npz(agents, SPEC, each="agent"))
+    # Joint episodes of two files stand one after the other.
+    np.savez(episodes[0], **whole())
+    both = Demonstrations.from_npz([episodes[0], episodes[0]], SPEC)
+    np.testing.assert_array_equal(both[0].offsets, [0, 3, 4, 7, 8])
+
+
+def test_an_agent_that_was_recorded_for_fewer_steps_died(tmp_path):
+    paths = [tmp_path / "0.npz", tmp_path / "1.npz"]
+    np.savez(paths[0], episode_0=FIRST[:, 0], episode_1=SECOND[:, 0])
+    np.savez(paths[1], episode_0=FIRST[:1, 1], episode_1=SECOND[:, 1])
+    assert_recorded(Demonstrations.from_npz(paths, SPEC, each="agent"), "")
+
+
+def test_npy_holds_observations(tmp_path):
+    np.save(tmp_path / "team.npy", padded([FIRST, SECOND]))
+    demos = Demonstrations.from_npz(tmp_path / "team.npy", SPEC)
+    np.testing.assert_array_equal(demos[0].observations[:3], FIRST[:, 0])
+
+
+def test_npz_and_back(tmp_path):
+    told = {"method": "ippo", "seed": 3, "policy": "greedy"}
+    demos = Demonstrations.from_arrays(RAGGED, SPEC, provenance=told)
+    size = demos.to_npz(tmp_path / "team.npz")
+    assert size == (tmp_path / "team.npz").stat().st_size
+    again = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
+    assert_same_arrays(demos, again)
+    assert {n: again.provenance[n] for n in told} == told
+    assert again.provenance["imported"]["before"] == {"format": "arrays"}
+    with np.load(tmp_path / "team.npz") as stored:
+        assert stored["observations"].shape == (2, 3, 2, 2)
+        assert stored["lengths"].tolist() == [3, 1]
+    # It is of the environment that it was recorded in.
+    other = EnvSpec("toy/other", "toy 1", 2, 2, 3, 1, 4)
+    refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", other), "toy/pair do not fit")
+
+
+def test_an_export_replaces_nothing_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    demos, path = Demonstrations.from_arrays(RAGGED, SPEC), tmp_path / "team.npz"
+    path.write_text("mine")
+    refuses(lambda: demos.to_npz(path), "exists", "overwrite")
+    refuses(lambda: demos.to_npz(tmp_path / "team.csv"), "must end in .npz")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        demos.to_npz(path, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["team.npz"]
+    assert path.read_text() == "mine"
+    monkeypatch.undo()
+    demos.to_npz(path, overwrite=True)
+    assert_recorded(Demonstrations.from_npz(path, SPEC))
+
+
+def test_agents_of_different_episodes_cannot_be_exported(tmp_path):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC)
+    apart = Demonstrations(demos.agents, demos.provenance | {"concurrency": [0, 1]})
+    refuses(lambda: apart.to_npz(tmp_path / "x.npz"), "different episodes", "demos subset --agent")
+
+
+# --- CSV and Parquet --------------------------------------------------------------------------
+
+
+def test_csv_with_the_usual_columns(tmp_path):
+    path = write_csv(tmp_path / "film.csv", *ROWS)
+    demos = Demonstrations.from_csv(path, SPEC)
+    assert_recorded(demos)
+    assert demos.provenance["imported"]["files"][0]["name"] == "film.csv"
+    for array in demos[1].arrays().values():
+        assert array.flags.owndata or array.base is not None
+    # In any order, with steps from 1, with true and false, blank lines and Excel's first letter.
+    shifted = [re.sub(r"^(\d),(\d)", lambda m: f"{m[1]},{int(m[2]) + 1}", row) for row in ROWS]
+    words = [re.sub(r",1$", ", True", re.sub(r",0$", ",false", row)) for row in shifted]
+    text = "\r\n".join(("\ufeff" + HEADER, *words[::-1], "", ""))
+    path.write_text(text, encoding="utf-8", newline="")
+    assert_recorded(Demonstrations.from_csv(path, SPEC))
+
+
+def test_csv_with_other_columns_and_named_agents(tmp_path):
+    header, rows = "clip,frame,player,x,y", ["b,0,red,0.5,1", "b,0,blue,2,3", "b,1,red,-1,1"]
+    rows += ["b,2,red,4,1", "a,0,blue,4,-5", "a,0,red,0.25,1"]
+    path = write_csv(tmp_path / "film.csv", *rows, header=header)
+    mapping = {"episode": "clip", "step": "frame", "agent": "player", "obs": "x,y"}
+    # Names stand in the order in which they appear, of episodes too.
+    assert_recorded(Demonstrations.from_csv(path, SPEC, mapping=mapping), "")
+    swapped = Demonstrations.from_csv(path, SPEC, mapping=mapping | {"agents": "blue,red"})
+    np.testing.assert_array_equal(swapped[1].observations[:2], [[0.5, 1], [-1, 1]])
+
+
+def test_numbered_agents_and_episodes_go_by_number(tmp_path):
+    header, rows = "episode,step,agent,obs_1,obs_2", ["10,0,7,1,1", "10,0,5,2,2", "9,0,5,3,3"]
+    path = write_csv(tmp_path / "film.csv", *rows, "9,0,7,4,4", header=header)
+    demos = Demonstrations.from_csv(path, SPEC)
+    assert demos[0].observations[:, 0].tolist() == [3, 2]
+    assert demos[1].observations[:, 0].tolist() == [4, 1]
+
+
+def test_tables_of_several_files_are_one(tmp_path):
+    one = write_csv(tmp_path / "a.csv", *ROWS[:3])
+    two = write_csv(tmp_path / "b.csv", *ROWS[3:])
+    assert_recorded(Demonstrations.from_csv([one, two], SPEC))
+    write_csv(two, *ROWS[2:])
+    twice = ["a.csv: row 4 and b.csv: row 2", "both are episode 0, step 1, agent 0"]
+    refuses(lambda: Demonstrations.from_csv([one, two], SPEC), *twice)
+
+
+def test_columns_that_nobody_reads_are_said(tmp_path):
+    path = write_csv(tmp_path / "film.csv", *(f"{row},x" for row in ROWS), header=f"{HEADER},note")
+    with pytest.warns(UserWarning, match="columns that are not read: 'note'"):
+        assert_recorded(Demonstrations.from_csv(path, SPEC))
+
+
+def as_table(**changes: Any) -> Any:
+    """The rows as a table of pyarrow's, with some columns changed."""
+    pyarrow = pytest.importorskip("pyarrow")
+    cells = [[float(c) if c else None for c in row.split(",")] for row in ROWS]
+    columns = dict(zip(HEADER.split(","), map(list, zip(*cells, strict=True)), strict=True))
+    return pyarrow.table(columns | changes)
+
+
+def test_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "film.parquet"
+    parquet.write_table(
+        as_table(won=[True] * 5 + [False] * 2, agent=list("abababa"[:5] + "ab")), path
+    )
+    assert_recorded(Demonstrations.from_parquet(path, SPEC))
+    imported = Demonstrations.from_parquet(path, SPEC).provenance["imported"]
+    assert imported["format"] == "parquet"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (
+            {"obs_1": [1.0, 3.0, float("nan"), 0, 1, 1, -5]},
+            ["row 2: column 'obs_1' = nan: must be a finite number", "or make it null"],
+        ),
+        ({"obs_0": list("abcdefg")}, ["column 'obs_0' is of type string", "convert it"]),
+        ({"agent": [0, None, 0, 1, 0, 0, 1]}, ["row 1: column 'agent' is empty"]),
+        ({"action": [0, 1, 2, None, 9, 1, 2]}, ["row 4: column 'action' = 9: must be a whole"]),
+    ],
+)
+def test_parquet_that_is_malformed(tmp_path, changes, parts):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(as_table(**changes), tmp_path / "film.parquet")
+    path = tmp_path / "film.parquet"
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC), str(path), *parts)
+
+
+def test_parquet_that_is_none(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = write_csv(tmp_path / "film.parquet", *ROWS)
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC), "cannot be read as Parquet")
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    path = write_csv(tmp_path / "film.parquet", *ROWS)
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC), "pip install 'dm2[parquet]'")
+
+
+# --- malformed recordings ---------------------------------------------------------------------
+
+DEAD = [row.replace("1,4,-5,1", "1,4,-5,0").replace("1,2,3,1,", "1,2,3,0,") for row in ROWS]
+
+CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
+    "word for a number": (
+        edited(2, 3, "left"),
+        HEADER,
+        ["row 4: column 'obs_0' = 'left': must be a finite number", "correct the cell"],
+    ),
+    "nan": (
+        edited(2, 4, "nan"),
+        HEADER,
+        ["row 4: column 'obs_1' = 'nan': must be a finite number", "correct the cell"],
+    ),
+    "infinite": (edited(0, 3, "-inf"), HEADER, ["row 2: column 'obs_0' = '-inf'", "finite"]),
+    "beyond float32": (edited(0, 3, "1e39"), HEADER, ["row 2: column 'obs_0' = 1e+39", "finite"]),
+    "empty though alive": (
+        edited(4, 4, ""),
+        HEADER,
+        ["row 6: column 'obs_1' is empty", "set alive to 0 if the agent was dead"],
+    ),
+    "alive of two": (
+        edited(1, 5, "2"),
+        HEADER,
+        ["row 3: column 'alive' = 2: must be 0 or 1, or false or true"],
+    ),
+    "alive as a word": (
+        edited(1, 5, "yes"),
+        HEADER,
+        ["row 3: column 'alive' = 'yes': must be 0 or 1, or false or true", "correct the cell"],
+    ),
+    "alive is empty": (edited(1, 5, ""), HEADER, ["row 3: column 'alive' is empty", "fill it in"]),
+    "no such action": (
+        edited(6, 6, "3"),
+        HEADER,
+        ["row 8: column 'action' = 3: must be a whole number from 0 to 2", "toy/pair numbers"],
+    ),
+    "negative action": (edited(0, 6, "-1"), HEADER, ["row 2: column 'action' = -1", "0 to 2"]),
+    "number as Python writes it": (edited(0, 3, "1_0"), HEADER, ["row 2: column 'obs_0' = '1_0'"]),
+    "half an action": (edited(0, 6, "0.5"), HEADER, ["row 2: column 'action' = 0.5", "whole"]),
+    "illegal action": (
+        edited(5, 6, "0"),
+        HEADER,
+        ["row 7: column 'action' = 0: must be legal", "correct the action, or what is legal"],
+    ),
+    "nothing legal": (
+        ["0,0,0,1,1,1,0,0,0,0,2,1", *ROWS[1:]],
+        HEADER,
+        ["row 2: columns 'legal_0' to 'legal_2' = 0: must have a legal action", "to 1"],
+    ),
+    "legal of two": (edited(0, 9, "2"), HEADER, ["row 2: column 'legal_2' = 2: must be 0 or 1"]),
+    "returns that differ": (
+        edited(2, 10, "3"),
+        HEADER,
+        ["row 4: column 'return' = 3, but 2 in row 2", "whole of episode 0", "correct one"],
+    ),
+    "infinite return": (
+        [row.replace("-0.5,0", "1e39,0") for row in ROWS],
+        HEADER,
+        ["episode 1: column 'return' = 1e+39: must be a finite number", "undiscounted return"],
+    ),
+    "wins that differ": (edited(6, 11, "1"), HEADER, ["row 8: column 'won' = 1, but 0 in row 7"]),
+    "won of two": (
+        [re.sub(",0$", ",2", row) for row in ROWS],
+        HEADER,
+        ["episode 1: column 'won' = 2: must be 0 or 1"],
+    ),
+    "won in one episode alone": (
+        [re.sub(",0$", ",", row) for row in ROWS],
+        HEADER,
+        ["episode 1 has no won, but others have", "give it for every episode, or for none"],
+    ),
+    "row twice": (
+        [*ROWS, ROWS[0]],
+        HEADER,
+        ["row 2 and row 9: both are episode 0, step 0, agent 0", "keep one of them"],
+    ),
+    "step missing": (
+        [ROWS[0], ROWS[1], *ROWS[3:]],
+        HEADER,
+        ["episode 0, step 1, agent 0: the row is missing, though later ones", "end the episode"],
+    ),
+    "first step missing": (
+        ROWS[2:4] + ROWS[4:],
+        HEADER,
+        ["episode 0, step 0, agent 0: the row is missing", "add it"],
+    ),
+    "agent missing in an episode": (
+        ROWS[:6],
+        HEADER,
+        ["episode 1 has no row of agent 1", "with alive = 0 if it was dead throughout"],
+    ),
+    "third agent": (
+        [*ROWS, "1,0,2,4,-5,1,2,1,0,1,-0.5,0"],
+        HEADER,
+        ["column 'agent' holds 3 agents (0, 1, 2)", "toy/pair has 2", "another environment"],
+    ),
+    "one agent": (
+        [row for row in ROWS if row.split(",")[2] == "0"],
+        HEADER,
+        ["column 'agent' holds 1 agents (0)", "give the rows of every agent"],
+    ),
+    "agent without a name": (edited(3, 2, " "), HEADER, ["row 5: column 'agent' is empty"]),
+    "half a step": (edited(2, 1, "1.5"), HEADER, ["row 4: column 'step' = 1.5: must be a whole"]),
+    "step without a number": (edited(2, 1, ""), HEADER, ["row 4: column 'step' is empty"]),
+    "steps from 2": (
+        ["0,2,0,1,1,1,0,1,1,1,2,1", "0,2,1,1,1,1,0,1,1,1,2,1"],
+        HEADER,
+        ["row 2: column 'step' = 2, the lowest step of all: must be 0 or 1", "from 0"],
+    ),
+    "beyond the limit": (
+        edited(4, 1, "4"),
+        HEADER,
+        ["row 6: column 'step' = 4", "toy/pair has at most 4 steps", "cut the episode", "?limit="],
+    ),
+    "never alive": (
+        DEAD,
+        HEADER,
+        ["alive = 0 at every step of agent 1", "record episodes in which it is alive"],
+    ),
+    "cell missing": (
+        [*ROWS[:3], "0,1,1,0,0", *ROWS[4:]],
+        HEADER,
+        ["row 5 has 5 cells, but the header has 12", "give every row a cell for each column"],
+    ),
+    "column missing": (
+        list(ROWS),
+        HEADER.replace("episode", "epsiode"),
+        ["there is no column 'episode'; did you mean 'epsiode'?", "`--map episode=COLUMN`"],
+    ),
+    "feature missing": (
+        list(ROWS),
+        HEADER.replace("obs_1", "obs_2"),
+        ["'obs_1' is missing, 'obs_2' is there; number them without a gap"],
+    ),
+    "feature too many": (
+        list(ROWS),
+        HEADER.replace("return", "obs_2"),
+        ["columns 'obs_0' to 'obs_2' are 3, but toy/pair has 2 features", "another environment"],
+    ),
+    "legal action too few": (
+        list(ROWS),
+        HEADER.replace("legal_2", "return2"),
+        ["columns 'legal_0' to 'legal_1' are 2, but toy/pair has 3 actions"],
+    ),
+    "column twice": (
+        list(ROWS),
+        HEADER.replace("won", "return"),
+        ["column 'return' is there twice; give every column its own name"],
+    ),
+    "no rows": ([], HEADER, ["the table has no rows; give one for each step and agent"]),
+    "semicolons": (
+        [row.replace(",", ";") for row in ROWS],
+        HEADER.replace(",", ";"),
+        ["the header is 'episode;step;agent", "separated by commas"],
+    ),
+    "quote without an end": (edited(6, 3, '"4'), HEADER, ["row 8: unexpected end of data"]),
+}
+
+
+@pytest.mark.parametrize(("rows", "header", "parts"), CSV_PROBLEMS.values(), ids=CSV_PROBLEMS)
+def test_a_malformed_table(tmp_path, rows, header, parts):
+    path = write_csv(tmp_path / "film.csv", *rows, header=header)
+    refuses(lambda: Demonstrations.from_csv(path, SPEC), f"{path}: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"", ["the file is empty", "write a row of column names"]),
+        (b"episode,step\xff,agent\n", ["byte 12 is not UTF-8", "save the table as CSV in UTF-8"]),
+        (b"episode,step,agent,obs_0,obs_1\n0,0,0,\x000,1\n", ["row 2", "'\\x000'"]),
+    ],
+)
+def test_a_file_that_is_no_csv(tmp_path, content, parts):
+    (tmp_path / "film.csv").write_bytes(content)
+    refuses(lambda: Demonstrations.from_csv(tmp_path / "film.csv", SPEC), "film.csv: ", *parts)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "parts"),
+    [
+        ({"action": "acton"}, ["no column 'acton'; did you mean 'action'?", "`--map action="]),
+        ({"obs": "obs_0,obs_7"}, ["there is no column 'obs_7'", "`--map obs=COLUMN`"]),
+        ({"obs": "feature_*"}, ["there is no column 'feature_*'"]),
+        ({"observation": "x"}, ["map = 'observation=x': there is no name 'observation'", "known:"]),
+        ({"agents": "0"}, ["column 'agent' = '1': is not among the agents of the map, 0"]),
+        ({"agents": "0,1,1"}, ["map = 'agents=0,1,1': there is an agent twice"]),
+        ({"agents": "0,1,2"}, ["holds 3 agents ('0', '1', '2')", "toy/pair has 2"]),
+    ],
+)
+def test_a_mapping_that_does_not_fit(tmp_path, mapping, parts):
+    path = write_csv(tmp_path / "film.csv", *ROWS)
+    refuses(lambda: Demonstrations.from_csv(path, SPEC, mapping=mapping), *parts)
+
+
+def nan_at(index: tuple[int, ...]) -> np.ndarray:
+    changed = padded([FIRST, SECOND])
+    changed[index] = np.nan
+    return changed
+
+
+def with_action(value: float) -> np.ndarray:
+    changed = padded(ACTIONS).astype(float)
+    changed[0, 1, 0] = value
+    return changed
+
+
+ARRAY_PROBLEMS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nan": (
+        {"observations": nan_at((0, 2, 1, 0))},
+        ["episode 0, step 2, agent 1: observations[0] = nan: must be a finite number"],
+    ),
+    "axis of agents missing": (
+        {"observations": np.zeros((2, 3, 2), np.float32)},
+        ["episode 0: observations has shape (3, 2), must be [steps, 2 agents, 2 features]"],
+    ),
+    "another number of agents": (
+        {"observations": np.zeros((2, 3, 5, 2))},
+        ["shape (3, 5, 2), must be [3 steps, 2 agents, 2 features]", "environment than toy/pair"],
+    ),
+    "steps that differ": (
+        {"alive": np.ones((2, 2, 2))},
+        ["episode 0: alive has shape (2, 2), must be [3 steps, 2 agents]", "save it with"],
+    ),
+    "episodes that differ": (
+        {"won": np.ones(3)},
+        ["won has 3 episodes, but observations have 2", "give it for every episode"],
+    ),
+    "won without an axis": ({"won": np.array(1)}, ["won has shape ()", "for each episode"]),
+    "returns of each step": (
+        {"returns": np.ones((2, 3))},
+        ["episode 0: returns has shape (3,), must be []"],
+    ),
+    "text": (
+        {"actions": padded(ACTIONS).astype(str)},
+        ["episode 0: actions is of type <U21, must be of numbers", "`.astype(float)`"],
+    ),
+    "no such action": (
+        {"actions": with_action(3)},
+        ["episode 0, step 1, agent 0: actions = 3: must be a whole number from 0 to 2"],
+    ),
+    "nan for an action": ({"actions": with_action(np.nan)}, ["agent 0: actions = nan: must be"]),
+    "alive of two": (
+        {"alive": padded(ALIVE) * 2},
+        ["episode 0, step 0, agent 0: alive = 2: must be 0 or 1"],
+    ),
+    "length of none": ({"lengths": np.array([3, 0])}, ["episode 1: lengths = 0", "from 1 to 3"]),
+    "length beyond": ({"lengths": np.array([4, 1])}, ["episode 0: lengths = 4", "from 1 to 3"]),
+    "half a length": ({"lengths": np.array([1.5, 1])}, ["episode 0: lengths = 1.5", "whole"]),
+    "nothing": ({"observations": None}, ["there is no key 'observations'", "--map observations="]),
+    "no episode": (
+        {name: array[:0] for name, array in whole().items()},
+        ["the recording holds no episode; record one"],
+    ),
+    "longer than the limit": (
+        {"observations": np.zeros((2, 9, 2, 2)), "lengths": None, "alive": None}
+        | dict.fromkeys(("actions", "legal")),
+        ["episode 0 has 9 steps, but those of toy/pair have at most 4", "toy/pair?limit=9"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "parts"), ARRAY_PROBLEMS.values(), ids=ARRAY_PROBLEMS)
+def test_malformed_arrays(tmp_path, changes, parts):
+    np.savez(tmp_path / "team.npz", **whole(**changes))
+    path = tmp_path / "team.npz"
+    with np.errstate(all="raise"):
+        refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", *parts)
+
+
+class Bomb:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = str(target)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.target,)
+
+
+def test_objects_in_arrays_are_refused_and_not_run(tmp_path):
+    bomb = np.empty(1, object)
+    bomb[0] = Bomb(tmp_path / "ran")
+    np.savez(tmp_path / "team.npz", observations=bomb)
+    np.save(tmp_path / "team.npy", bomb)
+    for name in ("team.npz", "team.npy"):
+        parts = ("Python objects", "not read", "episode_0=", "format `authors`")
+        refuses(lambda name=name: Demonstrations.from_npz(tmp_path / name, SPEC), name, *parts)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_and_foreign_files_of_arrays(tmp_path):
+    path = tmp_path / "team.npz"
+    np.savez(path, **whole())
+    data = path.read_bytes()
+    for cut in (5, 100, len(data) // 2, len(data) - 30):
+        path.write_bytes(data[:cut])
+        refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", "damaged: save it again")
+    path.write_text("episode,step\n")
+    refuses(lambda: Demonstrations.from_npz(path, SPEC), "not a file of NumPy's", "numpy.savez")
+    refuses(lambda: Demonstrations.from_npz(tmp_path, SPEC), "is no file")
+    refuses(lambda: Demonstrations.from_npz(tmp_path / "no", SPEC), "no: no such file")
+    refuses(lambda: Demonstrations.from_npz([], SPEC), "files: there are none")
+
+
+def test_a_header_that_declares_too_much_is_refused(tmp_path):
+    path = tmp_path / "team.npy"
+    np.save(path, np.zeros((2, 3, 2, 2)))
+    path.write_bytes(path.read_bytes().replace(b"(2, 3, 2, 2)", b"(2, 3, 9**9)"))
+    refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", "cannot be read")
+    path.write_bytes(path.read_bytes().replace(b"9**9", b"9" * 4))
+    refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", "cannot be read")
+
+
+def test_files_of_agents_that_do_not_fit_together(tmp_path):
+    paths = [tmp_path / "0.npz", tmp_path / "1.npz"]
+    arrays = {n: a[:, :, 0] if a.ndim > 2 else a for n, a in whole().items()}
+    np.savez(paths[0], **arrays)
+
+    def second(**changes: Any) -> Any:
+        np.savez(paths[1], **{n: a for n, a in (arrays | changes).items() if a is not None})
+        return lambda: Demonstrations.from_npz(paths, SPEC, each="agent")
+
+    refuses(second(won=None), "episode 0: agent 1 has no won, others have", "for none")
+    refuses(second(won=[0, 0]), "episode 0: won = False for agent 1, True for agent 0", "team's")
+    fewer = {name: array[:1] for name, array in arrays.items()}
+    refuses(second(**fewer), "1.npz: has 1 episodes, but", "same episodes")
+    one = paths[:1]
+    few = "files: 1 were given, but toy/pair has 2 agents"
+    refuses(lambda: Demonstrations.from_npz(one, SPEC, each="agent"), few, "one file for each")
+
+
+def test_arguments_that_do_not_fit(tmp_path):
+    path: Any = write_csv(tmp_path / "film.csv", *ROWS)
+    refuses(lambda: Demonstrations.from_npz(path, SPEC, each="step"), "each = 'step'")  # pyright: ignore[reportArgumentType]
+    refuses(lambda: Demonstrations.from_csv(path, SPEC, dtype="float64"), "dtype = 'float64'")  # pyright: ignore[reportArgumentType]
+    refuses(lambda: Demonstrations.from_arrays({"obs": [FIRST]}, SPEC), "no field 'obs'; known")
+    refuses(lambda: Demonstrations.from_arrays({"won": WON}, SPEC), "observations are missing")
+    for given, part in (
+        ({"observations": 3}, "observations has shape (), must have an entry for each episode"),
+        ({"observations": [np.zeros((0, 2, 2))]}, "episode 0: observations have no step"),
+        ({"observations": [[[[1, 2], [3]]]]}, "episode 0: observations is a list of unlike lists"),
+        ({"observations": [FIRST], "lengths": [np.nan]}, "episode 0: lengths = nan"),
+    ):
+        refuses(lambda given=given: Demonstrations.from_arrays(given, SPEC), part)
+
+
+# --- the authors' files -----------------------------------------------------------------------
+
+
+class Named:
+    """Stands for something of torch's in a pickle: a class or function, by its name."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+
+PythonPickler: Any = pickle._Pickler  # to which instructions can be added
+
+
+class TorchPickler(PythonPickler):
+    """Writes what torch would, without torch."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(obj, Named):
+            self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Call):
+            module, _, name = obj.name.rpartition(".")
+            self.save(Named(module, name))
+            self.save(obj.args)
+            self.write(pickle.REDUCE)
+        else:
+            super().save(obj, save_persistent_id)
+
+    def persistent_id(self, obj: Any) -> Any:
+        return ("storage", *obj["storage"]) if isinstance(obj, dict) and "storage" in obj else None
+
+
+def dumps(value: Any, protocol: int = 2) -> bytes:
+    stream = io.BytesIO()
+    TorchPickler(stream, protocol).dump(value)
+    return stream.getvalue()
+
+
+def storage(numbers: np.ndarray, kind: str = "FloatStorage", module: str = "torch") -> bytes:
+    """What `torch.save(storage, _use_new_zipfile_serialization=False)` writes."""
+    reference = {"storage": (Named(module, kind), "94", "cuda:0", numbers.size, None)}
+    info = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2}}
+    pickles = (0x1950A86A20F9469CFC6C, 1001, info, reference, ["94"])
+    return b"".join(map(dumps, pickles)) + struct.pack("<q", numbers.size) + numbers.tobytes()
+
+
+def tensor(
+    array: np.ndarray, kind: str, stride: Any = None, offset: int = 0, module="torch"
+) -> Call:
+    steps = tuple(n // array.itemsize for n in array.strides) if stride is None else stride
+    stored = Call("torch.storage._load_from_bytes", (storage(array, kind, module),))
+    hooks = Call("collections.OrderedDict", ())
+    return Call(
+        "torch._utils._rebuild_tensor_v2", (stored, offset, array.shape, steps, False, hooks)
+    )
+
+
+def write_authors(path: Path, values: list[Any], shape: tuple[int, ...] | None = None) -> Path:
+    """An `.npz` as `numpy.savez` writes it of an object array."""
+    shape = (len(values),) if shape is None else shape
+    state = (1, shape, Call("numpy.dtype", ("O8", False, True)), False, values)
+    array = Call(
+        "numpy.core.multiarray._reconstruct", (Named("numpy", "ndarray"), (0,), b"b"), None
+    )
+    stream = io.BytesIO()
+    pickler = TorchPickler(stream, 4)
+    pickler.write(pickle.PROTO + b"\x04")
+    pickler.save(array)
+    pickler.save(state)
+    pickler.write(pickle.BUILD + pickle.STOP)
+    return write_pickle(path, stream.getvalue(), shape)
+
+
+def write_pickle(path: Path, data: bytes, shape: tuple[int, ...]) -> Path:
+    header = repr({"descr": "|O", "fortran_order": False, "shape": shape})
+    header = header.ljust(118) + "\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+        archive.writestr("arr_0.npy", start + header.encode() + data)
+    return path
+
+
+def episode(obs: np.ndarray, actions: np.ndarray, module: str = "torch") -> dict[str, Any]:
+    return {
+        "obs": tensor(obs.astype(np.float32)[None], "FloatStorage", module=module),
+        "actions": tensor(actions.astype(np.int64)[None, :, None], "LongStorage", module=module),
+    }
+
+
+def authors_team(folder: Path) -> Path:
+    """The two episodes in arrays of 5 steps, with an observation after the last step of each."""
+    for k in range(2):
+        values = []
+        for obs, actions in zip((FIRST, SECOND), ACTIONS, strict=True):
+            padded_obs, padded_actions = np.zeros((5, 2)), np.zeros(5)
+            padded_obs[: len(obs)], padded_actions[: len(obs)] = obs[:, k], actions[:, k]
+            # In the first episode agent 1 is dead by then, in the second it is alive.
+            padded_obs[len(obs)] = 9 if k == 0 or len(obs) == 1 else 0
+            module = "torch.cuda" if k else "torch"
+            values.append(episode(padded_obs, padded_actions, module))
+        write_authors(folder / f"agent_{k}.npz", values)
+    return folder
+
+
+def test_the_stand_ins_write_what_numpy_writes(tmp_path):
+    """Apart from torch's names, the file is one that numpy itself reads."""
+    path = write_authors(tmp_path / "x.npz", [{"a": 1}, {"b": [1.5, "c"]}])
+    with np.load(path, allow_pickle=True) as loaded:
+        assert loaded["arr_0"].tolist() == [{"a": 1}, {"b": [1.5, "c"]}]
+    array = np.empty(2, object)
+    array[:] = [{"a": 1}, {"b": [1.5, "c"]}]
+    np.savez(tmp_path / "y.npz", array)
+    names = ["numpy.ndarray", "numpy.dtype"]
+    names += [f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")]
+    for file in ("x.npz", "y.npz"):
+        with zipfile.ZipFile(tmp_path / file) as archive:
+            data = archive.read("arr_0.npy")
+        parsed = parse(io.BytesIO(data[data.index(b"\n") + 1 :]), names)
+        assert parsed.state[4] == [{"a": 1}, {"b": [1.5, "c"]}]
+
+
+def test_the_authors_files(tmp_path):
+    demos = Demonstrations.from_authors(authors_team(tmp_path), SPEC)
+    assert_recorded(demos, "actions")
+    names = [file["name"] for file in demos.provenance["imported"]["files"]]
+    assert names == ["agent_0.npz", "agent_1.npz"]
+    files = [tmp_path / name for name in names]
+    assert Demonstrations.from_authors(files, SPEC).sha256 == demos.sha256
+
+
+def test_a_tensor_that_is_a_view(tmp_path):
+    # Two episodes of one agent and the other in one storage: [time, episode, feature].
+    numbers = np.arange(1, 21, dtype=np.float32).reshape(5, 2, 2)
+    for k in range(2):
+        values = []
+        for e in range(2):
+            stored = Call("torch.storage._load_from_bytes", (storage(numbers),))
+            args = (stored, 2 * e, (1, 5, 2), (20, 4, 1), False, None)
+            obs = Call("torch._utils._rebuild_tensor_v2", args)
+            values.append(episode(np.ones((5, 2)), np.zeros(5)) | {"obs": obs})
+        write_authors(tmp_path / f"agent_{k}.npz", values)
+    demos = Demonstrations.from_authors(tmp_path, SPEC)
+    np.testing.assert_array_equal(demos[0].observations[:4], numbers[:4, 0])
+    np.testing.assert_array_equal(demos[0].observations[4:], numbers[:4, 1])
+
+
+def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
+    target = tmp_path / "ran"
+    array = np.empty(1, object)
+    array[0] = Bomb(target)
+    path = tmp_path / "agent_0.npz"
+    for protocol in (2, 3, 4, 5):
+        write_pickle(path, pickle.dumps(array, protocol), (1,))
+        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", "names")
+    for module, name in (("os", "system"), ("posix", "system"), ("builtins", "eval")):
+        call = Call(f"{module}.{name}", (f"mkdir {target}",))
+        write_authors(path, [episode(FIRST[:, 0], ACTIONS[0][:, 0]) | {"obs": call}])
+        parts = (f"the pickle names {module}.{name}", "no part of an array", "nothing of it is")
+        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", *parts)
+    # Within the storage, which is a row of pickles of its own.
+    nested = dumps(Call("os.mkdir", (str(target),)))
+    inner = Call("torch.storage._load_from_bytes", (nested,))
+    args = (inner, 0, (1,), (1,), False, None)
+    hidden = {"obs": Call("torch._utils._rebuild_tensor_v2", args), "actions": 0}
+    write_authors(path, [hidden])
+    refuses(lambda: Demonstrations.from_authors([path, path], SPEC), "the pickle names os.mkdir")
+    # By instructions that name nothing, or take the name from elsewhere.
+    for data, name in (
+        (b"(X\x01\x00\x00\x00xios\nsystem\n.", "INST"),
+        (b"\x82\x01.", "EXT1"),
+        (b"cnumpy\nndarray\n)\x81.", "NEWOBJ"),
+        (b"S'x'\n.", "STRING"),
+    ):
+        write_pickle(path, b"\x80\x02" + data, (1,))
+        part = f"the pickle has the instruction {name}, which plain values do not need"
+        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), part)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"obs": tensor(np.ones((1, 4, 3), np.float32), "FloatStorage")}, ["shape (1, 4, 3)"]),
+        ({"actions": tensor(np.ones((1, 9, 1), np.int64), "LongStorage")}, ["must be (1, 4, 1)"]),
+        ({"obs": [1.0, 2.0]}, ["obs is no torch tensor"]),
+        (
+            {"obs": tensor(np.ones((1, 4, 2), np.float32), "FloatStorage", (8, 2, 1), 1)},
+            ["size (1, 4, 2), stride (8, 2, 1) from 1, beyond its 8 numbers"],
+        ),
+        (
+            {"obs": tensor(np.ones((1, 4, 2), np.float32), "FloatStorage", (8, -2, 1), 7)},
+            ["stride (8, -2, 1) from 7, beyond"],
+        ),
+        (
+            {"obs": tensor(np.ones((1, 4, 2), np.float32), "DoubleStorage")},
+            ["32 bytes, not 8 numbers of torch.DoubleStorage"],
+        ),
+        ({"obs": tensor(np.ones((1, 4, 2), np.float32), "QInt8Storage")}, ["torch.QInt8Storage"]),
+        (
+            {"obs": tensor(np.full((1, 4, 2), np.nan, np.float32), "FloatStorage")},
+            ["step 0: obs[0] = nan: must be a finite number"],
+        ),
+        (
+            {"actions": tensor(np.full((1, 4, 1), 5), "LongStorage")},
+            ["step 0: actions = 5: must be a whole number from 0 to 2"],
+        ),
+    ],
+)
+def test_authors_files_that_are_malformed(tmp_path, change, parts):
+    sound = episode(np.ones((4, 2)), np.zeros(4))
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", [sound | change]) for k in range(2)]
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", *parts)
+
+
+def test_authors_files_that_are_damaged(tmp_path):
+    path = authors_team(tmp_path) / "agent_0.npz"
+    data = path.read_bytes()
+    for cut in range(0, len(data), 97):
+        path.write_bytes(data[:cut])
+        refuses(lambda: Demonstrations.from_authors(tmp_path, SPEC), f"{path}: ", "damaged")
+    with zipfile.ZipFile(tmp_path / "agent_1.npz") as archive:
+        stored = archive.read("arr_0.npy")
+    for cut in range(1, len(stored), 83):  # a pickle that ends too early in a sound archive
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("arr_0.npy", stored[:cut])
+        refuses(lambda: Demonstrations.from_authors(tmp_path, SPEC), f"{path}: ", "damaged")
+    np.savez(path, np.zeros(3))
+    refuses(lambda: Demonstrations.from_authors(tmp_path, SPEC), "an array of <f8 (3,)", "`npz`")
+    path.unlink()
+    refuses(lambda: Demonstrations.from_authors(tmp_path, SPEC), "agent_0.npz: no such file")
+
+
+# --- Minari -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def minari(tmp_path, monkeypatch):
+    module = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    return module
+
+
+def test_minari_and_back(tmp_path, minari):
+    told = {"method": "scripted", "policy": "greedy"}
+    demos = Demonstrations.from_arrays(RAGGED, SPEC, provenance=told)
+    names = demos.to_minari("toy/pair")
+    assert names == ["toy/pair/agent_0-v0", "toy/pair/agent_1-v0"]
+    for chosen in (names, "toy/pair", [tmp_path / "minari" / name for name in names]):
+        again = Demonstrations.from_minari(chosen, SPEC)
+        assert_recorded(again)
+        assert_same_arrays(demos, again)
+        assert again.provenance["policy"] == "greedy"
+    # As Minari itself sees it.
+    assert sorted(minari.list_local_datasets()) == names
+    dataset = minari.load_dataset(names[1])
+    first = dataset[0]
+    np.testing.assert_array_equal(first.observations, [[2, 3], [0, 0], [0, 0], [0, 0]])
+    assert first.actions.tolist() == [1, 0, 0]
+    assert first.rewards.tolist() == [0, 0, 2]
+    assert (first.terminations[-1], first.truncations[-1]) == (True, False)
+    layout = dataset.storage.metadata["dm2"]
+    assert (layout["agent"], layout["agents"], layout["datasets"]) == (1, 2, names)
+
+
+def test_observations_alone_to_minari_and_back(minari):
+    demos = Demonstrations.from_arrays({"observations": [FIRST, SECOND]}, SPEC)
+    demos.to_minari("alone")
+    assert_same_arrays(demos, Demonstrations.from_minari("alone", SPEC))
+
+
+def test_minari_datasets_are_replaced_as_a_whole(tmp_path, minari, monkeypatch):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC)
+    demos.to_minari("pair")
+    refuses(lambda: demos.to_minari("pair"), "minari = 'pair': exists", "overwrite")
+    refuses(lambda: demos.to_minari("a b"), "minari = 'a b': must be of letters")
+    refuses(lambda: demos.to_minari("../pair"), "must be of letters")
+    shorter = Demonstrations.from_arrays({"observations": [SECOND]}, SPEC)
+    monkeypatch.setattr("dm2.demos.exporting._episode", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        shorter.to_minari("pair", overwrite=True)
+    monkeypatch.undo()
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    assert [folder.name for folder in (tmp_path / "minari").iterdir()] == ["pair"]
+    assert_same_arrays(demos, Demonstrations.from_minari("pair", SPEC))
+    shorter.to_minari("pair", overwrite=True)
+    assert_same_arrays(shorter, Demonstrations.from_minari("pair", SPEC))
+    assert [folder.name for folder in (tmp_path / "minari").iterdir()] == ["pair"]
+
+
+def foreign(minari: Any, name: str, spaces: Any, episodes: list[Any]) -> str:
+    """A dataset as somebody else makes it."""
+    from minari.data_collector import EpisodeBuffer
+
+    made = []
+    for observations, actions, rewards in episodes:
+        ended = [False] * (len(rewards) - 1) + [True]
+        buffer = {"observations": observations, "actions": actions, "rewards": rewards}
+        made.append(EpisodeBuffer(**buffer, terminations=ended, truncations=[False] * len(ended)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nobody is named as the author
+        minari.create_dataset_from_buffers(
+            name, made, observation_space=spaces[0], action_space=spaces[1]
+        )
+    return name
+
+
+def one_more(observations: np.ndarray) -> np.ndarray:
+    """With the observation after the last step, on which nobody acts."""
+    return np.concatenate([observations, np.full_like(observations[:1], 9)])
+
+
+def test_a_minari_dataset_of_a_team(minari):
+    from gymnasium import spaces
+
+    box, actions = spaces.Box(-9, 9, (2, 2), np.float32), spaces.MultiDiscrete([3, 3])
+    data = [
+        (one_more(FIRST), ACTIONS[0], [1.0, 0.0, 1.0]),
+        (one_more(SECOND), ACTIONS[1], [-0.5]),
+    ]
+    name = foreign(minari, "team-v0", (box, actions), data)
+    demos = Demonstrations.from_minari(name, SPEC)
+    np.testing.assert_array_equal(demos[1].observations, [[2, 3], [0, 0], [0, 0], [4, -5]])
+    np.testing.assert_array_equal(demos[0].actions, [0, 2, 1, 1])
+    np.testing.assert_array_equal(demos[0].returns, [2, -0.5])
+    np.testing.assert_array_equal(demos[1].alive, [1, 1, 1, 1])
+
+
+def test_a_minari_dataset_whose_team_is_a_dictionary(minari):
+    from gymnasium import spaces
+
+    one = spaces.Box(-9, 9, (2,), np.float32)
+    both = (
+        spaces.Dict({"red": one, "blue": one}),
+        spaces.Dict({"red": spaces.Discrete(3), "blue": spaces.Discrete(3)}),
+    )
+    data = [
+        (
+            {name: one_more(FIRST)[:, k] for k, name in enumerate(("red", "blue"))},
+            {name: ACTIONS[0][:, k] for k, name in enumerate(("red", "blue"))},
+            [1.0, 0.0, 1.0],
+        )
+    ]
+    name = foreign(minari, "team-v0", both, data)
+    mapping = {"agents": "red,blue"}
+    demos = Demonstrations.from_minari(name, SPEC, mapping=mapping)
+    np.testing.assert_array_equal(demos[0].observations, FIRST[:, 0])
+    np.testing.assert_array_equal(demos[0].actions, [0, 2, 1])
+    parts = ("there is no agent 'green' among", "correct the map")
+    wrong = {"agents": "red,green"}
+    refuses(lambda: Demonstrations.from_minari(name, SPEC, mapping=wrong), *parts)
+
+
+def test_minari_datasets_of_agents_by_others(minari):
+    from gymnasium import spaces
+
+    both = spaces.Box(-9, 9, (2,), np.float32), spaces.Discrete(3)
+    data = [(one_more(FIRST[:, 0]), ACTIONS[0][:, 0], [1.0, 0.0, 1.0])]
+    one = foreign(minari, "one-v0", both, data)
+    # The other agent dies after its first step; its rewards are its own.
+    data = [(one_more(FIRST[:1, 1]), ACTIONS[0][:1, 1], [5.0])]
+    two = foreign(minari, "two-v0", both, data)
+    demos = Demonstrations.from_minari([one, two], SPEC)
+    np.testing.assert_array_equal(demos[1].alive, [1, 0, 0])
+    np.testing.assert_array_equal(demos[0].alive, [1, 1, 1])
+    assert demos[0].returns is None
+    few = "files: 3 were given, but toy/pair has 2 agents"
+    refuses(lambda: Demonstrations.from_minari([one, one, two], SPEC), few)
+    data = [(one_more(FIRST[:, 0]), np.zeros((3, 2), np.float32), [0.0, 0.0, 0.0])]
+    moving = foreign(minari, "moving-v0", (both[0], spaces.Box(-1, 1, (2,))), data)
+    with pytest.warns(UserWarning, match="actions that are no whole numbers are not read"):
+        assert Demonstrations.from_minari([moving, moving], SPEC)[0].actions is None
+
+
+def test_minari_datasets_that_are_not_there_or_damaged(tmp_path, minari):
+    refuses(lambda: Demonstrations.from_minari("no/such-v0", SPEC), "no/such-v0", "download")
+    assert not (tmp_path / "minari").exists()
+    Demonstrations.from_arrays(RAGGED, SPEC).to_minari("pair")
+    data = tmp_path / "minari" / "pair" / "agent_1-v0" / "data"
+    metadata = (data / "metadata.json").read_text()
+    # The space is what keeps Minari from making the environment that the metadata names.
+    bare = {n: v for n, v in json.loads(metadata).items() if n != "action_space"}
+    (data / "metadata.json").write_text(json.dumps(bare | {"env_spec": "{}"}))
+    refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "has no spaces")
+    (data / "metadata.json").write_text("{")
+    refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "cannot read it")
+    (data / "metadata.json").write_text(metadata)
+    stored = (data / "main_data.hdf5").read_bytes()
+    (data / "main_data.hdf5").write_bytes(stored[:3000])
+    refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "cannot read it")
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def run(capsys, *arguments: Any) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def film(path: Path, *, clip: str = "clip") -> Path:
+    """Two episodes of `smax/3m` as a camera might tell them: 75 features, three marines."""
+    features = ",".join(f"f{i}" for i in range(1, 76))
+    rows = [
+        f"{episode},{step},{name}," + ",".join([str(step + k / 4)] * 75) + f",{episode}"
+        for episode in range(2)
+        for step in range(3 + episode)
+        for k, name in enumerate(("north", "middle", "south"))
+    ]
+    return write_csv(path, *rows, header=f"{clip},step,agent,{features},won")
+
+
+def test_a_film_becomes_demonstrations(capsys, tmp_path):
+    path, out = film(tmp_path / "film.csv"), tmp_path / "film.safetensors"
+    command = ["demos", "import", path, "--env", "smax/3m", "--out", out, "--json"]
+    command += ["--map", "episode=clip", "obs=f*"]
+    code, text, error = run(capsys, *command)
+    assert (code, error) == (0, "")
+    result = json.loads(text)
+    assert (result["episodes"], result["win_rate"]) == (2, 0.5)
+    demos = Demonstrations.load(out)
+    np.testing.assert_array_equal(demos[2].observations[:3, 0], [0.5, 1.5, 2.5])
+    assert demos.provenance["environment"] == "smax/3m"
+    assert demos.provenance["imported"]["map"] == {"episode": "clip", "obs": "f*"}
+    before = out.read_bytes()
+    code, text, error = run(capsys, *command, "--overwrite")
+    assert (code, out.read_bytes()) == (0, before)
+    code, text, error = run(capsys, *command)
+    assert (code, text) == (2, "")
+    assert "exists" in error
+
+
+def test_a_refused_import_writes_nothing(capsys, tmp_path):
+    out = tmp_path / "film.safetensors"
+    path = film(tmp_path / "film.csv", clip="episode")
+    path.write_text(path.read_text().replace(",1.25,", ",fast,", 1))
+    command = ["demos", "import", path, "--env", "smax/3m", "--out", out, "--map", "obs=f*"]
+    code, text, error = run(capsys, *command)
+    assert (code, text, error.count("\n")) == (2, "", 1)
+    assert f"dm2: {path}: row 6: column 'f1' = 'fast': must be a finite number" in error
+    assert not out.exists()
+    for word, part in (("obs", "map = 'obs'"), ("won=a", "no column 'a'")):
+        code, text, error = run(capsys, *command, word)
+        assert code == 2
+        assert part in error
+    (tmp_path / "film.mp4").write_text("")
+    code, _, error = run(capsys, "demos", "import", tmp_path / "film.mp4", *command[3:])
+    assert (code, "film.mp4: its format is not known" in error) == (2, True)
+    code, _, error = run(capsys, "demos", "import", *command[3:7])
+    assert (code, "files: there are none" in error) == (2, True)
+
+
+def test_export_and_import(capsys, tmp_path):
+    path, out = film(tmp_path / "film.csv", clip="episode"), tmp_path / "film.safetensors"
+    where = ["--env", "smax/3m"]
+    run(capsys, "demos", "import", path, *where, "--out", out, "--map", "obs=f*")
+    code, text, _ = run(capsys, "demos", "export", out, "--out", tmp_path / "film.npz", "--json")
+    assert (code, json.loads(text)["file"]) == (0, str(tmp_path / "film.npz"))
+    again = tmp_path / "again.safetensors"
+    assert run(capsys, "demos", "import", tmp_path / "film.npz", *where, "--out", again)[0] == 0
+    assert_same_arrays(Demonstrations.load(out), Demonstrations.load(again))
+    code, _, error = run(capsys, "demos", "export", out)
+    assert (code, "say one of --out FILE.npz and --minari NAME" in error) == (2, True)
+
+
+def test_export_to_minari_and_import(capsys, tmp_path, minari):
+    path, out = film(tmp_path / "film.csv", clip="episode"), tmp_path / "film.safetensors"
+    where = ["--env", "smax/3m"]
+    run(capsys, "demos", "import", path, *where, "--out", out, "--map", "obs=f*")
+    code, text, _ = run(capsys, "demos", "export", out, "--minari", "smax/3m", "--json")
+    names = json.loads(text)["datasets"]
+    assert (code, names) == (0, [f"smax/3m/agent_{k}-v0" for k in range(3)])
+    for given in (names, ["smax/3m"]):
+        again = tmp_path / f"{len(given)}.safetensors"
+        assert run(capsys, "demos", "import", *given, *where, "--out", again)[0] == 0
+        assert_same_arrays(Demonstrations.load(out), Demonstrations.load(again))
+
+
+def test_other_files_say_how_they_are_imported(capsys, tmp_path):
+    path = film(tmp_path / "film.csv")
+    np.savez(tmp_path / "film.npz", observations=np.zeros(3))
+    for name in (path, tmp_path / "film.npz"):
+        code, _, error = run(capsys, "demos", "inspect", name)
+        assert (code, "dm2 demos import" in error) == (2, True)
+
+
+# --- the docs' examples -----------------------------------------------------------------------
+
+
+def test_the_docs_examples_work(tmp_path, monkeypatch, capsys):
+    """They run as they stand, only smaller: from a film to DM², and arrays with several keys."""
+    monkeypatch.chdir(tmp_path)
+    page = "docs/demonstrations.md"
+    python, commands = blocks("python", page), blocks("bash", page)[0].splitlines()
+    assert [len(example.splitlines()) <= 20 for example in python] == [True, True]
+    smaller = python[0].replace(
+        'episodes = dm2.make("smax/3m"), 50', 'episodes = dm2.make("smax/3m"), 2'
+    )
+    assert smaller != python[0]
+    for example in (smaller, python[1]):
+        namespace: dict[str, Any] = {}
+        exec(compile(example, page, "exec"), namespace)
+    for line in commands:
+        assert main(shrink(line)) == 0, (line, capsys.readouterr().err)
+    film = Demonstrations.load("film.safetensors")
+    assert (len(film), film[0].num_episodes) == (3, 2)
+    assert (tmp_path / "runs" / "film" / "metrics.jsonl").exists()
+    demos, same = namespace["demos"], namespace["same"]
+    np.testing.assert_array_equal(demos[2].offsets, [0, 9, 21])
+    assert_same_arrays(demos, same)
