@@ -1217,7 +1217,8 @@ def test_the_docs_examples_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = "docs/demonstrations.md"
     python, commands = blocks("python", page), blocks("bash", page)[0].splitlines()
-    assert [len(example.splitlines()) <= 20 for example in python] == [True, True]
+    lines = [sum(1 for line in example.splitlines() if line) for example in python]
+    assert max(lines) <= 20  # of a user's own
     smaller = python[0].replace(
         'episodes = dm2.make("smax/3m"), 50', 'episodes = dm2.make("smax/3m"), 2'
     )
