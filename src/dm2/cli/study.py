@@ -1,5 +1,6 @@
 """The command `study`: the paper's figures, and others, from runs to report."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +265,9 @@ def _print_claims(result: Any) -> None:
     colours = {"holds": "green", "does not hold": "red", "not decided": "yellow"}
     for verdict in result.verdicts:
         claim = verdict.claim
-        value = f"{verdict.value:.2f}\n{verdict.low:.2f} to {verdict.high:.2f}"
+        value = f"{verdict.value:.2f}"
+        if not math.isnan(verdict.low):
+            value += f"\n{verdict.low:.2f} to {verdict.high:.2f}"
         colour = colours[verdict.outcome]
         table.add_row(
             f"{escape(claim.text)}\n[dim]{escape(claim.better)} / {escape(claim.than)}[/dim]",
@@ -278,8 +281,6 @@ def _print_claims(result: Any) -> None:
 
 
 def _as_json(verdict: Any) -> dict[str, Any]:
-    import math
-
     claim = verdict.claim
     numbers = {name: getattr(verdict, name) for name in ("value", "low", "high", "improvement")}
     return {
