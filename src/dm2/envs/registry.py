@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
+from dm2.envs.custom import make_custom
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
@@ -67,6 +68,8 @@ def make(name: str) -> Environment:
             unknown.
     """
     base, _, query = name.partition("?")
+    if ":" in base:
+        return make_custom(name)
     prefix, _, scenario = base.partition("/")
     if prefix == "jaxmarl":
         return JaxMarl(scenario, **_options(name, query, {}))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.types import View
-from dm2.envs import Environment, Step, TeamView
+from dm2.envs import Environment, HostEnvironment, Step, TeamView
 
 __all__ = [
     "EpisodeTotals",
@@ -70,6 +70,10 @@ def advance(
     )
 
     def restart(episodes: Episodes) -> Episodes:
+        if isinstance(env, HostEnvironment):  # its worlds are no values that one can choose from
+            begun = env.restart(reset_key, episodes.env, ended)
+            left = (jnp.where(ended, 0, x) for x in (episodes.time, episodes.returns))
+            return Episodes(begun, ended, *left)
         fresh = reset(env, reset_key, actions.shape[1])
         return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, episodes)
 

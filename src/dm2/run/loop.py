@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from dm2.config import Config
 from dm2.demos import Demonstrations
+from dm2.envs import HostEnvironment
 from dm2.errors import DivergedError, InputError, Whole, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
@@ -102,6 +104,12 @@ def resume(
         if run.steps():
             state, extra = run.load_newest_valid(programs.shapes())
             step = extra["step"]
+            if isinstance(programs.env, HostEnvironment):
+                state = programs.begin_anew(state, jnp.uint32(config.seed))
+                again = "its episodes begin anew, so what follows is not bit-identical"
+                warnings.warn(
+                    f"{run.path}: {config.env} is stepped in Python; {again}", stacklevel=2
+                )
         else:
             state, step = programs.init(jnp.uint32(config.seed)), -1
         if config != run.config:

@@ -13,7 +13,7 @@ from dm2 import rollout as rollouts
 from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
-from dm2.envs import Environment, make
+from dm2.envs import Environment, HostEnvironment, make
 from dm2.errors import InputError
 from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
@@ -49,6 +49,9 @@ class Programs:
             raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
         self.settings = settings
         self.env = env or make(settings.env)
+        host = isinstance(self.env, HostEnvironment)
+        # Whole episodes are played beside those of training, which go on afterwards.
+        self._stage = self.env.twin() if host else self.env
         self.method = settings.method.build(self.env.spec, settings.num_envs)
         self._device = jax.local_devices()[0]
         # Compiled here, not by decorators, whose programs would outlive this object: each takes
@@ -62,6 +65,15 @@ class Programs:
     def init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step."""
         return jax.device_put(self._init_program(seed), self._device)
+
+    def begin_anew(self, state: TrainState, seed: UInt32[Array, ""]) -> TrainState:
+        """The state with which a run goes on whose environment cannot go back to where it was: new
+        episodes, and blank memories."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 1)
+        key = jax.random.fold_in(key, state.iteration)
+        begin = functools.partial(rollouts.begin, self.env, self.method)
+        rollout = jax.jit(begin, static_argnums=1)(key, self.settings.num_envs)
+        return state._replace(rollout=rollout)
 
     def pretrain(self, state: TrainState, experts: Any) -> tuple[TrainState, dict[str, Any]]:
         """What the method's team learns before its first step, if anything, and what to report of
@@ -163,7 +175,7 @@ class Programs:
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
         how = {"greedy": greedy, "epsilon": epsilon}
-        return rollouts.play(self.env, self.method, agents, key, episodes, **how)[0]
+        return rollouts.play(self._stage, self.method, agents, key, episodes, **how)[0]
 
     def _record(
         self,
@@ -176,7 +188,7 @@ class Programs:
     ) -> tuple[Outcome, Recording | None]:
         """Whole episodes and everything that was perceived and done in them."""
         how = {"greedy": greedy, "epsilon": epsilon, "record": True, "record_env": record_env}
-        return rollouts.play(self.env, self.method, agents, key, episodes, **how)
+        return rollouts.play(self._stage, self.method, agents, key, episodes, **how)
 
 
 @functools.lru_cache(maxsize=8)
