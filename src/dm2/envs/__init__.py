@@ -1,5 +1,6 @@
 """Environments: the contract they share, the two rule sets of battles, and adapters, by name."""
 
+from dm2.envs.adapters.single import SingleEnvironment
 from dm2.envs.base import Environment, EnvSpec, Frame, Renderable, Step, TeamView
 from dm2.envs.host import HostEnvironment
 from dm2.envs.registry import list_environments, make
@@ -10,6 +11,7 @@ __all__ = [
     "Frame",
     "HostEnvironment",
     "Renderable",
+    "SingleEnvironment",
     "Step",
     "TeamView",
     "list_environments",

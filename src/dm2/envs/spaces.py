@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dm2.errors import InputError
+from dm2.errors import InputError, WorldError
 
-__all__ = ["action_count", "flat", "flat_size"]
+__all__ = ["action_count", "flat", "flat_size", "nth_action"]
 
 
 def flat_size(space: Any, field: str) -> int:
     """How many numbers an observation is when it is flattened.
 
-    A box counts its entries, a discrete space its choices and a multi-discrete one those of all its
-    parts (one number a choice, 1 for the chosen), a binary one its bits; dictionaries and tuples the
-    sum of their parts.
+    A box counts its entries, a discrete space its choices and a multi-discrete one those of all
+    its parts (one number a choice, 1 for the chosen), a binary one its bits; dictionaries and
+    tuples the sum of their parts.
 
     Args:
         space: the space.
@@ -40,18 +40,28 @@ def flat_size(space: Any, field: str) -> int:
 
 
 def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
-    """An observation in a row; see `flat_size`."""
+    """An observation in a row; see `flat_size`. Raises WorldError if the space does not hold it."""
     kind = type(space).__name__
-    if kind == "Discrete":
-        return _one_hot(int(value) - int(space.start), int(space.n))
-    if kind == "MultiDiscrete":
-        chosen = zip(np.ravel(value), np.ravel(space.nvec), strict=True)
-        return np.concatenate([_one_hot(int(x), int(n)) for x, n in chosen])
-    if kind == "Tuple":
-        return np.concatenate([flat(p, v) for p, v in zip(space.spaces, value, strict=True)])
-    if kind == "Dict":
-        return np.concatenate([flat(part, value[name]) for name, part in space.spaces.items()])
-    return np.asarray(value, np.float32).ravel()
+    try:
+        if kind == "Discrete":
+            return _one_hot(int(value) - int(space.start), int(space.n))
+        if kind == "MultiDiscrete":
+            chosen = zip(np.ravel(value), np.ravel(space.nvec), strict=True)
+            return np.concatenate([_one_hot(int(x), int(n)) for x, n in chosen])
+        if kind == "Tuple":
+            return np.concatenate([flat(p, v) for p, v in zip(space.spaces, value, strict=True)])
+        if kind == "Dict":
+            return np.concatenate([flat(part, value[name]) for name, part in space.spaces.items()])
+        row = np.asarray(value, np.float32)
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise WorldError(f"it shows {value!r}, which is not in {space}; {_REMEDY}") from None
+    if row.shape != space.shape:
+        problem = f"it shows an array of shape {row.shape}, which is not in {space}"
+        raise WorldError(f"{problem}; {_REMEDY}")
+    return row.ravel()
+
+
+_REMEDY = "make the space say what is shown"
 
 
 def action_count(space: Any, field: str) -> int:
@@ -62,11 +72,19 @@ def action_count(space: Any, field: str) -> int:
     return int(space.n)
 
 
+def nth_action(space: Any, index: int) -> int:
+    """The action of a discrete space that stands at an index; the last one beyond its end, where
+    the agent is not alive."""
+    return int(space.start) + min(int(index), int(space.n) - 1)
+
+
 def _parts(space: Any) -> list[Any]:
     return list(space.spaces.values() if type(space).__name__ == "Dict" else space.spaces)
 
 
 def _one_hot(index: int, size: int) -> Float[np.ndarray, " n"]:
     row = np.zeros(size, np.float32)
+    if not 0 <= index < size:
+        raise IndexError(index)
     row[index] = 1
     return row

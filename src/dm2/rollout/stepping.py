@@ -17,6 +17,7 @@ __all__ = [
     "random_legal",
     "random_steps",
     "reset",
+    "team_reward",
     "view_of",
 ]
 
@@ -66,7 +67,7 @@ def advance(
     state, step = env.step(step_key, episodes.env, actions)
     ended = step.terminated | step.truncated
     going = Episodes(
-        state, jnp.zeros_like(ended), episodes.time + 1, episodes.returns + step.reward
+        state, jnp.zeros_like(ended), episodes.time + 1, episodes.returns + team_reward(step)
     )
 
     def restart(episodes: Episodes) -> Episodes:
@@ -83,6 +84,11 @@ def advance(
 def for_each_agent(x: Array, num_agents: int) -> Array:
     """A fact that the team shares, `[N]`, as each agent's own, `[K, N]`."""
     return jnp.broadcast_to(x, (num_agents, *x.shape))
+
+
+def team_reward(step: Step) -> Float[Array, " N"]:
+    """The reward that the team shares, the mean where each agent is paid its own."""
+    return step.reward if step.reward.ndim == 1 else jnp.mean(step.reward, axis=0)
 
 
 def view_of(team: TeamView, starts: Bool[Array, " N"]) -> View:

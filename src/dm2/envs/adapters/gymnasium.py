@@ -1,7 +1,7 @@
 """Worlds of Gymnasium whose observation and action are tuples, an agent each (lbforaging, rware).
 
-All agents live until the episode ends. The team's reward is the mean of the agents' where the world
-gives each its own. `info["won"]` says who won where it is there.
+All agents live until the episode ends. The reward is one number for all, or one for each agent.
+`info["won"]` says who won where it is there.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dm2.envs.adapters.pettingzoo import package_version, step_limit
-from dm2.envs.host import Outcome, Sizes, Snapshot
-from dm2.envs.spaces import action_count, flat, flat_size
+from dm2.envs.spaces import action_count, flat, flat_size, nth_action
+from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError
 
 __all__ = ["GymnasiumWorld", "is_team_env"]
@@ -41,7 +41,8 @@ class GymnasiumWorld:
         """
         self._env = env
         self._spaces = list(env.observation_space.spaces)
-        self._actions = [action_count(space, field) for space in env.action_space.spaces]
+        self._choices = list(env.action_space.spaces)
+        self._actions = [action_count(space, field) for space in self._choices]
         if len(self._spaces) != len(self._actions):
             counts = f"{len(self._spaces)} observations and {len(self._actions)} actions"
             raise InputError(f"{field}: it has {counts}; each agent needs one of both")
@@ -62,13 +63,14 @@ class GymnasiumWorld:
         return self._snapshot(observations)
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
-        """One environment step."""
-        pairs = zip(actions, self._actions, strict=True)
-        chosen = tuple(int(min(action, count - 1)) for action, count in pairs)
+        """Takes one environment step."""
+        pairs = zip(self._choices, actions, strict=True)
+        chosen = tuple(nth_action(space, action) for space, action in pairs)
         observations, reward, terminated, truncated, info = self._env.step(chosen)
-        won = bool(info.get("won", False))
-        outcome = Outcome(float(np.mean(reward)), bool(terminated), bool(truncated), won)
-        return self._snapshot(observations), outcome
+        paid = np.asarray(reward, np.float32)
+        paid = np.full(len(self._actions), paid) if paid.ndim == 0 else paid
+        ended = [bool(np.all(flag)) for flag in (terminated, truncated)]
+        return self._snapshot(observations), Outcome(paid, *ended, bool(info.get("won", False)))
 
     def close(self) -> None:
         """Closes the environment."""

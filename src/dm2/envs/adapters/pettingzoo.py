@@ -1,21 +1,22 @@
 """Worlds with PettingZoo's parallel interface.
 
-Unlike agents are padded to the widest: observations with zeros, actions with illegal ones. An agent
-is alive while it is among the environment's `agents`. `action_mask`, in an agent's infos or in its
-observation, says what is legal. The team's reward is the mean over all agents that the world began
-with. An episode is terminated if the last agent was, else truncated; `won` is read from an agent's
-infos where it is there.
+Unlike agents are padded to the widest: observations with zeros, actions with illegal ones. An
+agent is alive while it is among the environment's `agents` and was neither terminated nor
+truncated; an episode ends when none is. It is truncated if the last ones were, and they count as
+alive then, since their future goes on; else it is terminated. An agent that left is paid what its
+last step says. `action_mask`, in an agent's infos or in its observation, says what is legal. `won`
+is read from an agent's infos where it is there.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from dm2.envs.host import Outcome, Sizes, Snapshot
-from dm2.envs.spaces import action_count, flat, flat_size
-from dm2.errors import InputError
+from dm2.envs.spaces import action_count, flat, flat_size, nth_action
+from dm2.envs.world import Outcome, Sizes, Snapshot
+from dm2.errors import InputError, WorldError
 
 __all__ = ["PettingZooWorld", "is_parallel", "package_version", "step_limit"]
 
@@ -41,6 +42,7 @@ class PettingZooWorld:
             InputError: an action or observation space is of another kind.
         """
         self._env = env
+        self._alive: list[Any] = []
         self._agents = list(env.possible_agents)
         if not self._agents:
             raise InputError(f"{field}: it has no agents")
@@ -50,7 +52,8 @@ class PettingZooWorld:
             space.spaces["observation"] if masked else space
             for space, masked in zip(spaces, self._masked, strict=True)
         ]
-        self._actions = [action_count(env.action_space(agent), field) for agent in self._agents]
+        self._choices = [env.action_space(agent) for agent in self._agents]
+        self._actions = [action_count(space, field) for space in self._choices]
         size = max(flat_size(space, field) for space in self._spaces)
         self._has_state = _has_state(env)
         state = flat_size(env.state_space, field) if self._has_state else size * len(self._agents)
@@ -66,22 +69,27 @@ class PettingZooWorld:
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode."""
         observations, infos = self._env.reset(seed=seed)
+        self._alive = list(self._env.agents)
         return self._snapshot(observations, infos)
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
-        """One environment step."""
-        alive = set(self._env.agents)
+        """Takes one environment step."""
+        before = self._alive
         chosen = {
-            agent: int(min(action, count - 1))
-            for agent, action, count in zip(self._agents, actions, self._actions, strict=True)
-            if agent in alive
+            agent: nth_action(space, action)
+            for agent, action, space in zip(self._agents, actions, self._choices, strict=True)
+            if agent in before
         }
         observations, rewards, terminated, truncated, infos = self._env.step(chosen)
-        over = not self._env.agents
-        reward = sum(float(rewards.get(agent, 0.0)) for agent in self._agents) / len(self._agents)
-        ended = over and any(terminated.get(agent, False) for agent in alive)
+        gone = [one for one in before if terminated.get(one, False)]
+        cut = [one for one in before if truncated.get(one, False) and one not in gone]
+        self._alive = [one for one in self._env.agents if one not in (*gone, *cut)]
+        over = not self._alive
+        if over:
+            self._alive = cut
         won = over and any(bool(info.get("won", False)) for info in infos.values())
-        outcome = Outcome(reward, ended, over and not ended, won)
+        paid = np.array([float(rewards.get(one, 0.0)) for one in self._agents], np.float32)
+        outcome = Outcome(paid, over and not cut, over and bool(cut), won)
         return self._snapshot(observations, infos), outcome
 
     def close(self) -> None:
@@ -94,16 +102,18 @@ class PettingZooWorld:
         legal = np.zeros((sizes.num_agents, sizes.num_actions), bool)
         alive = np.zeros(sizes.num_agents, bool)
         for k, agent in enumerate(self._agents):
-            alive[k] = agent in self._env.agents
+            alive[k] = agent in self._alive
             legal[k, : self._actions[k]] = True
-            if agent not in observations:
+            if not alive[k]:
                 continue
+            if agent not in observations:
+                raise WorldError(f"agent {agent!r} has no observation; show one of each agent")
             seen = observations[agent]
             row = flat(self._spaces[k], seen["observation"] if self._masked[k] else seen)
             rows[k, : len(row)] = row
             mask = seen[_MASK] if self._masked[k] else infos.get(agent, {}).get(_MASK)
-            if mask is not None and alive[k]:
-                legal[k, : self._actions[k]] = np.asarray(mask, bool)
+            if mask is not None:
+                legal[k, : self._actions[k]] = _checked(mask, self._actions[k], agent)
         return Snapshot(rows, legal, alive, self._state(rows))
 
     def _state(self, rows: Float[np.ndarray, "K O"]) -> Float[np.ndarray, " S"]:
@@ -111,6 +121,15 @@ class PettingZooWorld:
         if self._has_state:
             return flat(self._env.state_space, self._env.state())
         return rows.ravel()
+
+
+def _checked(mask: Any, count: int, agent: Any) -> Bool[np.ndarray, " a"]:
+    """The legal actions of an agent. Raises WorldError unless there is one number an action."""
+    flags = np.asarray(mask, bool)
+    if flags.shape != (count,):
+        problem = f"the {_MASK} of agent {agent!r} has the shape {flags.shape}"
+        raise WorldError(f"{problem}; its action space has {count} actions, make both the same")
+    return flags
 
 
 def _has_mask(space: Any) -> bool:

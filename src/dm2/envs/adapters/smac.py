@@ -3,7 +3,7 @@
 An agent whose only legal action is the first is dead. `info["battle_won"]` says who won. A limit
 that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step
 without a win or a loss being said). When the game crashes, SMAC ends the episode with reward 0 and
-an empty `info`; that episode is cut, and the next one begins.
+an empty `info`; that episode is cut where it was, and the next one begins.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dm2.envs.adapters.pettingzoo import package_version
-from dm2.envs.host import Outcome, Sizes, Snapshot
-from dm2.errors import InputError
+from dm2.envs.world import Outcome, Sizes, Snapshot
+from dm2.errors import InputError, WorldError
 
 __all__ = ["SmacWorld", "is_smac"]
 
@@ -40,6 +40,7 @@ class SmacWorld:
         """
         self._env = env
         self._time = 0
+        self._last: Snapshot | None = None
         inner = getattr(env, "unwrapped", env)
         try:
             info = env.get_env_info()
@@ -73,7 +74,7 @@ class SmacWorld:
         return self._snapshot()
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
-        """One environment step."""
+        """Takes one environment step."""
         self._time += 1
         result = self._env.step([int(action) for action in actions])
         if len(result) == 3:  # SMAC
@@ -85,7 +86,10 @@ class SmacWorld:
         late = bool(over) and not won and self._time == self.sizes.limit
         truncated = bool(truncated or crashed or late or info.get("episode_limit", False))
         terminated = bool(over) and not truncated
-        return self._snapshot(), Outcome(float(reward), terminated, truncated, won)
+        paid = np.full(self.sizes.num_agents, reward, np.float32)
+        assert self._last is not None
+        shown = self._last if crashed else self._snapshot()  # a game that crashed shows nothing
+        return shown, Outcome(paid, terminated, truncated, won)
 
     def close(self) -> None:
         """Closes the world."""
@@ -93,7 +97,10 @@ class SmacWorld:
 
     def _snapshot(self) -> Snapshot:
         legal = np.array(self._env.get_avail_actions(), bool)
-        alive = legal[:, 1:].any(axis=1)
-        legal[~alive, 0] = True
+        if legal.ndim != 2 or not legal.any(axis=1).all():
+            remedy = "a dead one has the first, to do nothing"
+            raise WorldError(f"an agent has no legal action; {remedy}")
         rows = np.array(self._env.get_obs(), np.float32)
-        return Snapshot(rows, legal, alive, np.asarray(self._env.get_state(), np.float32).ravel())
+        state = np.asarray(self._env.get_state(), np.float32).ravel()
+        self._last = Snapshot(rows, legal, legal[:, 1:].any(axis=1), state)
+        return self._last
