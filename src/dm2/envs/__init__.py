@@ -1,6 +1,6 @@
 """Environments: the contract they share, the two rule sets of battles, and adapters, by name."""
 
-from dm2.envs.adapters.single import SingleEnvironment
+from dm2.envs.adapters.single import Mapped, SingleEnvironment
 from dm2.envs.base import Environment, EnvSpec, Frame, Renderable, Step, TeamView
 from dm2.envs.host import HostEnvironment
 from dm2.envs.registry import list_environments, make
@@ -10,6 +10,7 @@ __all__ = [
     "Environment",
     "Frame",
     "HostEnvironment",
+    "Mapped",
     "Renderable",
     "SingleEnvironment",
     "Step",

@@ -75,7 +75,7 @@ def action_count(space: Any, field: str) -> int:
 def nth_action(space: Any, index: int) -> int:
     """The action of a discrete space that stands at an index; the last one beyond its end, where
     the agent is not alive."""
-    return int(space.start) + min(int(index), int(space.n) - 1)
+    return int(space.start) + min(index, int(space.n) - 1)
 
 
 def _parts(space: Any) -> list[Any]:

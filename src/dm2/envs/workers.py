@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = ["Group", "InProcesses", "InThisProcess", "quiet_output", "words_of"]
 Order = Literal["reset", "step"]
 
 
+@runtime_checkable
 class Group(Protocol):
     """A group holds worlds that are stepped together."""
 

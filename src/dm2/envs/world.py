@@ -5,7 +5,7 @@ Adapters give worlds with other interfaces this one; `dm2.envs.workers` steps ma
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
     won: bool = False
 
 
+@runtime_checkable
 class World(Protocol):
     """A world is one copy of an environment that is stepped in Python."""
 

@@ -65,7 +65,7 @@ class GymnasiumWorld:
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
         pairs = zip(self._choices, actions, strict=True)
-        chosen = tuple(nth_action(space, action) for space, action in pairs)
+        chosen = tuple(nth_action(space, int(action)) for space, action in pairs)
         observations, reward, terminated, truncated, info = self._env.step(chosen)
         paid = np.asarray(reward, np.float32)
         paid = np.full(len(self._actions), paid) if paid.ndim == 0 else paid

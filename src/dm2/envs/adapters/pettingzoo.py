@@ -76,7 +76,7 @@ class PettingZooWorld:
         """Takes one environment step."""
         before = self._alive
         chosen = {
-            agent: nth_action(space, action)
+            agent: nth_action(space, int(action))
             for agent, action, space in zip(self._agents, actions, self._choices, strict=True)
             if agent in before
         }
@@ -145,10 +145,10 @@ def _has_state(env: Any) -> bool:
 
 
 def step_limit(env: Any) -> int | None:
-    """The environment's own limit, by the names that PettingZoo's environments give it."""
+    """The environment's own limit, by the names that environments give it."""
     inner = getattr(env, "unwrapped", env)
     for owner in (env, inner):
-        for name in ("max_cycles", "max_steps", "episode_limit"):
+        for name in ("max_cycles", "max_steps", "episode_limit", "_max_episode_steps"):
             value = getattr(owner, name, None)
             if isinstance(value, int | np.integer) and value > 0:
                 return int(value)
