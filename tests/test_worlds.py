@@ -66,6 +66,20 @@ def test_gymnasium_tuples_are_taken_and_each_agent_is_paid_its_own():
     assert outcome.rewards.tolist() == [2, 2]  # the first agent's actions begin at 1
 
 
+def test_a_limit_that_a_gymnasium_world_calls_a_termination_cuts():
+    class Ending(Tuples):
+        def step(self, action: Any) -> Any:
+            seen, paid, _, late, info = super().step(action)
+            return seen, paid, late or self.time == 2, False, info
+
+    for limit, wanted in ((2, (False, True)), (4, (True, False))):
+        world = GymnasiumWorld(Ending(limit), "ending")
+        world.reset(0)
+        world.step(actions(0, 0))
+        _, outcome = world.step(actions(0, 0))
+        assert (outcome.terminated, outcome.truncated) == wanted
+
+
 def test_smacs_methods_are_taken_and_a_crash_costs_one_episode():
     world = SmacWorld(Battle(crash=2), "battle")
     world.reset(0)

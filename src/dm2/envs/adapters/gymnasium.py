@@ -1,7 +1,8 @@
 """Worlds of Gymnasium whose observation and action are tuples, an agent each (lbforaging, rware).
 
 All agents live until the episode ends. The reward is one number for all, or one for each agent.
-`info["won"]` says who won where it is there.
+`info["won"]` says who won where it is there. lbforaging and rware call their own limit a
+termination: an end at the world's last step that is not won is a cut.
 """
 
 from typing import Any
@@ -40,6 +41,7 @@ class GymnasiumWorld:
             InputError: spaces are of another kind, or there are not as many of each.
         """
         self._env = env
+        self._time = 0
         self._spaces = list(env.observation_space.spaces)
         self._choices = list(env.action_space.spaces)
         self._actions = [action_count(space, field) for space in self._choices]
@@ -59,18 +61,22 @@ class GymnasiumWorld:
 
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode."""
+        self._time = 0
         observations, _ = self._env.reset(seed=seed)
         return self._snapshot(observations)
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
+        self._time += 1
         pairs = zip(self._choices, actions, strict=True)
         chosen = tuple(nth_action(space, int(action)) for space, action in pairs)
         observations, reward, terminated, truncated, info = self._env.step(chosen)
         paid = np.asarray(reward, np.float32)
         paid = np.full(len(self._actions), paid) if paid.ndim == 0 else paid
-        ended = [bool(np.all(flag)) for flag in (terminated, truncated)]
-        return self._snapshot(observations), Outcome(paid, *ended, bool(info.get("won", False)))
+        ended, cut = bool(np.all(terminated)), bool(np.all(truncated))
+        won = ended and bool(info.get("won", False))
+        late = ended and not won and self._time == self.sizes.limit
+        return self._snapshot(observations), Outcome(paid, ended and not late, cut or late, won)
 
     def close(self) -> None:
         """Closes the environment."""
