@@ -318,13 +318,16 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
 
 def test_a_failure_in_training_is_one_line_and_the_run_goes_on(tmp_path, capfd):
     flags = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "16", "--ppo.hidden", "8"]
-    flags += ["--out", str(tmp_path / "run"), "--env", "stand_ins:Meet?fault=step", "--json"]
+    flags += ["--ppo.minibatches", "2", "--out", str(tmp_path / "run")]
+    flags += ["--env", "stand_ins:Meet?fault=step", "--json"]
     assert main(["train", "ippo", *flags]) == 1
-    said = capfd.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
+    said = [line for line in lines if not re.match(r"W\d{4} ", line)]  # XLA's own, of its cache
     assert len(said) == 1
     assert "step raised ZeroDivisionError" in said[0] and "then go on: dm2 resume" in said[0]
 
 
+@pytest.mark.learning  # for its time: it compiles a whole method
 def test_an_object_trains_with_a_warning(tmp_path):
     config = dm2.Config(dm2.VDN(), "mine", steps=128, **SMALL)
     with pytest.warns(RuntimeWarning, match="object:mine has no name by which another process"):
