@@ -171,7 +171,16 @@ class OnnxAgent:
         return self.last, outputs
 
 
-@pytest.mark.parametrize("name", CASES)
+FEW = ("dm2", "rmappo", "qmix")
+"""A method of each kind; the others compile for minutes."""
+
+
+def slow_but(few: tuple[str, ...], names: Any) -> list[Any]:
+    """The names, those that are not among the few for `make test-learning`."""
+    return [n if n in few else pytest.param(n, marks=pytest.mark.learning) for n in names]
+
+
+@pytest.mark.parametrize("name", slow_but(FEW, CASES))
 def test_an_exported_agent_acts_as_in_the_run(run_of, tmp_path, name):
     """Same outputs, to 1e-5, and same actions, over two episodes, in NumPy and in ONNX."""
     team = load_team(run_of(name), None)
@@ -309,7 +318,7 @@ def test_a_policy_is_sampled_by_the_softmax_of_the_legal(run_of, tmp_path):
     assert again == draws[:50]
 
 
-@pytest.mark.parametrize("name", ["qmix", "vdn", "iql"])
+@pytest.mark.parametrize("name", slow_but(FEW, ["qmix", "vdn", "iql"]))
 def test_values_are_explored_as_in_the_run(run_of, tmp_path, name):
     team = load_team(run_of(name), None)
     agent, steps = exported(run_of(name), tmp_path)[1], int(team.state.steps)
@@ -328,7 +337,7 @@ def test_values_are_explored_as_in_the_run(run_of, tmp_path, name):
 # ---- what the file holds
 
 
-@pytest.mark.parametrize("name", INDEPENDENT)
+@pytest.mark.parametrize("name", slow_but(FEW, INDEPENDENT))
 def test_the_file_holds_nothing_of_other_agents(run_of, tmp_path, name):
     """Whatever becomes of the others, the file is the same to the bit; it is another if the agent
     itself is."""

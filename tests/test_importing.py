@@ -1212,6 +1212,7 @@ def test_other_files_say_how_they_are_imported(capsys, tmp_path):
 # --- the docs' examples -----------------------------------------------------------------------
 
 
+@pytest.mark.learning  # for its time
 def test_the_docs_examples_work(tmp_path, monkeypatch, capsys):
     """They run as they stand, only smaller: from a film to DM², and arrays with several keys."""
     monkeypatch.chdir(tmp_path)

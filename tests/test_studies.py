@@ -480,6 +480,7 @@ def tiny_file(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.learning  # for its time
 def test_killed_at_any_moment_it_is_made_to_the_same_bits(made, tmp_path):
     out = tmp_path / "killed"
     command = [
@@ -622,6 +623,7 @@ def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(monkeypatch,
 # ---- the docs
 
 
+@pytest.mark.learning  # for its time
 def test_the_example_of_the_docs_is_a_study(tmp_path, capsys):
     (example,) = blocks("python", "docs/studies.md")
     example = example.replace("smax/3s_vs_3z", ENV)  # of which programs are compiled already

@@ -304,6 +304,7 @@ def test_a_malformed_jax_environment_is_refused():
 TINY = dm2.PPO(hidden=8, epochs=1, minibatches=2)
 
 
+@pytest.mark.learning  # for its time
 def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
     config = dm2.Config(dm2.IPPO(TINY), "own", steps=256, **SMALL)
     run = dm2.train(config, tmp_path / "run", env=Meet, quiet=True)
