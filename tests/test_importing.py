@@ -1012,6 +1012,29 @@ def test_minari_datasets_are_replaced_as_a_whole(tmp_path, minari, monkeypatch):
     assert [folder.name for folder in (tmp_path / "minari").iterdir()] == ["pair"]
 
 
+def test_minari_datasets_outlive_a_failed_or_killed_exchange(tmp_path, minari, monkeypatch):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC)
+    shorter = Demonstrations.from_arrays({"observations": [SECOND]}, SPEC)
+    demos.to_minari("pair")
+    target, rename = tmp_path / "minari" / "pair", Path.rename
+
+    def full(self: Path, to: Path) -> Path:
+        if self.name == ".tmp-pair":
+            raise OSError(28, "No space left on device")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        shorter.to_minari("pair", overwrite=True)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert [folder.name for folder in target.parent.iterdir()] == ["pair"]
+    assert_same_arrays(demos, Demonstrations.from_minari("pair", SPEC))
+    # Killed between the two renames, the old datasets wait under another name.
+    target.rename(target.with_name(".tmp-old-pair"))
+    refuses(lambda: shorter.to_minari("pair"), "minari = 'pair': exists")
+    assert_same_arrays(demos, Demonstrations.from_minari("pair", SPEC))
+
+
 def foreign(minari: Any, name: str, spaces: Any, episodes: list[Any]) -> str:
     """A dataset as somebody else makes it."""
     from minari.data_collector import EpisodeBuffer

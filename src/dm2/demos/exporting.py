@@ -73,6 +73,9 @@ def check_minari_name(name: str, overwrite: bool) -> Path:
         remedy = "must be of letters, digits, '_', '-' and '/', for example 'smax/3m'"
         raise InputError(f"minari = {name!r}: {remedy}") from None
     target = root() / name
+    old = _aside(target)
+    if old.exists() and not target.exists():  # a process was killed between two renames
+        old.rename(target)
     if target.exists() and not overwrite:
         raise InputError(f"minari = {name!r}: {EXISTS}")
     return target
@@ -91,15 +94,18 @@ def _concurrent(demos: Demonstrations) -> tuple[AgentDemonstrations, ...]:
     return demos.agents
 
 
+def _aside(target: Path) -> Path:
+    """Where a folder waits until another one has taken its place."""
+    return target.with_name(f"{TEMPORARY}old-{target.name}")
+
+
 @contextlib.contextmanager
 def _replacing_folder(target: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `target` at the end of the context. If the
     context raises, `target` stays as it was and nothing is left. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(TEMPORARY + target.name)
-    old = target.with_name(f"{TEMPORARY}old-{target.name}")
-    if old.exists() and not target.exists():  # the process was killed between two renames
-        old.rename(target)
+    old = _aside(target)
     for left in (temporary, old):
         shutil.rmtree(left, ignore_errors=True)
     try:
