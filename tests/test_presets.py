@@ -80,3 +80,12 @@ def test_flags_go_before_the_preset(capsys, tmp_path):
     assert code == 2
     assert "preset = 'paper': says nothing of smax/3m" in err
     assert not (tmp_path / "y").exists()
+
+
+def test_cloning_alone_leaves_the_papers_imitation_out(capsys, tmp_path):
+    """What a preset sets is no mistake of the user; what the user sets is."""
+    words = ("train", "bc", "--preset", "paper", "--env", "smac/3s_vs_4z")
+    words += ("--cloning.then", "nothing", "--demos", tmp_path / "none", "--out", tmp_path / "x")
+    assert "no such file" in run(capsys, *words)[2]
+    said = run(capsys, *words, "--imitation.updates", 3)[2]
+    assert "imitation.updates = 3: is not used with cloning.then = 'nothing'" in said

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Union
 
 from tyro.conf import arg, subcommand
 
+from dm2.agent.settings import Imitation
 from dm2.cli.output import Json, report
 from dm2.config import Config
 from dm2.errors import InputError
 from dm2.methods import METHODS, Settings
+from dm2.methods.bc import BC
 from dm2.methods.presets import PresetName, preset
 from dm2.run.loop import foresee
 from dm2.run.loop import train as train_one
@@ -74,7 +76,7 @@ def train_command(argv: list[str]) -> Any:
     name, env = (_value_of(flag, words) for flag in ("preset", "env"))
     methods: Any = Union[  # noqa: UP007
         tuple(
-            _subcommand(settings, preset(name or "tuned", settings.name, env or ""))
+            _subcommand(settings, _defaults(settings, name or "tuned", env or "", words))
             if settings.name == chosen
             else _subcommand(settings, {})
             for settings in METHODS.values()
@@ -82,6 +84,14 @@ def train_command(argv: list[str]) -> Any:
     ]
     train.__annotations__["call"] = Annotated[methods, arg(name="")]
     return train
+
+
+def _defaults(settings: type[Settings], name: str, env: str, words: list[str]) -> dict[str, Any]:
+    """A preset's, without its settings of imitation where cloning is followed by none."""
+    defaults = preset(name, settings.name, env)
+    if settings is BC and _value_of("cloning.then", words) not in (None, "mixed"):
+        defaults["method"] = dataclasses.replace(defaults["method"], imitation=Imitation())
+    return defaults
 
 
 def _value_of(flag: str, words: list[str]) -> str | None:

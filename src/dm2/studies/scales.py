@@ -29,7 +29,7 @@ class Task:
     steps: int
     """Environment steps that every method learns for."""
     expert_steps: int
-    """Environment steps that experts learn for."""
+    """Environment steps that experts learn for; those of QMIX learn for 1.5 × `steps`."""
     eval_every: int
     """Environment steps between evaluations."""
     coefficient: float
@@ -72,9 +72,12 @@ class Task:
             number: which of several teams that differ in their seed.
             env: the environment in which they learn, in place of the task's own.
         """
-        ladder = tuple(self.expert_steps * (n + 1) // _LEVELS for n in range(_LEVELS))
+        own = self.settings(method)
+        # A step of a method with a replay costs several of the others', and gives a greedy team.
+        steps = self.expert_steps if hasattr(own, "ppo") else self.steps * 3 // 2
+        ladder = tuple(steps * (n + 1) // _LEVELS for n in range(_LEVELS))
         seed, more = EXPERT_SEED + number, {"checkpoint_steps": ladder}
-        return self._run(self.settings(method), seed, self.expert_steps, env=env, **more)
+        return self._run(own, seed, steps, env=env, **more)
 
     def levels(self) -> tuple[int, ...]:
         """The steps of an expert's checkpoints that are kept."""
