@@ -19,8 +19,8 @@ demo: setup  ## Train experts, record them, train DM² on them beside IPPO, draw
 test: lint types  ## Lint, types, tests, the README's commands; two processes, a file at a time.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-learning: setup  ## The slow tests: that agents learn, and DM² faster than IPPO.
-	$(BIN)/python -m pytest -m learning
+test-learning: setup  ## The slow tests: that agents learn, DM² faster than IPPO; what takes long.
+	$(BIN)/python -m pytest -m learning -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

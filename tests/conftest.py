@@ -38,6 +38,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as dm2 would set it
 
 
+SLOWEST = (
+    "training methods readme studies cli qmix smac decentralisation packing process record worlds"
+    " inputs battle jaxmarl bench rmappo export"
+)
+"""Files of tests, the slowest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, so that the processes that share them out end together."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(SLOWEST.split())}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
+
 def hashes(folder: Path) -> dict[Path, str]:
     """The contents of all files in a folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]

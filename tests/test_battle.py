@@ -416,7 +416,12 @@ QUANTITIES = 19
 
 
 @pytest.mark.parametrize(
-    ("scenario", "lethal"), [("3s_vs_4z", False), ("3s5z", True), ("smacv2_5_units", False)]
+    ("scenario", "lethal"),
+    [
+        ("3s_vs_4z", False),
+        pytest.param("3s5z", True, marks=pytest.mark.learning),
+        pytest.param("smacv2_5_units", False, marks=pytest.mark.learning),
+    ],
 )
 def test_equals_jaxmarl_from_any_state(scenario, lethal):
     found = differences(scenario, lethal, 500, seed=0)
@@ -443,6 +448,7 @@ def test_the_random_states_are_of_every_kind():
     assert (np.asarray(after.actions)[allies:] < STOP).any()
 
 
+@pytest.mark.learning
 def test_whole_battles_are_as_jaxmarls():
     """Battles of a policy that walks east and then attacks what it can: share that ended, mean
     reward and length, within four standard errors."""

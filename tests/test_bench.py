@@ -102,6 +102,7 @@ def test_simulators_race(capsys, monkeypatch):
     ]
 
 
+@pytest.mark.learning
 def test_parity_is_reported(capsys):
     (row,) = run_json(capsys, "bench", "parity", "--env", "smax/3m", "--states", 20)["rows"]
     assert row["environment"] == "smax/3m"

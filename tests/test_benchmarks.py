@@ -22,6 +22,7 @@ racing = pytest.importorskip("racing")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.learning
 def test_the_peer_learns_from_what_it_collects(monkeypatch):
     for name, value in {"SCENARIO": "3m", "ENVS": 4, "STEPS": 8, "UNITS": 16}.items():
         monkeypatch.setattr(ippo, name, value)
@@ -36,6 +37,7 @@ def test_the_peer_learns_from_what_it_collects(monkeypatch):
     assert all(0 < most < 4e-3 * 16 * 2 for most in moved)
 
 
+@pytest.mark.learning
 def test_the_peer_with_a_central_critic_learns_from_what_it_collects(monkeypatch):
     mappo = pytest.importorskip("mappo")
     small = {"ENVS": 4, "STEPS": 8, "UNITS": 16}
@@ -52,6 +54,7 @@ def test_the_peer_with_a_central_critic_learns_from_what_it_collects(monkeypatch
     assert all(0 < most < 2e-3 * 16 * 2 for most in moved)
 
 
+@pytest.mark.learning
 def test_the_peer_with_a_mixer_learns_from_what_it_collects(monkeypatch):
     qmix, winning = pytest.importorskip("qmix"), pytest.importorskip("winning")
     small = {"ENVS": 4, "STEPS": 8, "UNITS": 16, "HYPER": 8, "EMBED": 4, "KEPT": 8, "UPDATES": 3}
@@ -208,6 +211,7 @@ def test_races_and_contests_are_chosen_by_name(monkeypatch, capsys):
     assert "re-created for speed alone" in capsys.readouterr().err
 
 
+@pytest.mark.learning
 def test_growth_is_measured():
     command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "3m:4"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -308,6 +312,7 @@ operations.main()
 """
 
 
+@pytest.mark.learning
 def test_the_profile_adds_up():
     """Both programs run, and stand for others whose milliseconds are known."""
     command = [sys.executable, "-c", PROFILE, "3m", "8"]

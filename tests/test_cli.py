@@ -396,6 +396,7 @@ def test_training_that_diverges_exits_with_1(capsys, tmp_path):
     assert last == record
 
 
+@pytest.mark.learning
 def test_tasks_without_wins_are_told_by_their_returns(capsys, tmp_path):
     env = "jaxmarl/MPE_simple_spread_v3?limit=5"
     common = ["--env", env, "--steps", 512, *TINY, "--out", tmp_path / "run"]

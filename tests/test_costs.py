@@ -45,6 +45,7 @@ print(int(peak.split()[1]) / 2**10)
 """
 
 
+@pytest.mark.learning
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_is_predicted():
     """A rollout of 200 MB, which nobody would miss in the sum."""

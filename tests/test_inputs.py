@@ -137,6 +137,7 @@ def test_runs_older_than_the_setting_took_layer_norm(small_run):
     assert Config.from_dict(config).method.observations == "layer"  # pyright: ignore
 
 
+@pytest.mark.learning
 def test_moments_and_last_actions_survive_a_kill(tmp_path):
     method = IPPO(TINY, observations="both", last_action=True, agent_id=True)
     config = Config(method, "smax/3m?limit=12", steps=1024, **SMALL)
@@ -159,6 +160,7 @@ def learnt(shown: str, scale: float, mode: Any, seed: int = 0) -> float:
     return float(outcome.returns.mean())
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("shown", SHOWN)
 def test_cues_are_learnt(shown):
     assert learnt(shown, 1000.0, "auto") == 1.0

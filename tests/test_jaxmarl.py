@@ -105,6 +105,7 @@ def test_a_limit_of_ones_own(limit):
     assert not env.spec.wins
 
 
+@pytest.mark.learning
 def test_battles_are_won_when_the_enemies_are_dead():
     env = JaxMarl("HeuristicEnemySMAX", limit=40)
     assert env.spec.wins

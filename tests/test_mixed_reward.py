@@ -71,6 +71,7 @@ def test_the_mixed_reward_is_balanced_in_any_units(units):
     assert after.balance.weight == pytest.approx(0.05)
 
 
+@pytest.mark.learning
 def test_balance_goes_on_exactly(small_demos, tmp_path):
     ppo = PPO(hidden=8, epochs=1, minibatches=2)
     imitation = Imitation(hidden=8, updates=2, batch=16, unit="advantage", coefficient=0.3)

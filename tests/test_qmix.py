@@ -205,7 +205,10 @@ def trained(method: QLearning, rollouts: int, steps: int = 5, num_envs: int = 4)
     return found
 
 
-@pytest.fixture(scope="module", params=METHODS)
+SLOWLY = [pytest.param(name, marks=pytest.mark.learning) for name in METHODS if name != "qmix"]
+
+
+@pytest.fixture(scope="module", params=["qmix", *SLOWLY])
 def taught(request):
     """A method and what it came to in eight rollouts, the first of which is too short to learn."""
     method = build(request.param)

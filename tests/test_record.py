@@ -330,6 +330,7 @@ def test_a_recording_that_explores(runs):
         assert others.sha256 != demos.sha256
 
 
+@pytest.mark.learning
 def test_each_run_finds_its_own_epsilon(runs, monkeypatch):
     found = {4: 0.1, 5: 0.2, 6: 0.3}
 

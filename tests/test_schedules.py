@@ -51,6 +51,7 @@ def updated(progress, **ppo):
     return compiled(rules.learn)(AGENT, path, expert())
 
 
+@pytest.mark.learning
 def test_a_schedule_is_the_constant_that_it_stands_for():
     """At first the weight is 0.3, half-way to 0.1 it is 0.2, and the step size likewise."""
     falls = {"entropy": 0.3, "entropy_end": 0.1}
