@@ -1,5 +1,6 @@
 """Scripted teams under both rule sets: `python benchmarks/scripted.py [SCENARIO …]`; and their
-battles as demonstrations: `python benchmarks/scripted.py record kite smac/3s_vs_3z FILE`.
+battles as demonstrations: `python benchmarks/scripted.py record kite smac/3s_vs_3z FILE`. A FILE
+that ends in `.csv` is a table of what was observed alone, as if somebody had filmed the team.
 
 The table says, per scenario and script, how many of 256 battles are won, their mean length in steps
 and their mean return, under `smax/` and under `smac/`; and how many are won under `smac/` with
@@ -10,6 +11,8 @@ other options. The scripts learn nothing, so that the table shows what the rules
 - kite: as closest, but while the weapon cools walk away from enemies nearer than 4.
 """
 
+import csv
+import itertools
 import sys
 from typing import Any, NamedTuple
 
@@ -123,6 +126,20 @@ def demonstrations(name: str, env: Any) -> Demonstrations:
     )
 
 
+def film(name: str, env: Any, path: str) -> None:
+    """Writes a table of what a scripted team observed, for `dm2 demos import`."""
+    battles, spec = jax.device_get(play(name, env)), env.spec
+    with open(path, "w", newline="") as file:
+        table = csv.writer(file)
+        features = (f"obs_{i}" for i in range(spec.observation_size))
+        table.writerow(["episode", "step", "agent", "alive", *features])
+        for episode, agent in itertools.product(range(BATTLES), range(spec.num_agents)):
+            for step in range(battles.length[episode]):
+                at = step, agent, episode
+                alive = int(battles.alive[at])
+                table.writerow([episode, step, agent, alive, *battles.observations[at]])
+
+
 def row(scenario: str, name: str) -> list[str]:
     """The cells of the table for one scenario and script."""
     cells = [scenario, name]
@@ -149,6 +166,9 @@ def table(scenarios: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["record"]:
         _, _, script_name, env_name, path = sys.argv
-        demonstrations(script_name, make(env_name)).save(path)
+        if path.endswith(".csv"):
+            film(script_name, make(env_name), path)
+        else:
+            demonstrations(script_name, make(env_name)).save(path)
     else:
         table(sys.argv[1:])
