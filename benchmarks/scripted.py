@@ -9,6 +9,9 @@ other options. The scripts learn nothing, so that the table shows what the rules
 - closest: attack the closest enemy, walk to it if it is out of range;
 - focus: everybody attacks the same enemy, the one closest to the team's centre;
 - kite: as closest, but while the weapon cools walk away from enemies nearer than 4.
+
+For recordings `kite:0.3` is the script of which every agent does something random in 30 % of its
+steps.
 """
 
 import csv
@@ -24,6 +27,7 @@ from jaxtyping import Array
 from dm2.demos import Demonstrations
 from dm2.envs import make
 from dm2.envs.smac.scenarios import SCENARIOS
+from dm2.rollout.stepping import random_legal
 
 BATTLES, SAFE = 256, 4.0
 SCRIPTS = ("closest", "focus", "kite")
@@ -86,7 +90,8 @@ class Battles(NamedTuple):
 
 
 def play(name: str, env: Any, seed: int = 0) -> Battles:
-    """Play `BATTLES` battles of the script `name`."""
+    """Play `BATTLES` battles of a script; `kite:0.3` does something random in 30 % of its steps."""
+    name, _, noise = name.partition(":")
     reset_key, key = jax.random.split(jax.random.PRNGKey(seed))
     state, limit = env.reset(reset_key, BATTLES), env.spec.episode_limit
     zeros, no = jnp.zeros(BATTLES), jnp.zeros(BATTLES, bool)
@@ -95,7 +100,12 @@ def play(name: str, env: Any, seed: int = 0) -> Battles:
         state, won, over, length, returns = carry
         view = env.observe(state)
         actions = script(name, env, state, view.legal)
-        state, outcome = env.step(jax.random.fold_in(key, time), state, actions)
+        now = jax.random.fold_in(key, time)
+        if noise:
+            some_key, act_key = jax.random.split(jax.random.fold_in(now, 1))
+            some = jax.random.bernoulli(some_key, float(noise), actions.shape)
+            actions = jnp.where(some, random_legal(act_key, view.legal), actions)
+        state, outcome = env.step(now, state, actions)
         returns += jnp.where(over, 0.0, outcome.reward)
         won |= outcome.won & ~over
         length += ~over
