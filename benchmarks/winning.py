@@ -27,7 +27,7 @@ def ours(
     """A run of dm2 with its own settings, and its evaluations."""
     config = dm2.Config(
         method,
-        f"smax/{scenario}?walls=lethal",
+        f"smax/{scenario}?walls=lethal&limit={LIMIT}",
         seed=seed,
         steps=steps,
         eval_every=every,
