@@ -160,15 +160,15 @@ def test_a_dead_agent_observes_zeros_and_may_do_nothing():
     arrays = InThisProcess(lambda: world, world.sizes, 1)
     arrays.arrays["which"][:] = True
     arrays.tell("reset")
-    assert arrays.arrays["alive"].tolist() == [[True, False]]
-    assert arrays.arrays["observations"].tolist() == [[[0, 0], [0, 0]]]
-    assert arrays.arrays["legal"][0, 1].tolist() == [True, False, False]
+    assert arrays.arrays["alive"].tolist() == [[True], [False]]
+    assert arrays.arrays["observations"].tolist() == [[[0, 0]], [[0, 0]]]
+    assert arrays.arrays["legal"][1, 0].tolist() == [True, False, False]
 
 
-def started(count: int) -> InProcesses:
+def started(count: int, processes: int | None = None) -> InProcesses:
     env = make("stand_ins:Meet")
     assert isinstance(env, HostEnvironment)
-    group = InProcesses(env._recipe, env._sizes, count)
+    group = InProcesses(env._recipe, env._sizes, count, processes)
     group.arrays["which"][:] = True
     group.arrays["seeds"][:] = np.arange(count)
     group.tell("reset")
@@ -188,22 +188,77 @@ def test_processes_step_as_one_does_and_end():
         for name in here.arrays:
             np.testing.assert_array_equal(group.arrays[name], here.arrays[name])
     group.close()
-    assert all(process.returncode == 0 for process, _ in group._workers)
+    assert all(worker.process.returncode == 0 for worker in group._workers)
 
 
-def test_a_process_that_is_killed_is_reported():
-    group = started(1)
-    os.kill(group._workers[0][0].pid, signal.SIGKILL)
-    with pytest.raises(WorldError, match="was killed by signal 9"):
+def test_a_process_that_dies_costs_its_episodes_and_no_more():
+    """Two processes step four worlds. One is killed: its two episodes are cut where they were, with
+    nothing paid, and begin anew; those of the other process go on."""
+    group = started(4, processes=2)
+    shown, arrays = group.arrays["observations"].copy(), group.arrays
+    arrays["actions"][:] = 1
+    killed = group._workers[1]
+    os.kill(killed.process.pid, signal.SIGKILL)
+    with pytest.warns(RuntimeWarning, match="killed by signal 9: its episodes are cut"):
         group.tell("step")
+    assert arrays["truncated"].tolist() == [False, True, False, True]
+    assert arrays["rewards"][:, [1, 3]].tolist() == [[0, 0], [0, 0]]
+    np.testing.assert_array_equal(arrays["observations"], shown)  # they stayed where they were
+    arrays["which"][:], arrays["seeds"][:] = arrays["truncated"], 9
+    group.tell("reset")
+    at = np.random.default_rng(9).integers(5, size=2)
+    assert arrays["observations"][0, [1, 3], :2].tolist() == [at.tolist()] * 2
+    np.testing.assert_array_equal(arrays["observations"][:, [0, 2]], shown[:, [0, 2]])
+    group.tell("step")
+    assert not arrays["truncated"].any()
     group.close()
+
+
+def test_a_process_that_dies_while_worlds_are_reset_cuts_those_that_were_not():
+    group = started(2, processes=1)
+    os.kill(group._workers[0].process.pid, signal.SIGKILL)
+    group.arrays["which"][:] = [True, False]
+    with pytest.warns(RuntimeWarning, match="its episodes are cut"):
+        group.tell("reset")
+    group.tell("step")
+    assert group.arrays["truncated"].tolist() == [False, True]
+    group.close()
+
+
+def test_a_process_that_dies_again_and_again_is_given_up():
+    group = started(1)
+    for _ in range(2):
+        os.kill(group._workers[0].process.pid, signal.SIGKILL)
+        with pytest.warns(RuntimeWarning, match="its episodes are cut"):
+            group.tell("reset")
+    os.kill(group._workers[0].process.pid, signal.SIGKILL)
+    with pytest.raises(WorldError, match="3 times before an episode ended; mend what kills it"):
+        group.tell("reset")
+    group.close()
+
+
+def test_what_a_world_started_ends_with_its_process(tmp_path):
+    """A game that outlives its world ends with the process, also where that is killed."""
+    pids = []
+    for kill in (False, True):
+        env = make(f"stand_ins:Leaving?note={tmp_path}/{kill}")
+        assert isinstance(env, HostEnvironment)
+        group = InProcesses(env._recipe, env._sizes, 1)
+        group.arrays["which"][:] = True
+        group.tell("reset")
+        pids.append(int((tmp_path / str(kill)).read_text()))
+        assert _runs(pids[-1])
+        if kill:
+            os.kill(group._workers[0].process.pid, signal.SIGKILL)
+        group.close()
+        assert _gone(pids[-1])
 
 
 def test_processes_end_when_whoever_started_them_is_killed():
     code = (
         "import test_worlds, time\n"
         "group = test_worlds.started(1)\n"
-        "print(group._workers[0][0].pid, flush=True)\n"
+        "print(group._workers[0].process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -217,10 +272,15 @@ def test_processes_end_when_whoever_started_them_is_killed():
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    assert _gone(worker)
+
+
+def _gone(process: int) -> bool:
+    """Whether a process ends within 20 seconds."""
     deadline = time.monotonic() + 20
-    while _runs(worker) and time.monotonic() < deadline:
+    while _runs(process) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _runs(worker)
+    return not _runs(process)
 
 
 def _runs(process: int) -> bool:

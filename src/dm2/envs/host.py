@@ -18,26 +18,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Int, UInt32
 
 from dm2.envs.base import EnvSpec, Step, TeamView
-from dm2.envs.workers import Group, InProcesses, words_of
+from dm2.envs.workers import Group, InProcesses, fields, words_of
 from dm2.envs.world import Recipe, Sizes
 from dm2.errors import InputError, WorldError
 
 __all__ = ["HostEnvironment", "HostState"]
 
-_PERCEIVED = ("observations", "legal", "alive", "state")
+_PERCEIVED = TeamView._fields
 _OUTCOME = ("rewards", "terminated", "truncated", "won")
 
 
 class HostState(NamedTuple):
-    """What is perceived in `N` worlds; every leaf ends with their axis."""
+    """What is perceived in `N` worlds. Nobody chooses among such states with `jnp.where`, so their
+    axes are a view's, and nothing is transposed on the way."""
 
-    observations: Float[Array, "K O N"]
-    legal: Bool[Array, "K A N"]
-    alive: Bool[Array, "K N"]
-    state: Float[Array, "S N"]
+    view: TeamView
     time: Int[Array, " N"]
     """Environment steps taken."""
 
@@ -88,15 +86,19 @@ class HostEnvironment:
         """By the number of worlds."""
         self._failure: WorldError | None = None
 
-    def twin(self) -> "HostEnvironment":
-        """The same environment with worlds of its own, for episodes beside those of training."""
+    def twin(self, group: Callable[[Recipe, Sizes, int], Group] | None = None) -> "HostEnvironment":
+        """The same environment with worlds of its own, for episodes beside those of training.
+
+        Args:
+            group: Where they are stepped; by default where this environment's are.
+        """
         return HostEnvironment(
             self._recipe,
             self._sizes,
             self.spec.name,
             self.spec.episode_limit,
             individual=self._individual,
-            group=self._make_group,
+            group=group or self._make_group,
         )
 
     def settle(self, results: Any) -> Any:
@@ -135,18 +137,17 @@ class HostEnvironment:
     ) -> tuple[HostState, Step]:
         """Takes one environment step in every world."""
         shapes = self._shapes(actions.shape[1], _PERCEIVED + _OUTCOME)
-        *perceived, rewards, terminated, truncated, won = io_callback(
-            self._step_worlds, shapes, actions, ordered=True
-        )
+        shown = io_callback(self._step_worlds, shapes, actions, ordered=True)
         time = state.time + 1
+        following = HostState(TeamView(*shown[:4]), time)
+        rewards, terminated, truncated, won = shown[4:]
         truncated = (truncated | (time >= self.spec.episode_limit)) & ~terminated
         reward = rewards if self._individual else jnp.mean(rewards, axis=0)
-        return HostState(*perceived, time), Step(reward, terminated, truncated, won)
+        return following, Step(reward, terminated, truncated, won)
 
     def observe(self, state: HostState) -> TeamView:
         """What the teams perceive."""
-        observations, legal = (jnp.moveaxis(x, 1, 2) for x in (state.observations, state.legal))
-        return TeamView(observations, legal, state.alive, state.state.T)
+        return state.view
 
     def close(self) -> None:
         """Ends the worlds; they are made anew when they are needed."""
@@ -160,21 +161,13 @@ class HostEnvironment:
         num_envs = which.shape[0]
         seeds = jax.random.randint(key, (num_envs,), 0, 2**31 - 1)
         shapes = self._shapes(num_envs, _PERCEIVED)
-        return HostState(*io_callback(self._reset_worlds, shapes, which, seeds, ordered=True), time)
+        shown = io_callback(self._reset_worlds, shapes, which, seeds, ordered=True)
+        return HostState(TeamView(*shown), time)
 
     def _shapes(self, num_envs: int, names: tuple[str, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """What comes back from the worlds, their axis last."""
-        spec = self.spec
-        shapes = {
-            "observations": ((spec.num_agents, spec.observation_size), jnp.float32),
-            "legal": ((spec.num_agents, spec.num_actions), jnp.bool_),
-            "alive": ((spec.num_agents,), jnp.bool_),
-            "state": ((spec.state_size,), jnp.float32),
-            "rewards": ((spec.num_agents,), jnp.float32),
-        }
-        flag = ((), jnp.bool_)
-        chosen = (shapes.get(name, flag) for name in names)
-        return tuple(jax.ShapeDtypeStruct((*shape, num_envs), kind) for shape, kind in chosen)
+        """What comes back from the worlds."""
+        every = fields(self._sizes, num_envs)
+        return tuple(jax.ShapeDtypeStruct(*every[name]) for name in names)
 
     def _reset_worlds(self, which: Any, seeds: Any) -> tuple[np.ndarray, ...]:
         def reset() -> tuple[np.ndarray, ...]:
@@ -188,7 +181,7 @@ class HostEnvironment:
     def _step_worlds(self, actions: Any) -> tuple[np.ndarray, ...]:
         def step() -> tuple[np.ndarray, ...]:
             group = self._group(actions.shape[1])
-            group.arrays["actions"][:] = np.asarray(actions).T
+            group.arrays["actions"][:] = actions
             group.tell("step")
             return _shown(group, _PERCEIVED + _OUTCOME)
 
@@ -218,6 +211,5 @@ class HostEnvironment:
 
 
 def _shown(group: Group, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """Copies of what the worlds show, their axis last."""
-    arrays = (np.moveaxis(group.arrays[name], 0, -1) for name in names)
-    return tuple(np.array(array, order="C") for array in arrays)
+    """What the worlds show. JAX copies it before it goes on."""
+    return tuple(group.arrays[name] for name in names)

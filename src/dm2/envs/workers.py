@@ -2,7 +2,10 @@
 
 The processes share memory with the one that started them, a file without a name, of which nothing
 is left when they end. They are no `multiprocessing` processes: those run the user's script again,
-and a process that trains one of several seeds may not start any.
+and a process that trains one of several seeds may not start any. Each is in a process group of its
+own, with the games that its worlds start: Ctrl-C does not reach them, and they end together.
+
+Nothing here imports JAX, so that the processes begin soon.
 """
 
 import contextlib
@@ -11,22 +14,24 @@ import mmap
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import traceback
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from dm2.envs.world import Recipe, Sizes, World, checked_outcome, checked_snapshot
+from dm2.envs.world import Outcome, Recipe, Sizes, World, checked_outcome, checked_snapshot
 from dm2.errors import WorldError
 
-__all__ = ["Group", "InProcesses", "InThisProcess", "quiet_output", "words_of"]
+__all__ = ["Group", "InProcesses", "InThisProcess", "fields", "quiet_output", "words_of"]
 
 Order = Literal["reset", "step"]
 
@@ -36,7 +41,7 @@ class Group(Protocol):
     """A group holds worlds that are stepped together."""
 
     arrays: dict[str, np.ndarray]
-    """What goes to and comes from the worlds, a world a row; see `_fields`."""
+    """What goes to and comes from the worlds; see `fields`."""
 
     def tell(self, order: Order) -> None:
         """Lets all worlds do something and waits until it is done. Raises WorldError."""
@@ -83,18 +88,22 @@ class Worlds:
 
     def _step(self, number: int) -> None:
         world, arrays = self._worlds[number], self._arrays
-        assert world is not None, "a reset comes first"
-        snapshot, outcome = world.step(arrays["actions"][number])
-        self._show(snapshot, number)
+        if world is None:  # it went with its process, and its episode is cut where it was
+            outcome = Outcome(np.zeros(self._sizes.num_agents, np.float32), False, True)
+        else:
+            snapshot, outcome = world.step(arrays["actions"][:, number])
+            self._show(snapshot, number)
         outcome = checked_outcome(outcome, self._sizes)
-        arrays["rewards"][number] = outcome.rewards
+        arrays["rewards"][:, number] = outcome.rewards
         arrays["terminated"][number] = outcome.terminated
         arrays["truncated"][number] = outcome.truncated and not outcome.terminated
         arrays["won"][number] = outcome.won
 
     def _show(self, snapshot: Any, number: int) -> None:
-        for name, value in checked_snapshot(snapshot, self._sizes)._asdict().items():
-            self._arrays[name][number] = value
+        shown = checked_snapshot(snapshot, self._sizes)
+        for name in ("observations", "legal", "alive"):
+            self._arrays[name][:, number] = getattr(shown, name)
+        self._arrays["state"][number] = shown.state
 
 
 class InThisProcess:
@@ -102,8 +111,8 @@ class InThisProcess:
     could find it."""
 
     def __init__(self, recipe: Recipe, sizes: Sizes, num_envs: int) -> None:
-        fields = _fields(sizes, num_envs)
-        self.arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in fields.items()}
+        shapes = fields(sizes, num_envs)
+        self.arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
         self._worlds = Worlds(recipe, sizes, range(num_envs), self.arrays)
 
     def tell(self, order: Order) -> None:
@@ -128,78 +137,152 @@ class _Brief(NamedTuple):
 
 
 class InProcesses:
-    """Worlds that are stepped in one process a core."""
+    """Worlds that are stepped in one process a core.
 
-    def __init__(self, recipe: Recipe, sizes: Sizes, num_envs: int) -> None:
-        fields = _fields(sizes, num_envs)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        count = min(cores, num_envs)
-        self._workers: list[tuple[subprocess.Popen[bytes], Connection]] = []
+    A process that dies, because a game crashed it or somebody killed it, is replaced. Its episodes
+    are cut where they were, and a warning says so. A process that dies `MOST_DEATHS` times before
+    an episode of its worlds ends by itself is given up.
+    """
+
+    def __init__(
+        self, recipe: Recipe, sizes: Sizes, num_envs: int, processes: int | None = None
+    ) -> None:
+        """Starts the processes; they make their worlds when these are first reset.
+
+        Args:
+            recipe: Makes a world; it is pickled.
+            sizes: The sizes of the worlds.
+            num_envs: How many worlds there are.
+            processes: How many processes step them; by default one a core.
+        """
+        shapes = fields(sizes, num_envs)
+        count = min(processes or _cores(), num_envs)
+        self._workers: list[_Worker] = []
         folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.truncate(_size(fields))
+            file.truncate(_size(shapes))
             self._memory = mmap.mmap(file.fileno(), 0)
-            self.arrays = _views(self._memory, fields)
-            self._end = weakref.finalize(self, _end, self._workers)
-            for number in range(count):
-                numbers = range(number, num_envs, count)
-                brief = _Brief(sys.path, recipe, sizes, num_envs, numbers)
-                self._workers.append(_start(brief, file.fileno()))
+            descriptor = os.dup(file.fileno())
+        self.arrays = _views(self._memory, shapes)
+        self._end = weakref.finalize(self, _end, self._workers, descriptor)
+        for number in range(count):
+            numbers = range(number, num_envs, count)
+            brief = _Brief(sys.path, recipe, sizes, num_envs, numbers)
+            self._workers.append(_Worker(brief, descriptor))
 
     def tell(self, order: Order) -> None:
         """See `Group`."""
-        words: list[str] = []
-        for _, line in self._workers:
-            with contextlib.suppress(OSError):  # it was killed, and its silence says so
-                line.send_bytes(order.encode())
-        for process, line in self._workers:
-            try:
-                words.append(line.recv_bytes().decode())
-            except (EOFError, OSError):
-                words.append(_last_words(process))
-        for problem in filter(None, words):
-            raise WorldError(problem)
+        for worker in self._workers:
+            worker.send(order)
+        problems = [worker.answer() for worker in self._workers]
+        for worker, problem in zip(self._workers, problems, strict=True):
+            if problem is None:
+                problem = self._replaced(worker, order)
+            elif order == "step" and self._any_ended(worker):
+                worker.deaths = 0
+            if problem:
+                raise WorldError(problem)
 
     def close(self) -> None:
         """See `Group`."""
         self._end()
 
+    def _replaced(self, worker: "_Worker", order: Order) -> str | None:
+        """Replaces a process that died and repeats the order; what the new one answers. It has no
+        worlds yet, so that a step cuts their episodes."""
+        words = worker.last_words()
+        worker.deaths += 1
+        if worker.deaths == MOST_DEATHS:
+            return f"{words}, {MOST_DEATHS} times before an episode ended; mend what kills it"
+        warnings.warn(f"{words}: its episodes are cut", RuntimeWarning, stacklevel=2)
+        worker.start()
+        worker.send(order)
+        answer = worker.answer()
+        return self._replaced(worker, order) if answer is None else answer
 
-def _start(brief: _Brief, memory: int) -> tuple[subprocess.Popen[bytes], Connection]:
-    ours, theirs = Pipe()
-    descriptors = (theirs.fileno(), memory)
-    code = "import sys; from dm2.envs.workers import work; work(*map(int, sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *map(str, descriptors)]
-    where = [path for path in sys.path if path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(where)}
-    process = subprocess.Popen(
-        command, pass_fds=descriptors, env=environment, stdin=subprocess.DEVNULL
-    )
-    theirs.close()
-    ours.send_bytes(pickle.dumps(brief))
-    return process, ours
-
-
-def _last_words(process: subprocess.Popen[bytes]) -> str:
-    """What to say of a process that says no more."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(2)
-    code = process.returncode
-    if code is not None and code < 0:
-        return f"a process that steps it was killed by signal {-code}"
-    return f"a process that steps it ended by itself, with code {code}"
+    def _any_ended(self, worker: "_Worker") -> bool:
+        ended = self.arrays["terminated"] | self.arrays["truncated"]
+        return bool(ended[list(worker.brief.numbers)].any())
 
 
-def _end(workers: Sequence[tuple[subprocess.Popen[bytes], Connection]]) -> None:
-    """Lets all processes end by themselves, and kills those that do not within two seconds."""
-    for _, line in workers:
-        line.close()
-    for process, _ in workers:
+MOST_DEATHS = 3
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+class _Worker:
+    """One process that steps worlds, and the line to it."""
+
+    def __init__(self, brief: _Brief, memory: int) -> None:
+        self.brief, self._memory = brief, memory
+        self.deaths = 0
+        """Since an episode ended by itself."""
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process, or another one in place of the one that died."""
+        ours, theirs = socket.socketpair()
+        descriptors = (theirs.fileno(), self._memory)
+        code = "import sys; from dm2.envs.workers import work; work(*map(int, sys.argv[1:]))"
+        command = [sys.executable, "-c", code, *map(str, descriptors)]
+        where = [path for path in sys.path if path]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(where)}
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=descriptors,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )
+        theirs.close()
+        self._line = Connection(ours.detach())
+        self._line.send_bytes(pickle.dumps(self.brief))
+
+    def send(self, order: Order) -> None:
+        """Sends an order; to a process that died, nothing."""
+        with contextlib.suppress(OSError):
+            self._line.send_bytes(order.encode())
+
+    def answer(self) -> str | None:
+        """What is wrong with a world, nothing if all went well, None if the process died."""
         try:
-            process.wait(2)
+            return self._line.recv_bytes().decode()
+        except (EOFError, OSError):
+            return None
+
+    def last_words(self) -> str:
+        """What to say of a process that says no more."""
+        self.hang_up()
+        self.wait()
+        code = self.process.returncode
+        if code < 0:
+            return f"a process that steps it was killed by signal {-code}"
+        return f"a process that steps it ended by itself, with code {code}"
+
+    def hang_up(self) -> None:
+        """Lets the process end by itself."""
+        self._line.close()
+
+    def wait(self) -> None:
+        """Waits for the process's end, two seconds at most, and ends what it left behind."""
+        try:
+            self.process.wait(2)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self.process.kill()
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _end(workers: Sequence[_Worker], memory: int) -> None:
+    """Lets all processes end by themselves, and kills those that do not."""
+    for worker in workers:
+        worker.hang_up()
+    for worker in workers:
+        worker.wait()
+    os.close(memory)
 
 
 def work(line: int, memory: int) -> None:
@@ -209,7 +292,6 @@ def work(line: int, memory: int) -> None:
         line: The descriptor of the line to the process that started this one.
         memory: The descriptor of the memory that both share.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever trains decides when it is over
     os.dup2(2, 1)  # standard output belongs to whoever trains
     talk = Connection(line)
     worlds = None
@@ -217,8 +299,7 @@ def work(line: int, memory: int) -> None:
         try:
             brief = pickle.loads(talk.recv_bytes())
             sys.path[:] = brief.path
-            fields = _fields(brief.sizes, brief.num_envs)
-            arrays = _views(mmap.mmap(memory, 0), fields)
+            arrays = _views(mmap.mmap(memory, 0), fields(brief.sizes, brief.num_envs))
             worlds = Worlds(brief.recipe, brief.sizes, brief.numbers, arrays)
             while True:
                 order: Any = talk.recv_bytes().decode()
@@ -228,11 +309,13 @@ def work(line: int, memory: int) -> None:
             talk.send_bytes(str(error).encode())
     if worlds is not None:
         worlds.close()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)  # games that outlive their worlds
 
 
 def words_of(error: BaseException) -> str:
     """An exception in one line: its type, what it says, and where it was raised."""
-    said = " ".join(str(error).split())
+    said = textwrap.shorten(str(error), 300, placeholder=" …")
     frames = traceback.extract_tb(error.__traceback__)
     where = (
         f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
@@ -248,16 +331,17 @@ def quiet_output() -> Iterator[None]:
         yield
 
 
-def _fields(sizes: Sizes, num_envs: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shapes and types of what goes to the worlds and comes from them, a world a row."""
+def fields(sizes: Sizes, num_envs: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and types of what goes to the worlds and comes from them, with the axes of the
+    environment contract."""
     agents, flag = sizes.num_agents, (num_envs,)
     return {
-        "observations": ((num_envs, agents, sizes.observation_size), np.float32),
-        "legal": ((num_envs, agents, sizes.num_actions), np.bool_),
-        "alive": ((num_envs, agents), np.bool_),
+        "observations": ((agents, num_envs, sizes.observation_size), np.float32),
+        "legal": ((agents, num_envs, sizes.num_actions), np.bool_),
+        "alive": ((agents, num_envs), np.bool_),
         "state": ((num_envs, sizes.state_size), np.float32),
-        "actions": ((num_envs, agents), np.int32),
-        "rewards": ((num_envs, agents), np.float32),
+        "actions": ((agents, num_envs), np.int32),
+        "rewards": ((agents, num_envs), np.float32),
         "terminated": (flag, np.bool_),
         "truncated": (flag, np.bool_),
         "won": (flag, np.bool_),
@@ -270,15 +354,15 @@ _LINE = 64
 """Bytes at whose multiples arrays begin, so that processes do not share a line of the cache."""
 
 
-def _views(memory: mmap.mmap, fields: dict[str, Any]) -> dict[str, np.ndarray]:
+def _views(memory: mmap.mmap, shapes: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays in shared memory, one behind another."""
     views, offset = {}, 0
-    for name, (shape, kind) in fields.items():
+    for name, (shape, kind) in shapes.items():
         views[name] = np.ndarray(shape, kind, buffer=memory, offset=offset)
         offset += -(-views[name].nbytes // _LINE) * _LINE
     return views
 
 
-def _size(fields: dict[str, Any]) -> int:
-    sizes = (int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in fields.values())
+def _size(shapes: dict[str, Any]) -> int:
+    sizes = (int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     return sum(-(-size // _LINE) * _LINE for size in sizes)

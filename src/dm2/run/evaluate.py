@@ -157,7 +157,8 @@ def watch(
         raise InputError(
             f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
         )
-    outcome, kept = programs.record(team, jax.random.PRNGKey(seed), 1, not stochastic, True)
+    key = jax.random.PRNGKey(seed)
+    outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
     first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
     frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]

@@ -16,7 +16,7 @@ import numpy as np
 from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.envs import HostEnvironment
-from dm2.envs.custom import name_of
+from dm2.envs.factories import name_of
 from dm2.errors import DivergedError, InputError, Whole, WorldError, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
@@ -53,6 +53,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
     path = Path(as_path("out", out))
     config = _checked(config if env is None else _with_object(config, env))
     programs = programs_for(config.program)
+    programs.check()
     demos = _load_demos(config, programs)
     experts = _experts(config, demos)
     provenance = {"environment": dataclasses.asdict(programs.env.spec)}
@@ -167,6 +168,7 @@ def foresee(config: Config) -> dict[str, Any]:
     """
     config = _checked(config)
     programs = programs_for(config.program)
+    programs.check()
     demos = _load_demos(config, programs)
     size = 0 if demos is None else sum(x.nbytes for x in jax.tree.leaves(_experts(config, demos)))
     spec, steps = programs.env.spec, config.iteration_steps

@@ -16,9 +16,11 @@ from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, HostEnvironment, make
+from dm2.envs.custom import is_custom
 from dm2.errors import InputError
 from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
+from dm2.run.check import check_quickly
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
 
@@ -51,9 +53,9 @@ class Programs:
             raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
         self.settings = settings
         self.env = env or make(settings.env)
-        host = isinstance(self.env, HostEnvironment)
         # Whole episodes are played beside those of training, which go on afterwards.
-        self._stage = self.env.twin() if host else self.env
+        self._stage = self.env.twin() if isinstance(self.env, HostEnvironment) else self.env
+        self._checked = False
         self.method = settings.method.build(self.env.spec, settings.num_envs)
         self._device = jax.local_devices()[0]
         # Compiled here, not by decorators, whose programs would outlive this object: each takes
@@ -66,6 +68,13 @@ class Programs:
         if isinstance(self._stage, HostEnvironment):
             few = _FewAtATime(self._stage, settings.num_envs, self.evaluate, self.record)
             self.evaluate, self.record = few.evaluate, few.record
+
+    def check(self) -> None:
+        """Plays a few steps of an environment of the user's own, once. Raises InputError if it
+        breaks its contract."""
+        if not self._checked and is_custom(self.env.spec.name):
+            check_quickly(self.env)
+        self._checked = True
 
     def init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step."""

@@ -41,24 +41,13 @@ class SmacWorld:
         self._env = env
         self._time = 0
         self._last: Snapshot | None = None
-        inner = getattr(env, "unwrapped", env)
-        try:
-            info = env.get_env_info()
-        except AttributeError:  # SMAClite
-            names = {"n_agents": "n_agents", "n_actions": "n_actions"}
-            names |= {"obs_shape": "obs_size", "state_shape": "state_size"}
-            info = {name: getattr(inner, own, None) for name, own in names.items()}
-        needed = ("n_agents", "n_actions", "obs_shape", "state_shape")
-        for name in needed:
-            if not isinstance(info.get(name), int | np.integer):
-                remedy = "get_env_info() must say it as a whole number"
-                raise InputError(f"{field}: {name} = {info.get(name)!r}; {remedy}")
+        info = _info(env)
         limit = info.get("episode_limit")
         self.sizes = Sizes(
-            num_agents=int(info["n_agents"]),
-            observation_size=int(info["obs_shape"]),
-            num_actions=int(info["n_actions"]),
-            state_size=int(info["state_shape"]),
+            num_agents=_whole(info, "n_agents", field),
+            observation_size=_whole(info, "obs_shape", field),
+            num_actions=_whole(info, "n_actions", field),
+            state_size=_whole(info, "state_shape", field),
             version=package_version(env),
             limit=int(limit) if isinstance(limit, int | np.integer) and limit > 0 else None,
             wins=True,
@@ -102,5 +91,24 @@ class SmacWorld:
             raise WorldError(f"an agent has no legal action; {remedy}")
         rows = np.array(self._env.get_obs(), np.float32)
         state = np.asarray(self._env.get_state(), np.float32).ravel()
-        self._last = Snapshot(rows, legal, legal[:, 1:].any(axis=1), state)
+        self._last = Snapshot(rows, legal, np.sum(legal[:, 1:], axis=1) > 0, state)
         return self._last
+
+
+def _info(env: Any) -> dict[str, Any]:
+    """The sizes by SMAC's names."""
+    if callable(getattr(env, "get_env_info", None)):
+        return env.get_env_info()
+    inner = getattr(env, "unwrapped", env)  # SMAClite
+    names = {"n_agents": "n_agents", "n_actions": "n_actions"}
+    names |= {"obs_shape": "obs_size", "state_shape": "state_size"}
+    return {name: getattr(inner, own, None) for name, own in names.items()}
+
+
+def _whole(info: dict[str, Any], name: str, field: str) -> int:
+    """One of the sizes. Raises InputError unless it is a whole number."""
+    value = info.get(name)
+    if not isinstance(value, int | np.integer):
+        remedy = "get_env_info() must say it as a whole number"
+        raise InputError(f"{field}: {name} = {value!r}; {remedy}")
+    return int(value)
