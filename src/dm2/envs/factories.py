@@ -65,8 +65,8 @@ def name_of(env: Any, label: str) -> str:
         `module:factory` for a function or a class that can be imported, else `object:label`.
     """
     module, attribute = getattr(env, "__module__", None), getattr(env, "__qualname__", None)
-    named = isinstance(attribute, str) and "<" not in attribute
-    if callable(env) and module != "__main__" and named:
+    named = callable(env) and module != "__main__"
+    if named and isinstance(attribute, str) and "<" not in attribute:
         found = functools.reduce(
             lambda part, name: getattr(part, name, None),
             attribute.split("."),

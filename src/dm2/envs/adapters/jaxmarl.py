@@ -19,6 +19,7 @@ Where the two contracts differ, this holds:
 """
 
 import contextlib
+import inspect
 import io
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,12 @@ class JaxMarl:
         except Exception as error:  # whatever the environment's constructor raises
             said = f"{type(error).__name__}: {error}"
             raise InputError(f"{field}: JaxMARL cannot make it: {said}") from error
+        takes = _arguments_of(self._env)
+        for argument in arguments:  # some constructors take any and use none
+            if argument not in takes:
+                raise InputError(
+                    f"{field}: no option {argument!r}; known: {', '.join((*_OWN, *takes))}"
+                )
         self._agents: list[str] = list(self._env.agents)
         spaces = [self._env.action_space(agent) for agent in self._agents]
         if not all(hasattr(space, "n") for space in spaces):
@@ -242,6 +249,20 @@ _COMPETITIVE = (
     "storm_2p",
     "storm_np",
 )
+
+
+_OWN = ("limit", "rewards", "competitive")
+"""The options that are not JaxMARL's."""
+
+
+def _arguments_of(env: Any) -> list[str]:
+    """What the constructors of an environment, and of one that it wraps, use."""
+    classes = (*type(env).__mro__, *type(getattr(env, "_env", None)).__mro__)
+    constructors = [vars(one)["__init__"] for one in classes if "__init__" in vars(one)]
+    constructors = [one for one in constructors if inspect.isfunction(one)]
+    signatures = [inspect.signature(one).parameters.values() for one in constructors]
+    named = (part for parts in signatures for part in list(parts)[1:])
+    return sorted({part.name for part in named if part.kind != part.VAR_KEYWORD})
 
 
 def _by_name(env: str, arguments: dict[str, Any]) -> dict[str, Any]:
