@@ -10,7 +10,7 @@ from conftest import SMALL
 from dm2.cli import main
 from dm2.errors import InputError
 from dm2.run.check import check, check_quickly
-from stand_ins import Walk
+from stand_ins_jax import Walk
 
 MALFORMED = [
     ("limit", "spec.episode_limit = 0; must be a whole number above 0"),
@@ -45,16 +45,16 @@ def test_a_malformed_environment_is_refused_in_one_sentence(fault, sentence):
 
 
 def test_a_sound_one_is_not_refused_and_measured():
-    found = check("stand_ins:Walk", seconds=0.1)
+    found = check("stand_ins_jax:Walk", seconds=0.1)
     assert found["problems"] == []
-    assert found["environment"] == "stand_ins:Walk"
+    assert found["environment"] == "stand_ins_jax:Walk"
     assert (found["mean_length"], found["terminated"], found["deterministic"]) == (5, 0, True)
     assert found["episodes"] > 0 and found["steps_per_second"] > 0
     assert found["padding"] == []
 
 
 def test_environments_that_mix_are_found():
-    (problem,) = check("stand_ins:Walk?fault=mixing", seconds=0.1)["problems"]
+    (problem,) = check("stand_ins_jax:Walk?fault=mixing", seconds=0.1)["problems"]
     assert "an action in one environment changed another; no environment may read" in problem
 
 
@@ -86,7 +86,7 @@ def test_the_command_says_what_is_padded_in_words(capfd):
     assert float(lines["terminated"]) == 0
 
 
-@pytest.mark.parametrize("name", ["stand_ins:Walk?fault=revived", "stand_ins:Meet?fault=mask"])
+@pytest.mark.parametrize("name", ["stand_ins_jax:Walk?fault=revived", "stand_ins:Meet?fault=mask"])
 def test_nobody_trains_on_what_is_malformed(name, tmp_path):
     config = dm2.Config(dm2.IPPO(dm2.PPO(hidden=8)), name, steps=256, **SMALL)
     with pytest.raises(InputError, match=r"lives again|has no legal action"):
@@ -100,4 +100,4 @@ def test_nobody_trains_on_what_is_malformed(name, tmp_path):
 )
 def test_unusable_arguments(options, message):
     with pytest.raises(InputError, match=message):
-        check("stand_ins:Walk", **options)
+        check("stand_ins_jax:Walk", **options)

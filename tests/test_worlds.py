@@ -26,7 +26,8 @@ from dm2.envs.workers import InProcesses, InThisProcess, Worlds
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
-from stand_ins import Battle, Line, Meet, Tuples
+from stand_ins import Battle, Meet, Tuples
+from stand_ins_jax import Line
 
 KEY = jax.random.PRNGKey(0)
 
@@ -326,7 +327,7 @@ def test_rewards_are_the_agents_own_where_that_is_asked_for():
 
 
 def test_a_single_jax_environment_is_mapped():
-    env = make("stand_ins:Line?rewards=individual")
+    env = make("stand_ins_jax:Line?rewards=individual")
     assert isinstance(env, Environment) and isinstance(env, Mapped)
     spec = env.spec
     assert (spec.num_agents, spec.observation_size, spec.num_actions) == (2, 2, 2)
@@ -380,7 +381,7 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
 def test_a_failure_in_training_is_one_line_and_the_run_goes_on(tmp_path, capfd):
     flags = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "16", "--ppo.hidden", "8"]
     flags += ["--ppo.minibatches", "2", "--out", str(tmp_path / "run")]
-    flags += ["--env", "stand_ins:Meet?fault=step", "--json"]
+    flags += ["--env", "stand_ins:Meet?fault=late", "--json"]
     assert main(["train", "ippo", *flags]) == 1
     lines = capfd.readouterr().err.splitlines()
     said = [line for line in lines if not re.match(r"W\d{4} ", line)]  # XLA's own, of its cache
