@@ -49,7 +49,7 @@ def test_help_lists_every_command_and_what_it_does(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
     commands = ["train", "resume", "evaluate", "record", "export", "demos", "compare", "study"]
-    commands += ["watch", "doctor", "bench", "theory"]
+    commands += ["watch", "check", "doctor", "bench", "theory"]
     assert re.findall(r"• (\w+) +[A-Z]", out) == commands
 
 

@@ -105,6 +105,20 @@ def test_a_limit_of_ones_own(limit):
     assert not env.spec.wins
 
 
+def test_jaxmarls_own_arguments():
+    env = make("jaxmarl/MPE_simple_spread_v3?rewards=individual&num_agents=2&num_landmarks=2")
+    assert env.spec.num_agents == 2
+    again = make(env.spec.name)
+    assert again.spec == env.spec
+    shape = jax.eval_shape(
+        lambda key: env.step(key, env.reset(key, 3), jnp.zeros((2, 3), jnp.int32)), KEY
+    )[1].reward.shape
+    assert shape == (2, 3)
+    assert make("jaxmarl/HeuristicEnemySMAX?scenario=2s3z").spec.num_agents == 5
+    name = "jaxmarl/MPE_simple_tag_v3?competitive=true"
+    assert make(name).spec.name == name
+
+
 @pytest.mark.learning
 def test_battles_are_won_when_the_enemies_are_dead():
     env = JaxMarl("HeuristicEnemySMAX", limit=40)
@@ -146,9 +160,12 @@ def test_the_riddle_is_won_by_telling_when_all_have_been_there():
     ("name", "message"),
     [
         ("jaxmarl/switch_riddle?limit=7", "limit = 7: JaxMARL ends its episodes after 6 steps"),
-        ("jaxmarl/storm?limit=9", "observations do not go by its agents' names"),
+        ("jaxmarl/storm?limit=9&competitive=true", "observations do not go by its agents' names"),
         ("jaxmarl/MPE_simple_spred", "no such environment; known: .*MPE_simple_spread_v3"),
-        ("jaxmarl/MPE_simple_spread_v3?walls=safe", "no option 'walls'"),
+        ("jaxmarl/MPE_simple_spread_v3?walls=safe", "no option 'walls'; known: .*num_agents"),
+        ("jaxmarl/MPE_simple_spread_v3?rewards=mine", "rewards must be 'shared' or 'individual'"),
+        ("jaxmarl/HeuristicEnemySMAX?scenario=9z", "cannot make it: KeyError: '9z'"),
+        ("jaxmarl/MPE_simple_tag_v3", "play against each other; .* add competitive=true"),
         ("jaxmarl/MPE_simple_facmac_3a_v1", "not discrete"),
     ],
 )

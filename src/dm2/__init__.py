@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dm2.errors import DivergedError, InputError
     from dm2.methods import BC, DM2, GAIL, IPPO, IQL, MAGAIL, QMIX, RMAPPO, SIL, VDN
     from dm2.methods.presets import preset
+    from dm2.run.check import check
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
@@ -55,6 +56,7 @@ __all__ = [
     "RunDirectory",
     "SelfImitation",
     "__version__",
+    "check",
     "compare",
     "evaluate",
     "export",
@@ -94,6 +96,7 @@ _MODULES = {
     "Matching": "agent.settings",
     "RunDirectory": "run.directory",
     "SelfImitation": "agent.settings",
+    "check": "run.check",
     "compare": "studies.compare",
     "evaluate": "run.evaluate",
     "export": "run.export",

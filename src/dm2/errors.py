@@ -23,6 +23,7 @@ __all__ = [
     "DivergedError",
     "InputError",
     "Whole",
+    "WorldError",
     "as_path",
     "as_seed",
     "as_whole",
@@ -51,6 +52,11 @@ class InputError(Exception):
 class DivergedError(RuntimeError):
     """Training came to a number that is not finite: names the agent, the quantity, the step, and
     the checkpoint from before. The command line prints its message and exits with 1."""
+
+
+class WorldError(RuntimeError):
+    """A world that is stepped in Python failed: names the world, what went wrong, and the remedy.
+    The command line prints its message and exits with 1."""
 
 
 def check_setting(condition: bool, field: str, value: object, remedy: str) -> None:

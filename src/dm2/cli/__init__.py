@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tyro
 
 from dm2.cli.demos import demos
-from dm2.cli.machine import bench, doctor
+from dm2.cli.machine import bench, check, doctor
 from dm2.cli.run import evaluate, export, record, resume, watch
 from dm2.cli.studies import compare
 from dm2.cli.study import study
@@ -31,6 +31,7 @@ _COMPUTING = (
     "study",
     "watch",
     "bench",
+    "check",
     "doctor",
 )
 """The commands that compute with JAX."""
@@ -48,7 +49,8 @@ def _commands(argv: list[str]) -> dict[str, Callable[..., None]]:
         from dm2.cli.train import train_command
 
         train = train_command(argv[1:])
-    others = (resume, evaluate, record, export, demos, compare, study, watch, doctor, bench, theory)
+    others = (resume, evaluate, record, export, demos, compare, study, watch, check, doctor, bench)
+    others = (*others, theory)
     return {"train": train} | {command.__name__: command for command in others}
 
 

@@ -1,14 +1,15 @@
-"""Commands on this machine: bench, doctor."""
+"""Commands on this machine and on environments: bench, check, doctor."""
 
 import json as jsonlib
+import sys
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from dm2.cli.output import Json, report
+from dm2.cli.output import Json, Seed, report
 from dm2.errors import InputError
 
-__all__ = ["bench", "doctor"]
+__all__ = ["bench", "check", "doctor"]
 
 
 def doctor(json: Json = False) -> None:
@@ -16,6 +17,31 @@ def doctor(json: Json = False) -> None:
     from dm2.cli.installation import examine
 
     report(examine(), json)
+
+
+def check(
+    env: Annotated[
+        Positional[str], arg(help="The environment, for example module:factory?option=value.")
+    ],
+    num_envs: Annotated[int, arg(help="Environments side by side.")] = 4,
+    seconds: Annotated[float, arg(help="For how long they are played at least.")] = 3.0,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Play an environment at random: does it keep its contract, how fast is it, what is padded?"""
+    from dm2.run.check import check as check_environment
+
+    result = check_environment(env, num_envs=num_envs, seconds=seconds, seed=seed)
+    problems, padding = result["problems"], result.get("padding")
+    if not json:
+        result = {name: value for name, value in result.items() if name != "problems"}
+        if padding is not None:
+            result["padding"] = "; ".join(padding) or "nothing is unused"
+    report(result, json)
+    for problem in problems:
+        print(f"dm2: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(1)
 
 
 def bench(

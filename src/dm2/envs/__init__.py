@@ -1,15 +1,46 @@
 """Environments: the contract they share, the two rule sets of battles, and adapters, by name."""
 
-from dm2.envs.base import Environment, EnvSpec, Frame, Renderable, Step, TeamView
-from dm2.envs.registry import list_environments, make
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dm2.envs.adapters.single import Mapped, SingleEnvironment
+    from dm2.envs.base import Environment, EnvSpec, Frame, Renderable, Step, TeamView
+    from dm2.envs.host import HostEnvironment
+    from dm2.envs.registry import list_environments, make
 
 __all__ = [
     "EnvSpec",
     "Environment",
     "Frame",
+    "HostEnvironment",
+    "Mapped",
     "Renderable",
+    "SingleEnvironment",
     "Step",
     "TeamView",
     "list_environments",
     "make",
 ]
+
+# Where each public name is defined. Processes that only step worlds in Python import none of
+# these, and so no JAX.
+_MODULES = {
+    "EnvSpec": "base",
+    "Environment": "base",
+    "Frame": "base",
+    "HostEnvironment": "host",
+    "Mapped": "adapters.single",
+    "Renderable": "base",
+    "SingleEnvironment": "adapters.single",
+    "Step": "base",
+    "TeamView": "base",
+    "list_environments": "registry",
+    "make": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'dm2.envs' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dm2.envs.{_MODULES[name]}"), name)

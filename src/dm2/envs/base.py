@@ -46,8 +46,9 @@ class Step(NamedTuple):
     and `rollout` does the reset.
     """
 
-    reward: Float[Array, " N"]
-    """The team's shared reward for this step."""
+    reward: Float[Array, "*K N"]
+    """The team's shared reward for this step, `[N]`, or each agent's own, `[K, N]`. Agents that
+    learn alone learn from their own; returns, and methods that learn together, go by the mean."""
     terminated: Bool[Array, " N"]
     """The task ended; nothing follows, so the value of what follows is zero."""
     truncated: Bool[Array, " N"]

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
+from dm2.envs.custom import is_custom, make_custom
+from dm2.envs.factories import options_of
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
@@ -45,7 +47,8 @@ _RULE_SETS = {
 def list_environments() -> tuple[str, ...]:
     """The battles' names without options.
 
-    `make` also takes `jaxmarl/` followed by a name of JaxMARL's.
+    `make` also takes `jaxmarl/` followed by a name of JaxMARL's, and the names of
+    `dm2.envs.custom`.
     """
     return tuple(
         f"{prefix}/{scenario}"
@@ -60,16 +63,20 @@ def make(name: str) -> Environment:
     Args:
         name: For example `smax/3s_vs_4z`, `smac/5m_vs_6m` or `jaxmarl/MPE_simple_spread_v3` (needs
             `pip install dm2[jaxmarl]`). Options follow a question mark:
-            `smax/3s_vs_4z?walls=lethal&limit=100`.
+            `smax/3s_vs_4z?walls=lethal&limit=100`, `jaxmarl/MPE_simple_spread_v3?num_agents=5`.
+            `package.module:factory?option=value` makes one of your own; `pettingzoo/NAME`,
+            `mpe2/NAME` and `gymnasium/ID` make those libraries'.
 
     Raises:
         InputError: The name (the message has the nearest known one), an option or its value is
             unknown.
     """
     base, _, query = name.partition("?")
+    if is_custom(name):
+        return make_custom(name)
     prefix, _, scenario = base.partition("/")
     if prefix == "jaxmarl":
-        return JaxMarl(scenario, **_options(name, query, {}))
+        return JaxMarl(scenario, **options_of(query, f"env = {name!r}"))
     known = list_environments()
     if base not in known:
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)

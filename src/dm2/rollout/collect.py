@@ -17,6 +17,7 @@ from dm2.rollout.stepping import (
     advance,
     for_each_agent,
     reset,
+    team_reward,
     view_of,
 )
 
@@ -89,6 +90,8 @@ def collect(
         time, env_key, agent_keys = now
         view, memory, actions, new = act(state, agent_keys)
         following, outcome, reached = advance(env, state.episodes, actions, env_key)
+        if method.centralised:  # a team that learns together learns from what it earns together
+            outcome = outcome._replace(reward=team_reward(outcome))
         cut = jax.lax.cond(
             jnp.any(outcome.truncated),
             lambda: bootstrap(memory, reached),
@@ -134,7 +137,7 @@ def _fields(
         "alive": view.alive,
         "starts": view.starts,
         "actions": actions,
-        "rewards": for_each(outcome.reward),
+        "rewards": outcome.reward if outcome.reward.ndim == 2 else for_each(outcome.reward),
         "next_alive": next_alive,
         "terminated": for_each(outcome.terminated),
         "ended": for_each(outcome.terminated | outcome.truncated),
@@ -148,7 +151,7 @@ def _totals(episodes: Episodes, outcome: Step) -> EpisodeTotals:
     return EpisodeTotals(
         jnp.sum(ended),
         jnp.sum(outcome.won & ended),
-        jnp.sum(jnp.where(ended, episodes.returns + outcome.reward, 0.0)),
+        jnp.sum(jnp.where(ended, episodes.returns + team_reward(outcome), 0.0)),
         jnp.sum(jnp.where(ended, episodes.time + 1, 0)),
     )
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.types import View
 from dm2.envs import Environment
-from dm2.rollout.stepping import Episodes, advance, random_legal, reset, view_of
+from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward, view_of
 
 __all__ = ["Outcome", "Players", "Recording", "play"]
 
@@ -132,12 +132,12 @@ def play(
         ended = (result.terminated | result.truncated) & ~over
         outcome = Outcome(
             jnp.where(ended, result.won, outcome.won),
-            jnp.where(ended, running.returns + result.reward, outcome.returns),
+            jnp.where(ended, running.returns + team_reward(result), outcome.returns),
             jnp.where(ended, running.time + 1, outcome.length),
         )
         kept = Recording(view.observations, view.legal, view.alive, actions)
         if record_env:
-            kept = kept._replace(env=reached, returns=running.returns + result.reward)
+            kept = kept._replace(env=reached, returns=running.returns + team_reward(result))
         return (following, memory, outcome, over | ended), kept
 
     carry = (begun, method.memory(episodes), outcome, over)

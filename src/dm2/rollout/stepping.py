@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.types import View
-from dm2.envs import Environment, Step, TeamView
+from dm2.envs import Environment, HostEnvironment, Step, TeamView
 
 __all__ = [
     "EpisodeTotals",
@@ -17,6 +17,7 @@ __all__ = [
     "random_legal",
     "random_steps",
     "reset",
+    "team_reward",
     "view_of",
 ]
 
@@ -66,10 +67,14 @@ def advance(
     state, step = env.step(step_key, episodes.env, actions)
     ended = step.terminated | step.truncated
     going = Episodes(
-        state, jnp.zeros_like(ended), episodes.time + 1, episodes.returns + step.reward
+        state, jnp.zeros_like(ended), episodes.time + 1, episodes.returns + team_reward(step)
     )
 
     def restart(episodes: Episodes) -> Episodes:
+        if isinstance(env, HostEnvironment):  # its worlds are no values that one can choose from
+            begun = env.restart(reset_key, episodes.env, ended)
+            left = (jnp.where(ended, 0, x) for x in (episodes.time, episodes.returns))
+            return Episodes(begun, ended, *left)
         fresh = reset(env, reset_key, actions.shape[1])
         return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, episodes)
 
@@ -79,6 +84,11 @@ def advance(
 def for_each_agent(x: Array, num_agents: int) -> Array:
     """A fact that the team shares, `[N]`, as each agent's own, `[K, N]`."""
     return jnp.broadcast_to(x, (num_agents, *x.shape))
+
+
+def team_reward(step: Step) -> Float[Array, " N"]:
+    """The reward that the team shares, the mean where each agent is paid its own."""
+    return step.reward if step.reward.ndim == 1 else jnp.mean(step.reward, axis=0)
 
 
 def view_of(team: TeamView, starts: Bool[Array, " N"]) -> View:

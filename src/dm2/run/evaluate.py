@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dm2.compilation import compiler_options
-from dm2.envs import Renderable
+from dm2.envs import HostEnvironment, Renderable
 from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.rollout import MixedTeam
 from dm2.rollout.play import play
@@ -118,7 +118,8 @@ def exchange(
                 kind = own.programs.settings.method, other.programs.settings.method, agent
                 if kind not in made:
                     made[kind] = program(own.programs.method, other.programs.method, agent)
-                won.append(float(made[kind]((own.state, other.state))))
+                share = made[kind]((own.state, other.state))
+                won.append(float(env.settle(share) if isinstance(env, HostEnvironment) else share))
             rates[i, j] = np.mean(won)
     return rates
 
@@ -156,7 +157,8 @@ def watch(
         raise InputError(
             f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
         )
-    outcome, kept = programs.record(team, jax.random.PRNGKey(seed), 1, not stochastic, True)
+    key = jax.random.PRNGKey(seed)
+    outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
     first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
     frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]

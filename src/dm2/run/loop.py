@@ -1,8 +1,10 @@
 """Training runs on disk: the host loop around the compiled programs. It knows no method."""
 
+import contextlib
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import numpy as np
 
 from dm2.config import Config
 from dm2.demos import Demonstrations
-from dm2.errors import DivergedError, InputError, Whole, as_path, as_whole
+from dm2.envs import HostEnvironment
+from dm2.envs.factories import name_of
+from dm2.errors import DivergedError, InputError, Whole, WorldError, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
 from dm2.run.directory import RunDirectory
@@ -25,12 +29,16 @@ from dm2.run.progress import Reporter
 __all__ = ["foresee", "resume", "train"]
 
 
-def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirectory:
+def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = False) -> RunDirectory:
     """Trains one run into a new directory.
 
     Args:
         config: the settings. The run keeps the demonstrations' absolute path.
         out: the directory, which must not exist or be empty.
+        env: an environment of your own, or the function or class that makes one, in place of the
+            one that the settings name (docs/worlds.md). The run knows it by the name by which it
+            can be imported, `module:factory`. One that has none trains, but no other process can go
+            on with its run, which a warning says.
         quiet: whether to print no progress.
 
     Returns:
@@ -39,11 +47,13 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
     Raises:
         InputError: settings, demonstrations or directory are unusable.
         DivergedError: an update came to a number that is not finite.
+        WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
     path = Path(as_path("out", out))
-    config = _checked(config)
+    config = _checked(config if env is None else _with_object(config, env))
     programs = programs_for(config.program)
+    programs.check()
     demos = _load_demos(config, programs)
     experts = _experts(config, demos)
     provenance = {"environment": dataclasses.asdict(programs.env.spec)}
@@ -57,7 +67,8 @@ def train(config: Config, out: str | Path, *, quiet: bool = False) -> RunDirecto
     run = RunDirectory.create(path, config, provenance)
     with run.lock():
         _compile(run, programs, experts)
-        _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
+        with _going_on(run):
+            _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
     return run
 
 
@@ -85,6 +96,7 @@ def resume(
     Raises:
         InputError: there is no such run, or it cannot go on; nothing in it was changed then.
         DivergedError: an update came to a number that is not finite.
+        WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
     run = RunDirectory.open(as_path("path", path))
@@ -99,16 +111,49 @@ def resume(
             raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
         experts = _experts(config, loaded)
         _compile(run, programs, experts)
-        if run.steps():
-            state, extra = run.load_newest_valid(programs.shapes())
-            step = extra["step"]
-        else:
-            state, step = programs.init(jnp.uint32(config.seed)), -1
-        if config != run.config:
-            run.update(config)
-        run.truncate_metrics(step)
-        _loop(run, programs, state, experts, quiet)
+        with _going_on(run):
+            state, step = _where_it_stopped(run, config, programs)
+            if config != run.config:
+                run.update(config)
+            run.truncate_metrics(step)
+            _loop(run, programs, state, experts, quiet)
     return run
+
+
+def _where_it_stopped(
+    run: RunDirectory, config: Config, programs: Programs
+) -> tuple[TrainState, int]:
+    """The state of the newest checkpoint and its step; the first state and -1 if there is none."""
+    seed = jnp.uint32(config.seed)
+    if not run.steps():
+        return programs.init(seed), -1
+    state, extra = run.load_newest_valid(programs.shapes())
+    if isinstance(programs.env, HostEnvironment) and extra["step"] < config.steps:
+        state = programs.begin_anew(state, seed)
+        again = "its episodes begin anew, so what follows is not bit-identical"
+        problem = f"{run.path}: {run.config.env} is stepped in Python"
+        warnings.warn(f"{problem}; {again}", RuntimeWarning, stacklevel=3)
+    return state, extra["step"]
+
+
+@contextlib.contextmanager
+def _going_on(run: RunDirectory) -> Iterator[None]:
+    """A context in which the error of a world also says how the run goes on."""
+    try:
+        yield
+    except WorldError as error:
+        raise WorldError(f"{error}; then go on: dm2 resume {run.path}") from None
+
+
+def _with_object(config: Config, env: Any) -> Config:
+    """The settings with the name of an object as their environment."""
+    name = name_of(env, config.env)
+    if name.startswith("object:"):
+        problem = f"{name} has no name by which another process could import it"
+        lost = "there is no going on, evaluating, recording, watching or --seeds from one"
+        remedy = "put what makes it into a module"
+        warnings.warn(f"{problem}: {lost}; {remedy}", RuntimeWarning, stacklevel=3)
+    return dataclasses.replace(config, env=name)
 
 
 def foresee(config: Config) -> dict[str, Any]:
@@ -123,6 +168,7 @@ def foresee(config: Config) -> dict[str, Any]:
     """
     config = _checked(config)
     programs = programs_for(config.program)
+    programs.check()
     demos = _load_demos(config, programs)
     size = 0 if demos is None else sum(x.nbytes for x in jax.tree.leaves(_experts(config, demos)))
     spec, steps = programs.env.spec, config.iteration_steps

@@ -3,20 +3,24 @@ print nothing."""
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from dm2 import rollout as rollouts
 from dm2.agent.types import Trajectory
 from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
-from dm2.envs import Environment, make
+from dm2.envs import Environment, HostEnvironment, make
+from dm2.envs.custom import is_custom
 from dm2.errors import InputError
 from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
+from dm2.run.check import check_quickly
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
 
@@ -49,6 +53,9 @@ class Programs:
             raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
         self.settings = settings
         self.env = env or make(settings.env)
+        # Whole episodes are played beside those of training, which go on afterwards.
+        self._stage = self.env.twin() if isinstance(self.env, HostEnvironment) else self.env
+        self._checked = False
         self.method = settings.method.build(self.env.spec, settings.num_envs)
         self._device = jax.local_devices()[0]
         # Compiled here, not by decorators, whose programs would outlive this object: each takes
@@ -58,10 +65,29 @@ class Programs:
         self.collect = jit(self._collect, donate_argnums=1)
         self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
         self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
+        if isinstance(self._stage, HostEnvironment):
+            few = _FewAtATime(self._stage, settings.num_envs, self.evaluate, self.record)
+            self.evaluate, self.record = few.evaluate, few.record
+
+    def check(self) -> None:
+        """Plays a few steps of an environment of the user's own, once. Raises InputError if it
+        breaks its contract."""
+        if not self._checked and is_custom(self.env.spec.name):
+            check_quickly(self.env)
+        self._checked = True
 
     def init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step."""
-        return jax.device_put(self._init_program(seed), self._device)
+        return jax.device_put(self._settled(self._init_program(seed)), self._device)
+
+    def begin_anew(self, state: TrainState, seed: UInt32[Array, ""]) -> TrainState:
+        """The state with which a run goes on whose environment cannot go back to where it was: new
+        episodes, and blank memories."""
+        key = jax.random.fold_in(jax.random.PRNGKey(seed), 1)
+        key = jax.random.fold_in(key, state.iteration)
+        begin = functools.partial(rollouts.begin, self.env, self.method)
+        rollout = self._settled(jax.jit(begin, static_argnums=1)(key, self.settings.num_envs))
+        return state._replace(rollout=rollout)
 
     def pretrain(self, state: TrainState, experts: Any) -> tuple[TrainState, dict[str, Any]]:
         """What the method's team learns before its first step, if anything, and what to report of
@@ -81,7 +107,8 @@ class Programs:
     ) -> tuple[TrainState, dict[str, Any]]:
         """One rollout and the updates on it.
 
-        Returns before the work is done, as JAX does; `state.rollout` is used up.
+        Returns before the work is done, as JAX does; `state.rollout` is used up. Raises WorldError
+        if a world that is stepped in Python failed; nothing is learnt from that rollout then.
 
         Args:
             state: where the iteration before ended.
@@ -96,7 +123,7 @@ class Programs:
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
         arguments = (rollout, iteration, seed, jnp.float32(horizon))
-        rollout, iteration, trajectory, totals = self.collect(agents, *arguments)
+        rollout, iteration, trajectory, totals = self._settled(self.collect(agents, *arguments))
         agents, metrics = self.method.learn(agents, trajectory, experts)
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
@@ -117,8 +144,12 @@ class Programs:
         trajectory = played.results(self._device)[2]
         bound = None if experts is None else on_device(experts, self._device)
         yield from self.method.programs(agents, trajectory, bound)
-        if episodes is not None:
+        if episodes is not None and self._stage is self.env:
             yield Program(self.evaluate, (agents, seed, jnp.int32(0), episodes))
+
+    def _settled(self, results: Any) -> Any:
+        """What a program returned, once it is known that no world failed."""
+        return self.env.settle(results) if isinstance(self.env, HostEnvironment) else results
 
     def shapes(self) -> TrainState:
         """Shapes and types of the state, worked out without running anything."""
@@ -163,7 +194,7 @@ class Programs:
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
         how = {"greedy": greedy, "epsilon": epsilon}
-        return rollouts.play(self.env, self.method, agents, key, episodes, **how)[0]
+        return rollouts.play(self._stage, self.method, agents, key, episodes, **how)[0]
 
     def _record(
         self,
@@ -176,7 +207,51 @@ class Programs:
     ) -> tuple[Outcome, Recording | None]:
         """Whole episodes and everything that was perceived and done in them."""
         how = {"greedy": greedy, "epsilon": epsilon, "record": True, "record_env": record_env}
-        return rollouts.play(self.env, self.method, agents, key, episodes, **how)
+        return rollouts.play(self._stage, self.method, agents, key, episodes, **how)
+
+
+class _FewAtATime:
+    """`evaluate` and `record` for worlds that are stepped in Python: as many are played side by
+    side as train, since each takes memory, or a licence, of its own. Both raise WorldError."""
+
+    def __init__(self, stage: HostEnvironment, most: int, evaluate: Any, record: Any) -> None:
+        self._stage, self._most = stage, most
+        self._evaluate, self._record = evaluate, record
+
+    def evaluate(
+        self, agents: Any, seed: Any, step: Any, episodes: int, greedy: bool = True, **how: Any
+    ) -> Outcome:
+        """See `Programs._evaluate`."""
+
+        def play(part: int, count: int) -> Outcome:
+            key = jax.random.fold_in(jax.random.PRNGKey(seed), part)
+            own = jax.random.bits(key, (), jnp.uint32)
+            return self._evaluate(agents, own, step, count, greedy, **how)
+
+        return _joined(self._parts(play, episodes), episodes, -1)
+
+    def record(
+        self, agents: Any, key: Any, episodes: int, greedy: bool, **how: Any
+    ) -> tuple[Outcome, Recording]:
+        """See `Programs._record`."""
+
+        def play(part: int, count: int) -> Any:
+            return self._record(agents, jax.random.fold_in(key, part), count, greedy, **how)
+
+        outcomes, recordings = zip(*self._parts(play, episodes), strict=True)
+        kept = _joined([recording[:4] for recording in recordings], episodes, 2)
+        return _joined(outcomes, episodes, -1), Recording(*kept)
+
+    def _parts(self, play: Any, episodes: int) -> list[Any]:
+        size = min(episodes, self._most)
+        count = -(-episodes // size)
+        return [jax.device_get(self._stage.settle(play(part, size))) for part in range(count)]
+
+
+def _joined(parts: Sequence[Any], episodes: int, axis: int) -> Any:
+    """The first of the episodes that several batches hold, side by side on one axis."""
+    first = range(episodes)
+    return jax.tree.map(lambda *x: np.take(np.concatenate(x, axis), first, axis), *parts)
 
 
 @functools.lru_cache(maxsize=8)
@@ -186,6 +261,6 @@ def programs_for(settings: ProgramSettings) -> Programs:
 
 
 def forget_programs() -> None:
-    """Frees the compiled programs that are not in use."""
+    """Frees the compiled programs that are not in use, and ends the worlds that they step."""
     programs_for.cache_clear()
     jax.clear_caches()

@@ -3,8 +3,12 @@ with discrete actions. The adapter needs `pip install dm2[jaxmarl]`.
 
 Where the two contracts differ, this holds:
 
+- Options other than ours (`limit`, `rewards`, `competitive`) are JaxMARL's arguments:
+  `jaxmarl/MPE_simple_spread_v3?num_agents=5`, `jaxmarl/HeuristicEnemySMAX?scenario=3m`.
 - Unlike agents are padded to the widest: observations with zeros, actions with illegal ones.
-- The team's reward is the mean of the agents' rewards.
+- The team's reward is the mean of the agents' rewards, unless `rewards=individual` asks for each
+  agent's own.
+- Tasks whose agents play against each other are refused unless `competitive=true` asks for one.
 - JaxMARL folds time limits into `done`. An episode that ends with the limit's step is truncated,
   one that ends before, or that is won, is terminated. A limit other than JaxMARL's is handed to its
   environment, which would otherwise end at its own.
@@ -15,6 +19,7 @@ Where the two contracts differ, this holds:
 """
 
 import contextlib
+import inspect
 import io
 import sys
 from collections.abc import Iterator
@@ -46,17 +51,28 @@ class JaxMarlState(NamedTuple):
 class JaxMarl:
     """An environment of JaxMARL's behind the environment contract."""
 
-    def __init__(self, name: str, *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        rewards: str = "shared",
+        competitive: bool = False,
+        **arguments: Any,
+    ) -> None:
         """Make JaxMARL's environment and read its sizes.
 
         Args:
             name: The name in JaxMARL's registry.
             limit: Episode limit, environment steps; by default JaxMARL's own.
+            rewards: `shared`, the agents' mean, or `individual`, each agent's own.
+            competitive: Whether a task may be made whose agents play against each other.
+            **arguments: JaxMARL's own. A battle's `scenario` and a kitchen's `layout` go by name.
 
         Raises:
             InputError: JaxMARL is not installed, does not know the name or cannot make the
-                environment without arguments; an agent's actions are not discrete; no limit is
-                known.
+                environment with these arguments; the task is competitive; an agent's actions are
+                not discrete; no limit is known.
         """
         field = f"env = 'jaxmarl/{name}'"
         try:
@@ -67,15 +83,27 @@ class JaxMarl:
         known = jaxmarl.registered_envs
         if name not in known:
             raise InputError(f"{field}: JaxMARL has no such environment; known: {', '.join(known)}")
+        if name in _COMPETITIVE and competitive is not True:
+            problem = "its agents play against each other; choose a task for a team"
+            raise InputError(f"{field}: {problem}, or add competitive=true&rewards=individual")
+        if rewards not in ("shared", "individual"):
+            raise InputError(f"{field}: rewards must be 'shared' or 'individual'")
 
         def make(**options: int) -> Any:  # JaxMARL's environments are untyped
             with quiet_import():
-                return jaxmarl.make(name, **options)
+                return jaxmarl.make(name, **_by_name(name, arguments), **options)
 
         try:
             self._env = make()
         except Exception as error:  # whatever the environment's constructor raises
-            raise InputError(f"{field}: JaxMARL cannot make it: {error}") from error
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(f"{field}: JaxMARL cannot make it: {said}") from error
+        takes = _arguments_of(self._env)
+        for argument in arguments:  # some constructors take any and use none
+            if argument not in takes:
+                raise InputError(
+                    f"{field}: no option {argument!r}; known: {', '.join((*_OWN, *takes))}"
+                )
         self._agents: list[str] = list(self._env.agents)
         spaces = [self._env.action_space(agent) for agent in self._agents]
         if not all(hasattr(space, "n") for space in spaces):
@@ -92,7 +120,7 @@ class JaxMarl:
             if ends < episode_limit:
                 remedy = f"JaxMARL ends its episodes after {ends} steps; ask for that many at most"
                 raise InputError(f"{field}: limit = {limit}: {remedy}")
-        self._won = _VICTORIES.get(name)
+        self._won, self._individual = _VICTORIES.get(name), rewards == "individual"
         observations, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
         named = isinstance(observations, dict) and observations.keys() >= set(self._agents)
         if not named:
@@ -101,7 +129,13 @@ class JaxMarl:
         self._masks = self._has_masks(state)
         sizes = [observations[agent].size for agent in self._agents]
         self.spec = EnvSpec(
-            name=full_name(f"jaxmarl/{name}", ("limit", limit, own_limit)),
+            name=full_name(
+                f"jaxmarl/{name}",
+                ("limit", limit, own_limit),
+                ("rewards", rewards, "shared"),
+                ("competitive", "true" if competitive else None, None),
+                *((option, value, None) for option, value in sorted(arguments.items())),
+            ),
             version=f"jaxmarl {version('jaxmarl')}",
             num_agents=len(self._agents),
             observation_size=max(sizes),
@@ -131,7 +165,8 @@ class JaxMarl:
         alive = state.alive & ~jnp.stack([dones[agent] for agent in self._agents])
         # At a time limit JaxMARL calls agents done that are alive.
         alive = jnp.where(late, state.alive, alive)
-        reward = jnp.mean(jnp.stack([rewards[agent] for agent in self._agents]), axis=0)
+        reward = jnp.stack([rewards[agent] for agent in self._agents])
+        reward = reward if self._individual else jnp.mean(reward, axis=0)
         won = over & (self._won(state.env, env, actions) if self._won else False)
         return self._state(env, observations, alive, time), Step(
             reward=reward.astype(jnp.float32),
@@ -200,6 +235,48 @@ _TELL = 2  # the riddle's action
 _VICTORIES = {"HeuristicEnemySMAX": _battle_is_won, "switch_riddle": _riddle_is_solved}
 """By name: whether an episode that is over was won, from the states before and after the last step
 and the actions of it."""
+
+
+_COMPETITIVE = (
+    "MPE_simple_adversary_v3",
+    "MPE_simple_crypto_v3",
+    "MPE_simple_push_v3",
+    "MPE_simple_tag_v3",
+    "MPE_simple_world_comm_v3",
+    "SMAX",
+    "coin_game",
+    "storm",
+    "storm_2p",
+    "storm_np",
+)
+
+
+_OWN = ("limit", "rewards", "competitive")
+"""The options that are not JaxMARL's."""
+
+
+def _arguments_of(env: Any) -> list[str]:
+    """What the constructors of an environment, and of one that it wraps, use."""
+    classes = (*type(env).__mro__, *type(getattr(env, "_env", None)).__mro__)
+    constructors = [vars(one)["__init__"] for one in classes if "__init__" in vars(one)]
+    constructors = [one for one in constructors if inspect.isfunction(one)]
+    signatures = [inspect.signature(one).parameters.values() for one in constructors]
+    named = (part for parts in signatures for part in list(parts)[1:])
+    return sorted({part.name for part in named if part.kind != part.VAR_KEYWORD})
+
+
+def _by_name(env: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """JaxMARL's arguments, with the objects that it wants in place of their names."""
+    made = dict(arguments)
+    if "scenario" in made and "SMAX" in env:
+        from jaxmarl.environments.smax import map_name_to_scenario
+
+        made["scenario"] = map_name_to_scenario(str(made["scenario"]))
+    if "layout" in made and env == "overcooked":
+        from jaxmarl.environments.overcooked import overcooked_layouts
+
+        made["layout"] = overcooked_layouts[made["layout"]]
+    return made
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""JAX environments that are written for one episode and mapped over many.
+
+See `SingleEnvironment` for the methods that such an object has. Four more are used where it has
+them, each a function of the state alone: `legal`, `[K, A]`, by default all actions; `alive`, `[K]`,
+by default all; `won`, a truth value, by default never; `global_state`, `[S]`, by default all
+observations, one after another.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from dm2.envs.base import EnvSpec, Step, TeamView
+from dm2.errors import InputError
+
+__all__ = ["Mapped", "SingleEnvironment"]
+
+
+@runtime_checkable
+class SingleEnvironment(Protocol):
+    """A single environment is one episode of a cooperative task, as pure functions in JAX."""
+
+    num_agents: int
+    num_actions: int
+    episode_limit: int
+    """Steps after which an episode is cut; the environment itself need not count."""
+
+    def reset(self, key: UInt32[Array, "2"]) -> Any:
+        """Starts an episode and returns its state, a pytree of arrays."""
+        ...
+
+    def step(self, key: UInt32[Array, "2"], state: Any, actions: Int[Array, " K"]) -> Any:
+        """Returns the state that follows, the reward (one number, or one for each agent), and
+        whether the task ended, apart from the time limit."""
+        ...
+
+    def observe(self, state: Any) -> Float[Array, "K O"]:
+        """Returns what each agent perceives."""
+        ...
+
+
+class MappedState(NamedTuple):
+    """The state of `N` episodes; every leaf ends with their axis."""
+
+    env: Any
+    """The single environment's own state."""
+    time: Int[Array, " N"]
+    """Environment steps taken."""
+
+
+class Mapped:
+    """A single environment mapped over `N` episodes, behind the environment contract."""
+
+    def __init__(self, env: SingleEnvironment, name: str, *, individual: bool = False) -> None:
+        """Works out the sizes without running anything.
+
+        Args:
+            env: The single environment.
+            name: Its name.
+            individual: Whether each agent is paid its own reward, otherwise the agents' mean.
+
+        Raises:
+            InputError: A method raises, or what it returns has a wrong shape.
+        """
+        self._env, self._individual, field = env, individual, f"env = {name!r}"
+        agents, choices = int(env.num_agents), int(env.num_actions)
+        key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
+        actions = jax.ShapeDtypeStruct((agents,), jnp.int32)
+        state = _traced(field, "reset", env.reset, key)
+        result = _traced(field, "step", env.step, key, state, actions)
+        seen = _traced(field, "observe", env.observe, state)
+        _check_step(field, result, state, agents)
+        if getattr(seen, "ndim", 0) != 2 or seen.shape[0] != agents:
+            problem = f"observe returned the shape {getattr(seen, 'shape', None)}"
+            raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
+        central = _traced(field, "global_state", self._central, state)
+        for what, wanted in (("legal", (agents, choices)), ("alive", (agents,)), ("won", ())):
+            if hasattr(env, what):
+                shape = _traced(field, what, getattr(env, what), state).shape
+                if shape != wanted:
+                    raise InputError(f"{field}: {what} returned the shape {shape}; return {wanted}")
+        self.spec = EnvSpec(
+            name=name,
+            version=f"{type(env).__module__}.{type(env).__qualname__}",
+            num_agents=agents,
+            observation_size=seen.shape[1],
+            num_actions=choices,
+            state_size=central.shape[0],
+            episode_limit=int(env.episode_limit),
+            wins=hasattr(env, "won"),
+        )
+
+    def reset(self, key: UInt32[Array, "2"], num_envs: int) -> MappedState:
+        """Starts `num_envs` episodes."""
+        keys = jax.random.split(key, num_envs)
+        time = jnp.zeros(num_envs, jnp.int32)
+        return MappedState(jax.vmap(self._env.reset, out_axes=-1)(keys), time)
+
+    def step(
+        self, key: UInt32[Array, "2"], state: MappedState, actions: Int[Array, "K N"]
+    ) -> tuple[MappedState, Step]:
+        """Takes one step in every episode."""
+        keys = jax.random.split(key, actions.shape[-1])
+        step = jax.vmap(self._env.step, in_axes=(0, -1, -1), out_axes=-1)
+        env, reward, ended = step(keys, state.env, actions)
+        time = state.time + 1
+        if reward.ndim == 2 and not self._individual:
+            reward = jnp.mean(reward, axis=0)
+        terminated = ended.astype(bool)
+        truncated = (time >= self.spec.episode_limit) & ~terminated
+        won = terminated & self._of_state("won", env, jnp.zeros_like(terminated))
+        return MappedState(env, time), Step(
+            reward=reward.astype(jnp.float32), terminated=terminated, truncated=truncated, won=won
+        )
+
+    def observe(self, state: MappedState) -> TeamView:
+        """What the teams perceive."""
+        seen = jax.vmap(self._env.observe, in_axes=-1, out_axes=1)(state.env)
+        every = jnp.ones((*seen.shape[:2], self.spec.num_actions), bool)
+        central = jax.vmap(self._central, in_axes=-1)(state.env)
+        return TeamView(
+            observations=seen.astype(jnp.float32),
+            legal=jnp.moveaxis(
+                self._of_state("legal", state.env, jnp.moveaxis(every, 1, -1)), -1, 1
+            ),
+            alive=self._of_state("alive", state.env, every[..., 0]),
+            state=central.astype(jnp.float32),
+        )
+
+    def _of_state(self, name: str, env: Any, usual: Bool[Array, "*s N"]) -> Bool[Array, "*s N"]:
+        """What a method says of the states, else what is usual."""
+        if not hasattr(self._env, name):
+            return usual
+        return jax.vmap(getattr(self._env, name), in_axes=-1, out_axes=-1)(env).astype(bool)
+
+    def _central(self, env: Any) -> Float[Array, " S"]:
+        if hasattr(self._env, "global_state"):
+            return getattr(self._env, "global_state")(env)  # noqa: B009
+        return self._env.observe(env).ravel()
+
+
+def _traced(field: str, what: str, function: Any, *arguments: Any) -> Any:
+    """The shapes of what a method returns. Raises InputError if it raises."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except Exception as error:  # whatever a user's function raises
+        said = str(error).splitlines()[0] if str(error) else ""
+        raise InputError(f"{field}: {what} raised {type(error).__name__}: {said}") from error
+
+
+def _check_step(field: str, result: Any, state: Any, agents: int) -> None:
+    """Raises InputError unless `step` returns a state, a reward and an end."""
+    if not isinstance(result, tuple) or len(result) != 3:
+        raise InputError(f"{field}: step must return the state, the reward and whether it ended")
+    following, reward, ended = result
+    same = jax.tree.structure(following) == jax.tree.structure(state) and all(
+        (a.shape, a.dtype) == (b.shape, b.dtype)
+        for a, b in zip(jax.tree.leaves(following), jax.tree.leaves(state), strict=True)
+    )
+    if not same:
+        problem = "step returned a state of other shapes or types than reset"
+        raise InputError(f"{field}: {problem}; return {state}")
+    if reward.shape not in ((), (agents,)):
+        problem = f"step returned a reward of shape {reward.shape}"
+        raise InputError(f"{field}: {problem}; return one number, or one for each agent")
+    if ended.shape != ():
+        raise InputError(f"{field}: step's end has the shape {ended.shape}; return one truth value")

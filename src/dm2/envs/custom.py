@@ -1,0 +1,97 @@
+"""Environments of people's own, by the name of what makes them or as objects.
+
+`package.module:factory?option=value` names a function or a class. It is called with the options as
+keyword arguments, numbers as numbers. What it returns decides how it is run:
+
+- an object with the environment contract (`dm2.Environment`), in JAX, runs as our own do;
+- one with the contract for a single episode (`dm2.envs.SingleEnvironment`) is mapped over many;
+- one with PettingZoo's parallel interface, a Gymnasium environment whose observation and action are
+  tuples, or one with SMAC's methods is stepped in Python, in processes of its own
+  (`dm2.envs.host`).
+
+Two options are ours: `limit=STEPS` sets the episode limit, and is handed on to a factory that has
+an argument of this name; `rewards=individual` pays each agent its own reward.
+
+PettingZoo's and Gymnasium's own names are short for such: `pettingzoo/sisl/pursuit-v5`,
+`mpe2/simple_spread-v3`, `gymnasium/lbforaging:Foraging-8x8-2p-1f-v3`.
+"""
+
+import copy
+import dataclasses
+import functools
+from typing import Any
+
+from dm2.envs.adapters.single import Mapped, SingleEnvironment
+from dm2.envs.base import Environment
+from dm2.envs.factories import (
+    LIBRARIES,
+    OBJECT,
+    Call,
+    adapter_of,
+    made_by,
+    make_world,
+    parse,
+    takes,
+)
+from dm2.envs.host import HostEnvironment
+from dm2.envs.workers import InProcesses, InThisProcess, words_of
+from dm2.envs.world import World
+from dm2.errors import InputError
+
+__all__ = ["is_custom", "make_custom"]
+
+
+def is_custom(name: str) -> bool:
+    """Whether a name is for `make_custom`."""
+    base = name.partition("?")[0]
+    return ":" in base or base.partition("/")[0] in LIBRARIES
+
+
+def make_custom(name: str) -> Environment:
+    """The environment that a name stands for.
+
+    Args:
+        name: `package.module:factory`, `pettingzoo/NAME`, `mpe2/NAME`, `gymnasium/ID`, or what
+            `name_of` returned, perhaps followed by `?option=value&…`.
+
+    Raises:
+        InputError: The module or the factory cannot be found, the factory raises, or what it
+            returns is no environment.
+    """
+    call, field = parse(name), f"env = {name!r}"
+    made = made_by(call, field)
+    if isinstance(made, Environment):
+        return _named(made, name, call, field)
+    if isinstance(made, SingleEnvironment):
+        return Mapped(made, name, individual=call.individual)
+    kind = adapter_of(made, field)
+    world: World = kind(made, field)
+    here = name.startswith(OBJECT)
+    if here and made is call.factory:
+        recipe = functools.partial(_copied, made, kind, field)
+        recipe().close()  # what cannot be copied is refused now
+    else:
+        world.close()
+        recipe = functools.partial(make_world, name, call if here else None)
+    group = InThisProcess if here else InProcesses
+    return HostEnvironment(
+        recipe, world.sizes, name, call.limit, individual=call.individual, group=group
+    )
+
+
+def _copied(made: Any, kind: Any, field: str) -> World:
+    """A world from a copy of an object. Raises InputError if it cannot be copied."""
+    try:
+        return kind(copy.deepcopy(made), field)
+    except Exception as error:  # whatever copying raises
+        remedy = "give the function or class that makes it"
+        raise InputError(f"{field}: it cannot be copied: {words_of(error)}; {remedy}") from error
+
+
+def _named(env: Environment, name: str, call: Call, field: str) -> Environment:
+    """An environment in JAX that knows the name that brings it back in another process."""
+    if call.limit is not None and not takes(call.factory, "limit"):
+        raise InputError(f"{field}: it has a limit of its own, {env.spec.episode_limit} steps")
+    named = copy.copy(env)
+    named.spec = dataclasses.replace(env.spec, name=name)
+    return named

@@ -1,0 +1,241 @@
+"""What makes environments of people's own: by name, or as objects.
+
+Nothing here imports JAX, so that the processes that step worlds in Python begin soon.
+"""
+
+import functools
+import importlib
+import inspect
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dm2.envs.adapters.gymnasium import GymnasiumWorld, is_team_env
+from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
+from dm2.envs.adapters.smac import SmacWorld, is_smac
+from dm2.envs.workers import quiet_output, words_of
+from dm2.envs.world import World
+from dm2.errors import InputError
+
+__all__ = [
+    "LIBRARIES",
+    "OBJECT",
+    "Call",
+    "adapter_of",
+    "made_by",
+    "make_world",
+    "name_of",
+    "options_of",
+    "parse",
+    "takes",
+]
+
+LIBRARIES = ("pettingzoo", "mpe2", "gymnasium")
+OBJECT = "object:"
+"""How the names begin of objects that no other process can find."""
+
+_KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
+    (is_parallel, PettingZooWorld),
+    (is_smac, SmacWorld),
+    (is_team_env, GymnasiumWorld),
+)
+_objects: dict[str, Any] = {}
+"""What `name_of` was given that has no name in another process."""
+
+
+class Call(NamedTuple):
+    """A name, taken apart."""
+
+    factory: Any
+    options: dict[str, Any]
+    limit: int | None
+    individual: bool
+
+
+def name_of(env: Any, label: str) -> str:
+    """The name by which `make_custom` knows an object.
+
+    Args:
+        env: A function or class that makes an environment, or an environment.
+        label: What an object is called that no other process can find.
+
+    Returns:
+        `module:factory` for a function or a class that can be imported, else `object:label`.
+    """
+    module, attribute = getattr(env, "__module__", None), getattr(env, "__qualname__", None)
+    named = callable(env) and module != "__main__"
+    if named and isinstance(attribute, str) and "<" not in attribute:
+        found = functools.reduce(
+            lambda part, name: getattr(part, name, None),
+            attribute.split("."),
+            sys.modules.get(str(module)),
+        )
+        if found is env:
+            return f"{module}:{attribute}"
+    for name, known in _objects.items():
+        if known is env:
+            return name
+    label = label.removeprefix(OBJECT).partition("?")[0]
+    numbers = itertools.count(2)
+    name = f"{OBJECT}{label}"
+    while name in _objects:
+        name = f"{OBJECT}{label}-{next(numbers)}"
+    _objects[name] = env
+    return name
+
+
+def make_world(name: str, call: Call | None = None) -> World:
+    """One world of an environment that is stepped in Python.
+
+    Args:
+        name: The environment's name.
+        call: What `parse` makes of the name; by default it is asked.
+
+    Raises:
+        InputError: The factory cannot be found or raises, or what it returns is no such world.
+    """
+    field = f"env = {name!r}"
+    made = made_by(call or parse(name), field)
+    return adapter_of(made, field)(made, field)
+
+
+def adapter_of(made: Any, field: str) -> Any:
+    """The adapter for what a factory returned. Raises InputError if there is none."""
+    for fits, kind in _KINDS:
+        if fits(made):
+            return kind
+    problem = f"{made!r} is no environment"
+    remedy = "it needs dm2's contract, PettingZoo's parallel interface, Gymnasium's with tuples or"
+    remedy = f"{remedy} SMAC's methods (docs/worlds.md)"
+    if hasattr(made, "agent_iter"):
+        problem = "its agents act by turns"
+        remedy = "convert it with pettingzoo.utils.aec_to_parallel"
+    elif hasattr(made, "observation_space") and hasattr(made, "action_space"):
+        problem = f"it is for one agent: its action space is {made.action_space}"
+        remedy = "for several, observation and action space are Tuples, a part for each agent"
+    raise InputError(f"{field}: {problem}; {remedy}")
+
+
+def parse(name: str) -> Call:
+    """Takes a name apart. Raises InputError if it names nothing, or an option is unusable."""
+    field = f"env = {name!r}"
+    base, _, query = name.partition("?")
+    options = options_of(query, field)
+    base, fixed = _written_out(base, field)
+    factory = _objects[base] if base in _objects else _find(base, field)
+    limit = options.get("limit")
+    if not takes(factory, "limit"):
+        options.pop("limit", None)
+    rewards = "shared" if takes(factory, "rewards") else options.pop("rewards", "shared")
+    if rewards not in ("shared", "individual"):
+        raise InputError(f"{field}: rewards must be 'shared' or 'individual'")
+    return Call(factory, {**fixed, **options}, limit, rewards == "individual")
+
+
+def options_of(query: str, field: str) -> dict[str, Any]:
+    """The options of a name, numbers as numbers.
+
+    Args:
+        query: What follows the question mark, `option=value&…`.
+        field: What messages call the environment.
+
+    Raises:
+        InputError: An option has no value, or the limit is no whole number above 0.
+    """
+    options: dict[str, Any] = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"{field}: option {part!r} has no value; write {part}=VALUE")
+        options[key] = _value(value)
+    limit = options.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InputError(f"{field}: limit must be a whole number above 0")
+    return options
+
+
+def _written_out(base: str, field: str) -> tuple[str, dict[str, Any]]:
+    """`module:factory` and the arguments for what stands before a name's question mark."""
+    library, _, rest = base.partition("/")
+    if library not in LIBRARIES:
+        return base, {}
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        extra = f"dm2[{library}]" if library != "mpe2" else "mpe2"
+        raise InputError(f"{field}: needs {library}: pip install '{extra}'") from None
+    if library == "gymnasium":
+        return "gymnasium:make", {"id": rest, "disable_env_checker": True}
+    module = rest.replace("/", ".").replace("-", "_")
+    return f"{library}.{module}:parallel_env", {}
+
+
+def made_by(call: Call, field: str) -> Any:
+    """What a factory returns; an object that is no factory itself. Raises InputError, whatever the
+    factory raises."""
+    made = call.factory
+    if not callable(made) or (not inspect.isclass(made) and _is_environment(made)):
+        return made
+    try:
+        with quiet_output():
+            return made(**call.options)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the factory raises
+        raise InputError(f"{field}: making it raised {words_of(error)}") from error
+
+
+def _is_environment(made: Any) -> bool:
+    """Whether an object is an environment itself, of whichever kind, in Python or in JAX."""
+    in_jax = all(callable(getattr(made, name, None)) for name in ("reset", "step", "observe"))
+    return in_jax or any(fits(made) for fits, _ in _KINDS)
+
+
+def _find(base: str, field: str) -> Any:
+    """The factory. Modules in the current folder are found, too."""
+    module_name, _, attribute = base.partition(":")
+    if base.startswith(OBJECT):
+        problem = "it was an object of the process that trained it, which has no name in this one"
+        remedy = "put what makes it into a module and train with env=module:factory"
+        raise InputError(f"{field}: {problem}; {remedy}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        with quiet_output():
+            found = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        remedy = "install it, or start where it lies"
+        raise InputError(f"{field}: there is no module {error.name!r} here; {remedy}") from None
+    except AttributeError:
+        problem = f"module {module_name!r} has no {attribute!r}"
+        raise InputError(f"{field}: {problem}; write module:factory") from None
+    except Exception as error:  # whatever importing the module raises
+        raise InputError(f"{field}: importing {module_name!r} raised {words_of(error)}") from error
+    if not callable(found):
+        raise InputError(f"{field}: {attribute!r} is no function or class; write module:factory")
+    return found
+
+
+def takes(factory: Any, name: str) -> bool:
+    """Whether a factory has an argument of this name."""
+    try:
+        return name in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _value(text: str) -> Any:
+    """A number or a truth value, if it is one."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,215 @@
+"""Environments that are stepped in Python, behind the environment contract.
+
+JAX calls back into this process, which tells the worlds to step and hands on what they show. So a
+rollout, an evaluation and a recording are the same programs as in any other environment, and all
+agents of all worlds act in one compiled call.
+
+Two things differ. A world cannot go back to an earlier state: the contract's states hold what was
+perceived, not the worlds, and a run that goes on begins its episodes anew. And a world can fail:
+the program then runs to its end with nothing in place of what the worlds would show, and whoever
+called it asks for the error by `settle`. If it were raised within the program, JAX would put it
+into words of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+from jaxtyping import Array, Bool, Int, UInt32
+
+from dm2.envs.base import EnvSpec, Step, TeamView
+from dm2.envs.workers import Group, InProcesses, fields, words_of
+from dm2.envs.world import Recipe, Sizes
+from dm2.errors import InputError, WorldError
+
+__all__ = ["HostEnvironment", "HostState"]
+
+_PERCEIVED = TeamView._fields
+_OUTCOME = ("rewards", "terminated", "truncated", "won")
+
+
+class HostState(NamedTuple):
+    """What is perceived in `N` worlds. Nobody chooses among such states with `jnp.where`, so their
+    axes are a view's, and nothing is transposed on the way."""
+
+    view: TeamView
+    time: Int[Array, " N"]
+    """Environment steps taken."""
+
+
+class HostEnvironment:
+    """Worlds stepped in Python, behind the environment contract."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sizes: Sizes,
+        name: str,
+        limit: int | None = None,
+        *,
+        individual: bool = False,
+        group: Callable[[Recipe, Sizes, int], Group] = InProcesses,
+    ) -> None:
+        """Makes no world yet.
+
+        Args:
+            recipe: Makes a world; it is pickled where processes of their own step them.
+            sizes: The sizes of the worlds.
+            name: The environment's name.
+            limit: The episode limit in environment steps; by default the world's own.
+            individual: Whether each agent is paid its own reward, otherwise the agents' mean.
+            group: Where the worlds are stepped.
+
+        Raises:
+            InputError: If the world has no limit of its own and none is given.
+        """
+        episode_limit = limit or sizes.limit
+        if episode_limit is None:
+            problem = "it does not say after how many steps an episode ends"
+            raise InputError(f"env = {name!r}: {problem}; add the option limit=STEPS")
+        self._recipe, self._sizes, self._make_group = recipe, sizes, group
+        self._individual = individual
+        self.spec = EnvSpec(
+            name=name,
+            version=sizes.version,
+            num_agents=sizes.num_agents,
+            observation_size=sizes.observation_size,
+            num_actions=sizes.num_actions,
+            state_size=sizes.state_size,
+            episode_limit=episode_limit,
+            wins=sizes.wins,
+        )
+        self._groups: dict[int, Group] = {}
+        """By the number of worlds."""
+        self._failure: WorldError | None = None
+
+    def twin(self, group: Callable[[Recipe, Sizes, int], Group] | None = None) -> "HostEnvironment":
+        """The same environment with worlds of its own, for episodes beside those of training.
+
+        Args:
+            group: Where they are stepped; by default where this environment's are.
+        """
+        return HostEnvironment(
+            self._recipe,
+            self._sizes,
+            self.spec.name,
+            self.spec.episode_limit,
+            individual=self._individual,
+            group=group or self._make_group,
+        )
+
+    def settle(self, results: Any) -> Any:
+        """The results of a program that stepped these worlds, when they are there.
+
+        Args:
+            results: What the program returned.
+
+        Returns:
+            The results.
+
+        Raises:
+            WorldError: If a world failed meanwhile. All worlds are closed then; the next program
+                makes them anew.
+        """
+        jax.block_until_ready(results)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self.close()
+            raise failure
+        return results
+
+    def reset(self, key: UInt32[Array, "2"], num_envs: int) -> HostState:
+        """Starts an episode in each of `num_envs` worlds."""
+        every = jnp.ones(num_envs, bool)
+        return self._begin(key, every, jnp.zeros(num_envs, jnp.int32))
+
+    def restart(
+        self, key: UInt32[Array, "2"], state: HostState, ended: Bool[Array, " N"]
+    ) -> HostState:
+        """Starts an episode in those worlds whose episode ended; the others go on."""
+        return self._begin(key, ended, jnp.where(ended, 0, state.time))
+
+    def step(
+        self, key: UInt32[Array, "2"], state: HostState, actions: Int[Array, "K N"]
+    ) -> tuple[HostState, Step]:
+        """Takes one environment step in every world."""
+        shapes = self._shapes(actions.shape[1], _PERCEIVED + _OUTCOME)
+        shown = io_callback(self._step_worlds, shapes, actions, ordered=True)
+        time = state.time + 1
+        following = HostState(TeamView(*shown[:4]), time)
+        rewards, terminated, truncated, won = shown[4:]
+        truncated = (truncated | (time >= self.spec.episode_limit)) & ~terminated
+        reward = rewards if self._individual else jnp.mean(rewards, axis=0)
+        return following, Step(reward, terminated, truncated, won)
+
+    def observe(self, state: HostState) -> TeamView:
+        """What the teams perceive."""
+        return state.view
+
+    def close(self) -> None:
+        """Ends the worlds; they are made anew when they are needed."""
+        for group in self._groups.values():
+            group.close()
+        self._groups.clear()
+
+    def _begin(
+        self, key: UInt32[Array, "2"], which: Bool[Array, " N"], time: Int[Array, " N"]
+    ) -> HostState:
+        num_envs = which.shape[0]
+        seeds = jax.random.randint(key, (num_envs,), 0, 2**31 - 1)
+        shapes = self._shapes(num_envs, _PERCEIVED)
+        shown = io_callback(self._reset_worlds, shapes, which, seeds, ordered=True)
+        return HostState(TeamView(*shown), time)
+
+    def _shapes(self, num_envs: int, names: tuple[str, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """What comes back from the worlds."""
+        every = fields(self._sizes, num_envs)
+        return tuple(jax.ShapeDtypeStruct(*every[name]) for name in names)
+
+    def _reset_worlds(self, which: Any, seeds: Any) -> tuple[np.ndarray, ...]:
+        def reset() -> tuple[np.ndarray, ...]:
+            group = self._group(len(which))
+            group.arrays["which"][:], group.arrays["seeds"][:] = which, seeds
+            group.tell("reset")
+            return _shown(group, _PERCEIVED)
+
+        return self._attempt(reset, len(which), _PERCEIVED)
+
+    def _step_worlds(self, actions: Any) -> tuple[np.ndarray, ...]:
+        def step() -> tuple[np.ndarray, ...]:
+            group = self._group(actions.shape[1])
+            group.arrays["actions"][:] = actions
+            group.tell("step")
+            return _shown(group, _PERCEIVED + _OUTCOME)
+
+        return self._attempt(step, actions.shape[1], _PERCEIVED + _OUTCOME)
+
+    def _attempt(
+        self, do: Callable[[], tuple[np.ndarray, ...]], num_envs: int, names: tuple[str, ...]
+    ) -> tuple[np.ndarray, ...]:
+        """What the worlds show, or nothing of the same shapes once one has failed."""
+        if self._failure is None:
+            try:
+                return do()
+            except WorldError as error:
+                self._failure = WorldError(f"env = {self.spec.name!r}: {error}")
+            except Exception as error:  # a process cannot be started
+                self._failure = WorldError(f"env = {self.spec.name!r}: {words_of(error)}")
+        # Legal, alive and terminated: the program ends as soon as it can.
+        return tuple(
+            (np.ones if shape.dtype == bool else np.zeros)(shape.shape, shape.dtype)
+            for shape in self._shapes(num_envs, names)
+        )
+
+    def _group(self, num_envs: int) -> Group:
+        if num_envs not in self._groups:
+            self._groups[num_envs] = self._make_group(self._recipe, self._sizes, num_envs)
+        return self._groups[num_envs]
+
+
+def _shown(group: Group, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    """What the worlds show. JAX copies it before it goes on."""
+    return tuple(group.arrays[name] for name in names)

@@ -1,0 +1,416 @@
+"""Worlds of people's own: their numbers through the adapters, what is wrong with them in one
+sentence, processes that end, and teams that train on them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dm2
+from conftest import SMALL
+from dm2.cli import main
+from dm2.envs import Environment, HostEnvironment, Mapped, make
+from dm2.envs.adapters.gymnasium import GymnasiumWorld
+from dm2.envs.adapters.pettingzoo import PettingZooWorld
+from dm2.envs.adapters.smac import SmacWorld
+from dm2.envs.workers import InProcesses, InThisProcess, Worlds
+from dm2.envs.world import Sizes
+from dm2.errors import InputError, WorldError
+from dm2.rollout.stepping import random_steps
+from stand_ins import Battle, Meet, Tuples
+from stand_ins_jax import Line
+
+KEY = jax.random.PRNGKey(0)
+
+
+def actions(*chosen: int) -> np.ndarray:
+    return np.array(chosen, np.int32)
+
+
+def test_pettingzoo_agents_are_padded_masked_and_die():
+    world = PettingZooWorld(Meet(max_cycles=3, dies=2), "meet")
+    sizes = world.sizes
+    assert (sizes.num_agents, sizes.observation_size, sizes.num_actions) == (2, 3, 4)
+    assert (sizes.state_size, sizes.limit, sizes.wins) == (6, 3, False)
+    begun = world.reset(5)
+    at = np.random.default_rng(5).integers(5, size=2)
+    assert begun.observations.tolist() == [[at[0], at[1], 0], [at[1], at[0], 7]]
+    assert begun.legal.tolist() == [[True, True, True, False]] * 2
+    _, outcome = world.step(actions(1, 1))
+    assert (outcome.terminated, outcome.truncated) == (False, False)
+    after, outcome = world.step(actions(1, 1))
+    assert after.alive.tolist() == [True, False]
+    assert not outcome.terminated and not outcome.truncated
+    # The limit cuts the episode of the one that lives, whose future goes on.
+    last, outcome = world.step(actions(1, 1))
+    assert (outcome.terminated, outcome.truncated) == (False, True)
+    assert last.alive.tolist() == [True, False]
+
+
+def test_gymnasium_tuples_are_taken_and_each_agent_is_paid_its_own():
+    world = GymnasiumWorld(Tuples(), "tuples")
+    assert (world.sizes.observation_size, world.sizes.num_actions) == (3, 3)
+    assert world.sizes.limit == 4
+    assert world.reset(0).observations.tolist() == [[1, 0, 0], [0, 0.25, 0]]
+    after, outcome = world.step(actions(1, 2))
+    assert after.observations.tolist() == [[0, 1, 0], [0.25, 0.25, 0]]
+    assert after.legal.tolist() == [[True, True, False], [True, True, True]]
+    assert outcome.rewards.tolist() == [2, 2]  # the first agent's actions begin at 1
+
+
+def test_a_limit_that_a_gymnasium_world_calls_a_termination_cuts():
+    class Ending(Tuples):
+        def step(self, action: Any) -> Any:
+            seen, paid, _, late, info = super().step(action)
+            return seen, paid, late or self.time == 2, False, info
+
+    for limit, wanted in ((2, (False, True)), (4, (True, False))):
+        world = GymnasiumWorld(Ending(limit), "ending")
+        world.reset(0)
+        world.step(actions(0, 0))
+        _, outcome = world.step(actions(0, 0))
+        assert (outcome.terminated, outcome.truncated) == wanted
+
+
+def test_smacs_methods_are_taken_and_a_crash_costs_one_episode():
+    world = SmacWorld(Battle(crash=2), "battle")
+    world.reset(0)
+    before, outcome = world.step(actions(2, 2))
+    assert outcome.rewards.tolist() == [1.5, 1.5]
+    shown, outcome = world.step(actions(2, 2))
+    assert (outcome.terminated, outcome.truncated, outcome.won) == (False, True, False)
+    assert shown is before
+    assert world.reset(0).observations.tolist() == [[0, 0], [0, 1]]
+    world = SmacWorld(Battle(), "battle")
+    world.reset(0)
+    world.step(actions(1, 1))
+    after, _ = world.step(actions(1, 1))
+    assert after.alive.tolist() == [True, False]
+    _, outcome = world.step(actions(2, 0))
+    assert (outcome.terminated, outcome.truncated, outcome.won) == (True, False, True)
+    world.reset(0)
+    ends = [world.step(actions(1, 0))[1] for _ in range(5)][-1]
+    assert (ends.terminated, ends.truncated) == (False, True)  # its own limit
+
+
+MALFORMED = [
+    ("Meet?fault=reset", "reset raised OSError: the file is gone (stand_ins.py, line"),
+    ("Meet?fault=step", "step raised ZeroDivisionError: division by zero (stand_ins.py, line"),
+    ("Meet?fault=reward", "after step, the reward of agent 0 is nan; it must be a finite"),
+    ("Meet?fault=observation", "agent 0 observes a number that is not finite; mend"),
+    ("Meet?fault=shape", "it shows an array of shape (5,), which is not in Box"),
+    ("Meet?fault=mask", "agent 0 is alive and has no legal action; give it one"),
+    ("Meet?fault=mask size", "action_mask of agent 'a' has the shape (5,); its action space has 3"),
+    ("Meet?fault=missing", "agent 'a' has no observation; show one of each agent"),
+    ("Meet?fault=continuous", "its action space is Box(0.0, 1.0, (1,), float32); dm2's agents"),
+    ("Meet?fault=no limit", "it does not say after how many steps an episode ends; add the option"),
+    ("Meet?colour=red", "making it raised TypeError: "),
+    ("Tuples?fault=rewards", "its rewards have the shape (3,); must be one number for each of its"),
+    ("Tuples?fault=range", "it shows 5, which is not in Discrete(3); make the space say"),
+    ("Battle?fault=sizes", "obs_shape = None; get_env_info() must say it as a whole number"),
+    ("Battle?fault=state", "its state have the shape (4,); (3,) is what the world says"),
+    ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
+    ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),
+    ("Meet?limit=many", "limit must be a whole number above 0"),
+    ("Meet?rewards=mine", "rewards must be 'shared' or 'individual'"),
+]
+
+
+def play_a_step(name: str) -> None:
+    env = make(name)
+    assert isinstance(env, HostEnvironment)
+    group = InThisProcess(env._recipe, env._sizes, 1)
+    group.arrays["which"][:] = True
+    group.tell("reset")
+    group.tell("step")
+
+
+@pytest.mark.parametrize(("name", "sentence"), MALFORMED, ids=[name for name, _ in MALFORMED])
+def test_what_is_wrong_with_a_world_is_said_in_one_sentence(name, sentence):
+    with pytest.raises((InputError, WorldError)) as caught:
+        play_a_step(f"stand_ins:{name}")
+    said = str(caught.value)
+    assert sentence in said
+    assert "\n" not in said and "CpuCallback" not in said
+
+
+def test_other_names_lead_to_pettingzoos_and_gymnasiums_own():
+    with pytest.raises(InputError, match=r"no module 'pettingzoo.sisl.nobody_v0'"):
+        make("pettingzoo/sisl/nobody-v0")
+    with pytest.raises(InputError, match="making it raised NameNotFound"):
+        make("gymnasium/Nobody-v0")
+    with pytest.raises(InputError, match="it is for one agent"):
+        make("gymnasium/CartPole-v1")
+
+
+def test_a_dead_agent_observes_zeros_and_may_do_nothing():
+    class Dead(Battle):
+        def get_avail_actions(self) -> list[list[int]]:
+            return [[0, 1, 1], [1, 0, 0]]
+
+    world = SmacWorld(Dead(), "battle")
+    arrays = InThisProcess(lambda: world, world.sizes, 1)
+    arrays.arrays["which"][:] = True
+    arrays.tell("reset")
+    assert arrays.arrays["alive"].tolist() == [[True], [False]]
+    assert arrays.arrays["observations"].tolist() == [[[0, 0]], [[0, 0]]]
+    assert arrays.arrays["legal"][1, 0].tolist() == [True, False, False]
+
+
+def started(count: int, processes: int | None = None) -> InProcesses:
+    env = make("stand_ins:Meet")
+    assert isinstance(env, HostEnvironment)
+    group = InProcesses(env._recipe, env._sizes, count, processes)
+    group.arrays["which"][:] = True
+    group.arrays["seeds"][:] = np.arange(count)
+    group.tell("reset")
+    return group
+
+
+def test_processes_step_as_one_does_and_end():
+    group, env = started(3), make("stand_ins:Meet")
+    assert isinstance(env, HostEnvironment)
+    here = InThisProcess(env._recipe, env._sizes, 3)
+    here.arrays["which"][:], here.arrays["seeds"][:] = True, np.arange(3)
+    here.tell("reset")
+    for _ in range(3):
+        for both in (group, here):
+            both.arrays["actions"][:] = 2
+            both.tell("step")
+        for name in here.arrays:
+            np.testing.assert_array_equal(group.arrays[name], here.arrays[name])
+    group.close()
+    assert all(worker.process.returncode == 0 for worker in group._workers)
+
+
+def test_a_process_that_dies_costs_its_episodes_and_no_more():
+    """Two processes step four worlds. One is killed: its two episodes are cut where they were, with
+    nothing paid, and begin anew; those of the other process go on."""
+    group = started(4, processes=2)
+    shown, arrays = group.arrays["observations"].copy(), group.arrays
+    arrays["actions"][:] = 1
+    killed = group._workers[1]
+    os.kill(killed.process.pid, signal.SIGKILL)
+    with pytest.warns(RuntimeWarning, match="killed by signal 9: its episodes are cut"):
+        group.tell("step")
+    assert arrays["truncated"].tolist() == [False, True, False, True]
+    assert arrays["rewards"][:, [1, 3]].tolist() == [[0, 0], [0, 0]]
+    np.testing.assert_array_equal(arrays["observations"], shown)  # they stayed where they were
+    arrays["which"][:], arrays["seeds"][:] = arrays["truncated"], 9
+    group.tell("reset")
+    at = np.random.default_rng(9).integers(5, size=2)
+    assert arrays["observations"][0, [1, 3], :2].tolist() == [at.tolist()] * 2
+    np.testing.assert_array_equal(arrays["observations"][:, [0, 2]], shown[:, [0, 2]])
+    group.tell("step")
+    assert not arrays["truncated"].any()
+    group.close()
+
+
+def test_a_process_that_dies_while_worlds_are_reset_cuts_those_that_were_not():
+    group = started(2, processes=1)
+    os.kill(group._workers[0].process.pid, signal.SIGKILL)
+    group.arrays["which"][:] = [True, False]
+    with pytest.warns(RuntimeWarning, match="its episodes are cut"):
+        group.tell("reset")
+    group.tell("step")
+    assert group.arrays["truncated"].tolist() == [False, True]
+    group.close()
+
+
+def test_a_process_that_dies_again_and_again_is_given_up():
+    group = started(1)
+    for _ in range(2):
+        os.kill(group._workers[0].process.pid, signal.SIGKILL)
+        with pytest.warns(RuntimeWarning, match="its episodes are cut"):
+            group.tell("reset")
+    os.kill(group._workers[0].process.pid, signal.SIGKILL)
+    with pytest.raises(WorldError, match="3 times before an episode ended; mend what kills it"):
+        group.tell("reset")
+    group.close()
+
+
+def test_what_a_world_started_ends_with_its_process(tmp_path):
+    """A game that outlives its world ends with the process, also where that is killed."""
+    pids = []
+    for kill in (False, True):
+        env = make(f"stand_ins:Leaving?note={tmp_path}/{kill}")
+        assert isinstance(env, HostEnvironment)
+        group = InProcesses(env._recipe, env._sizes, 1)
+        group.arrays["which"][:] = True
+        group.tell("reset")
+        pids.append(int((tmp_path / str(kill)).read_text()))
+        assert _runs(pids[-1])
+        if kill:
+            os.kill(group._workers[0].process.pid, signal.SIGKILL)
+        group.close()
+        assert _gone(pids[-1])
+
+
+def test_processes_end_when_whoever_started_them_is_killed():
+    code = (
+        "import test_worlds, time\n"
+        "group = test_worlds.started(1)\n"
+        "print(group._workers[0].process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert _gone(worker)
+
+
+def _gone(process: int) -> bool:
+    """Whether a process ends within 20 seconds."""
+    deadline = time.monotonic() + 20
+    while _runs(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not _runs(process)
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_failure_ends_a_program_quietly_and_the_next_one_begins_anew():
+    faults = {"now": ""}
+
+    class Fickle(Meet):
+        def step(self, actions: dict[str, int]) -> Any:
+            self.fault = faults["now"]
+            return super().step(actions)
+
+    def recipe() -> PettingZooWorld:
+        return PettingZooWorld(Fickle(), "meet")
+
+    env = HostEnvironment(recipe, recipe().sizes, "fickle", group=InThisProcess)
+    program = jax.jit(lambda key: random_steps(env, key, 2, 10)[0].returns)
+    first = env.settle(program(KEY))
+    faults["now"] = "step"
+    results = program(KEY)
+    with pytest.raises(WorldError, match="env = 'fickle': step raised ZeroDivisionError"):
+        env.settle(results)
+    faults["now"] = ""
+    np.testing.assert_array_equal(env.settle(program(KEY)), first)
+
+
+def test_rewards_are_the_agents_own_where_that_is_asked_for():
+    for name, shape in (
+        ("stand_ins:Tuples", (3,)),
+        ("stand_ins:Tuples?rewards=individual", (2, 3)),
+    ):
+        env = make(name)
+        state = jax.eval_shape(lambda key, env=env: env.reset(key, 3), KEY)
+        chosen = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+        _, step = jax.eval_shape(env.step, KEY, state, chosen)
+        assert step.reward.shape == shape
+
+
+def test_a_single_jax_environment_is_mapped():
+    env = make("stand_ins_jax:Line?rewards=individual")
+    assert isinstance(env, Environment) and isinstance(env, Mapped)
+    spec = env.spec
+    assert (spec.num_agents, spec.observation_size, spec.num_actions) == (2, 2, 2)
+    assert (spec.state_size, spec.episode_limit, spec.wins) == (4, 6, True)
+    state = env.reset(KEY, 3)
+    at = np.asarray(state.env.at)
+    assert at.shape == (2, 3)
+    ones = jnp.ones((2, 3), jnp.int32)
+    state, step = env.step(KEY, state, ones)
+    np.testing.assert_array_equal(step.reward, at + 1)
+    view = env.observe(state)
+    np.testing.assert_array_equal(view.observations[..., 0], at + 1)
+    np.testing.assert_array_equal(view.observations[..., 1], [[0] * 3, [1] * 3])
+    assert view.legal.shape == (2, 3, 2) and view.alive.shape == (2, 3)
+    for _ in range(5):
+        state, step = env.step(KEY, state, 0 * ones)
+    assert np.all(step.truncated != step.terminated)
+
+
+def test_a_malformed_jax_environment_is_refused():
+    class Short(Line):
+        def observe(self, state: Any) -> Any:
+            return jnp.zeros(2)
+
+    class Restless(Line):
+        def step(self, key: Any, state: Any, actions: Any) -> Any:
+            return state, jnp.zeros(2)
+
+    with pytest.raises(InputError, match="observe returned the shape"):
+        Mapped(Short(), "short")
+    with pytest.raises(InputError, match="step must return the state, the reward and whether"):
+        Mapped(Restless(), "restless")
+
+
+TINY = dm2.PPO(hidden=8, epochs=1, minibatches=2)
+
+
+@pytest.mark.learning  # for its time
+def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
+    config = dm2.Config(dm2.IPPO(TINY), "own", steps=256, **SMALL)
+    run = dm2.train(config, tmp_path / "run", env=Meet, quiet=True)
+    assert run.config.env == "stand_ins:Meet"
+    with pytest.warns(RuntimeWarning, match="begin anew"):
+        run = dm2.resume(run.path, 384, quiet=True)
+    assert run.steps()[-1] == 384
+    assert dm2.evaluate(run, episodes=10)["mean_length"] == 6
+    recorded = dm2.record(run, episodes=10)
+    assert recorded.summary()["steps"] == 60
+
+
+def test_a_failure_in_training_is_one_line_and_the_run_goes_on(tmp_path, capfd):
+    flags = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "16", "--ppo.hidden", "8"]
+    flags += ["--ppo.minibatches", "2", "--out", str(tmp_path / "run")]
+    flags += ["--env", "stand_ins:Meet?fault=late", "--json"]
+    assert main(["train", "ippo", *flags]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    said = [line for line in lines if not re.match(r"W\d{4} ", line)]  # XLA's own, of its cache
+    assert len(said) == 1
+    assert "step raised ZeroDivisionError" in said[0] and "then go on: dm2 resume" in said[0]
+
+
+@pytest.mark.learning  # for its time: it compiles a whole method
+def test_an_object_trains_with_a_warning(tmp_path):
+    config = dm2.Config(dm2.VDN(), "mine", steps=128, **SMALL)
+    with pytest.warns(RuntimeWarning, match="object:mine has no name by which another process"):
+        run = dm2.train(config, tmp_path / "run", env=Battle(), quiet=True)
+    assert run.config.env == "object:mine"
+    assert dm2.evaluate(run, episodes=4)["mean_length"] <= 5
+
+
+def test_worlds_are_made_when_they_are_first_reset():
+    sizes = Sizes(1, 1, 1, 1, "none", 1)
+    Worlds(lambda: pytest.fail("made"), sizes, range(2), {}).close()
+
+
+def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "worlds.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 20
+    (tmp_path / "meeting.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make("meeting:Meeting")
+    assert (env.spec.observation_size, env.spec.episode_limit) == (2, 20)
+    state, step = env.step(KEY, env.reset(KEY, 3), jnp.ones((2, 3), jnp.int32))
+    np.testing.assert_array_equal(step.reward, state.env[0] == state.env[1])
