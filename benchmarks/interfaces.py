@@ -51,7 +51,8 @@ def smac(name: str) -> Iterator[None]:
             legal = np.array(env.get_avail_actions())
             actions = (rng.random(legal.shape) * legal).argmax(axis=1)
             _, ended, _ = env.step(actions)
-            env.get_obs(), env.get_state()
+            env.get_obs()
+            env.get_state()
             yield
 
 

@@ -237,7 +237,8 @@ def test_seeds_determine_what_follows(kind):
     np.testing.assert_array_equal(second, then)
     assert not np.array_equal(first, second) and not np.array_equal(first, other)
     # Without a seed, every world begins elsewhere.
-    assert not np.array_equal(*[starts(kind("smax/3m"), None)[0] for _ in range(2)])
+    one, two = (starts(kind("smax/3m"), None)[0] for _ in range(2))
+    assert not np.array_equal(one, two)
 
 
 def test_smacs_interface_takes_seeds_where_pymarl_gives_them():
@@ -371,7 +372,7 @@ def test_worlds_that_are_stepped_in_python_have_these_interfaces_too():
     host = HostEnvironment(recipe, recipe().sizes, "meet", individual=True, group=InThisProcess)
     env = PettingZooEnv(host)
     observations, _ = env.reset(seed=0)
-    left = []
+    left, truncated = [], {}
     while env.agents:
         left.append(list(env.agents))
         assert observations["agent_0"]["action_mask"].tolist() == [1, 1, 1, 0]

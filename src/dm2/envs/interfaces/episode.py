@@ -74,8 +74,9 @@ class EnvironmentWorld:
         self._carried = jax.device_put(self._carried, _device())
 
     def _load(self) -> None:
-        load = _programs_by_name if isinstance(self._given, str) else _programs_of
-        self._programs: _Programs = load(self._given)
+        given = self._given
+        programs = _programs_by_name(given) if isinstance(given, str) else _programs_of(given)
+        self._programs = programs
 
     @property
     def spec(self) -> EnvSpec:
@@ -231,5 +232,5 @@ def _packed(env: Environment, state: Any, step: Step) -> Float[Array, " F"]:
     return jnp.concatenate([part.astype(jnp.float32).ravel() for part in parts])
 
 
-def _device() -> jax.Device:
+def _device() -> Any:
     return jax.local_devices(backend="cpu")[0]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from dm2.envs.base import Environment
 from dm2.envs.interfaces.episode import EnvironmentWorld
 from dm2.envs.world import Snapshot
-from dm2.errors import InputError, Whole, as_whole
+from dm2.errors import InputError, as_whole
 
 try:
     from gymnasium.spaces import Box, Dict, Discrete
@@ -22,7 +22,7 @@ _ILLEGAL = ("error", "replace")
 _STOP = "stop"
 
 
-class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Whole]):
+class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
     """One world of any environment, behind PettingZoo's parallel interface.
 
     Agents are called `agent_0`, `agent_1` and so on. An observation is a dictionary with
@@ -96,12 +96,12 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Whole]):
         return self._shown(snapshot, self.agents, won=False)
 
     def step(
-        self, actions: dict[str, Whole]
+        self, actions: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, Any]]:
         """Takes one environment step.
 
         Args:
-            actions: One of each agent in `agents`; those of others do not count.
+            actions: A whole number of each agent in `agents`; those of others do not count.
 
         Returns:
             Observations, rewards, terminations, truncations and infos of the agents that acted.
@@ -131,7 +131,7 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Whole]):
         self.agents = []
         self._world.close()
 
-    def _joint(self, actions: dict[str, Whole]) -> Int[np.ndarray, " K"]:
+    def _joint(self, actions: dict[str, Any]) -> Int[np.ndarray, " K"]:
         """One legal action of every agent, in the environment's order."""
         if self._world.last is None:
             raise InputError("step: no episode is in progress; call reset() first")
