@@ -1,7 +1,7 @@
 """How fast one world is behind other tools' interfaces: `python benchmarks/interfaces.py [NAME …]`.
 
 Random legal actions, episode after episode, in one Python loop that draws them with NumPy and does
-nothing else. By turns, the best of `ROUNDS`, which are short: also a busy machine has quiet moments.
+nothing else. By turns, the best of `ROUNDS`, short ones: busy machines have quiet moments.
 `first` is the time from nothing made to `SmacEnv`'s first step taken, compiling included; `alone`
 is the environment itself, stepped by a compiled call with the same actions every time: nothing
 checked, nothing unpacked.
