@@ -1,4 +1,8 @@
-"""Environments: the contract they share, the two rule sets of battles, and adapters, by name."""
+"""Environments: the contract they share, the two rule sets of battles, and adapters, by name.
+
+`SmacEnv` and `PettingZooEnv` put any of them behind other libraries' interfaces; the latter needs
+`pip install 'dm2[pettingzoo]'`.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,6 +11,8 @@ if TYPE_CHECKING:
     from dm2.envs.adapters.single import Mapped, SingleEnvironment
     from dm2.envs.base import Environment, EnvSpec, Frame, Renderable, Step, TeamView
     from dm2.envs.host import HostEnvironment
+    from dm2.envs.interfaces.pettingzoo import PettingZooEnv
+    from dm2.envs.interfaces.smac import SmacEnv
     from dm2.envs.registry import list_environments, make
 
 __all__ = [
@@ -15,8 +21,10 @@ __all__ = [
     "Frame",
     "HostEnvironment",
     "Mapped",
+    "PettingZooEnv",
     "Renderable",
     "SingleEnvironment",
+    "SmacEnv",
     "Step",
     "TeamView",
     "list_environments",
@@ -31,8 +39,10 @@ _MODULES = {
     "Frame": "base",
     "HostEnvironment": "host",
     "Mapped": "adapters.single",
+    "PettingZooEnv": "interfaces.pettingzoo",
     "Renderable": "base",
     "SingleEnvironment": "adapters.single",
+    "SmacEnv": "interfaces.smac",
     "Step": "base",
     "TeamView": "base",
     "list_environments": "registry",

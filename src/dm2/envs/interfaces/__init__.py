@@ -1,0 +1,1 @@
+"""Interfaces put our environments behind other libraries' interfaces: PettingZoo's and SMAC's."""
