@@ -27,7 +27,8 @@ from dm2.envs.interfaces.episode import EnvironmentWorld
 from dm2.envs.workers import InThisProcess
 from dm2.envs.world import Outcome, Snapshot
 from dm2.errors import InputError, WorldError
-from stand_ins import Line, Meet
+from stand_ins import Meet
+from stand_ins_jax import Line
 
 BATTLES = ("smac/3m", "smax/3m")
 
