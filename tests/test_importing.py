@@ -1243,7 +1243,7 @@ def test_the_docs_examples_work(tmp_path, monkeypatch, capsys):
     python, commands = blocks("python", page), blocks("bash", page)[0].splitlines()
     lines = [sum(1 for line in example.splitlines() if line) for example in python]
     assert max(lines) <= 20  # of a user's own
-    smaller = python[0].replace("_v3\"), 256", "_v3\"), 2")
+    smaller = python[0].replace('_v3"), 256', '_v3"), 2')
     assert smaller != python[0]
     for example in (smaller, python[1]):
         namespace: dict[str, Any] = {}
