@@ -22,7 +22,7 @@ from dm2.envs import Environment, HostEnvironment, Mapped, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld
 from dm2.envs.adapters.smac import SmacWorld
-from dm2.envs.workers import InProcesses, InThisProcess, Worlds
+from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
@@ -400,7 +400,7 @@ def test_an_object_trains_with_a_warning(tmp_path):
 
 def test_worlds_are_made_when_they_are_first_reset():
     sizes = Sizes(1, 1, 1, 1, "none", 1)
-    Worlds(lambda: pytest.fail("made"), sizes, range(2), {}).close()
+    InThisProcess(lambda: pytest.fail("made"), sizes, 2).close()
 
 
 def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):

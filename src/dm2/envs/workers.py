@@ -28,7 +28,16 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from dm2.envs.world import Outcome, Recipe, Sizes, World, checked_outcome, checked_snapshot
+from dm2.envs.world import (
+    Outcome,
+    Recipe,
+    Sizes,
+    Snapshot,
+    World,
+    check_rewards,
+    check_shapes,
+    settle_shown,
+)
 from dm2.errors import WorldError
 
 __all__ = ["Group", "InProcesses", "InThisProcess", "fields", "quiet_output", "words_of"]
@@ -56,21 +65,27 @@ class Worlds:
     """Some of the worlds of a group, stepped one after another in the process that holds them."""
 
     def __init__(
-        self, recipe: Recipe, sizes: Sizes, numbers: Sequence[int], arrays: dict[str, np.ndarray]
+        self, recipe: Recipe, sizes: Sizes, numbers: range, arrays: dict[str, np.ndarray]
     ) -> None:
         self._recipe, self._sizes, self._arrays = recipe, sizes, arrays
         self._worlds: dict[int, World | None] = dict.fromkeys(numbers)
+        own = slice(numbers.start, numbers.stop, numbers.step)
+        self._shown = {name: arrays[name][:, own] for name in (*_OF_AGENTS, "rewards")}
+        self._shown["state"] = arrays["state"][own]
 
     def obey(self, order: Order) -> None:
         """Does to all worlds what is asked for. Raises WorldError, whatever they raise."""
-        task = self._reset if order == "reset" else self._step
-        for number in self._worlds:
-            try:
-                task(number)
-            except WorldError as error:
-                raise WorldError(f"after {order}, {error}") from None
-            except Exception as error:  # whatever a world raises
-                raise WorldError(f"{order} raised {words_of(error)}") from error
+        try:
+            for number in self._worlds:
+                if order == "step":
+                    self._step(number)
+                elif self._arrays["which"][number]:
+                    self._reset(number)
+            settle_shown(**self._shown)
+        except WorldError as error:
+            raise WorldError(f"after {order}, {error}") from None
+        except Exception as error:  # whatever a world raises
+            raise WorldError(f"{order} raised {words_of(error)}") from error
 
     def close(self) -> None:
         """Closes the worlds, whatever they say to it."""
@@ -80,8 +95,6 @@ class Worlds:
                     world.close()
 
     def _reset(self, number: int) -> None:
-        if not self._arrays["which"][number]:
-            return
         world = self._worlds[number] or self._recipe()
         self._worlds[number] = world
         self._show(world.reset(int(self._arrays["seeds"][number])), number)
@@ -93,17 +106,20 @@ class Worlds:
         else:
             snapshot, outcome = world.step(arrays["actions"][:, number])
             self._show(snapshot, number)
-        outcome = checked_outcome(outcome, self._sizes)
+        check_rewards(outcome.rewards, self._sizes)
         arrays["rewards"][:, number] = outcome.rewards
         arrays["terminated"][number] = outcome.terminated
         arrays["truncated"][number] = outcome.truncated and not outcome.terminated
         arrays["won"][number] = outcome.won
 
-    def _show(self, snapshot: Any, number: int) -> None:
-        shown = checked_snapshot(snapshot, self._sizes)
-        for name in ("observations", "legal", "alive"):
-            self._arrays[name][:, number] = getattr(shown, name)
-        self._arrays["state"][number] = shown.state
+    def _show(self, snapshot: Snapshot, number: int) -> None:
+        check_shapes(snapshot, self._sizes)
+        for name in _OF_AGENTS:
+            self._arrays[name][:, number] = getattr(snapshot, name)
+        self._arrays["state"][number] = snapshot.state
+
+
+_OF_AGENTS = ("observations", "legal", "alive")
 
 
 class InThisProcess:
@@ -132,7 +148,7 @@ class _Brief(NamedTuple):
     recipe: Recipe
     sizes: Sizes
     num_envs: int
-    numbers: Sequence[int]
+    numbers: range
     """The worlds that it steps."""
 
 

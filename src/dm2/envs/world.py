@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float, Int
 
 from dm2.errors import WorldError
 
-__all__ = ["Outcome", "Recipe", "Sizes", "Snapshot", "World", "checked_outcome", "checked_snapshot"]
+__all__ = [
+    "Outcome",
+    "Recipe",
+    "Sizes",
+    "Snapshot",
+    "World",
+    "check_rewards",
+    "check_shapes",
+    "settle_shown",
+]
 
 
 @dataclass(frozen=True)
@@ -73,51 +82,58 @@ Recipe = Callable[[], World]
 """Makes a world, in whichever process it is called."""
 
 
-def checked_snapshot(snapshot: Snapshot, sizes: Sizes) -> Snapshot:
-    """A snapshot as the environment contract has it: the observations of a dead agent are zeros,
-    and it has at least one legal action.
+_SHOWN = ("observations", "legal actions", "living agents", "state")
 
-    Args:
-        snapshot: What the world shows.
-        sizes: What it says of itself.
 
-    Returns:
-        The snapshot, mended where an agent is dead.
-
-    Raises:
-        WorldError: A shape is not what the sizes say, a number is not finite, or a living agent has
-            no legal action.
-    """
+def check_shapes(snapshot: Snapshot, sizes: Sizes) -> None:
+    """Raises WorldError unless a snapshot has the shapes that the sizes say."""
     agents = sizes.num_agents
-    shapes = ((agents, sizes.observation_size), (agents, sizes.num_actions), (agents,))
-    words = ("observations", "legal actions", "living agents", "state")
-    for what, value, shape in zip(words, snapshot, (*shapes, (sizes.state_size,)), strict=True):
+    shapes = (
+        (agents, sizes.observation_size),
+        (agents, sizes.num_actions),
+        (agents,),
+        (sizes.state_size,),
+    )
+    for what, value, shape in zip(_SHOWN, snapshot, shapes, strict=True):
         if np.shape(value) != shape:
             remedy = f"{shape} is what the world says of itself; make both the same"
             raise WorldError(f"its {what} have the shape {np.shape(value)}; {remedy}")
-    observations, legal, alive, state = snapshot
-    for k in np.flatnonzero(~np.isfinite(observations).all(axis=1)):
-        raise WorldError(f"agent {k} observes a number that is not finite; mend the observation")
-    if not np.isfinite(state).all():
-        raise WorldError("its state holds a number that is not finite; mend the state")
-    stuck = ~legal.any(axis=1)
-    for k in np.flatnonzero(stuck & alive):
-        remedy = "give it one, for example to do nothing, or report it dead"
-        raise WorldError(f"agent {k} is alive and has no legal action; {remedy}")
-    if not alive.all():
-        observations = np.where(alive[:, None], observations, 0)
-        legal = legal.copy()
-        legal[stuck, 0] = True
-    return Snapshot(observations, legal, alive, state)
 
 
-def checked_outcome(outcome: Outcome, sizes: Sizes) -> Outcome:
-    """The outcome, if it is one. Raises WorldError if its rewards are not one finite number for
-    each agent."""
-    rewards = outcome.rewards
+def check_rewards(rewards: Float[np.ndarray, " K"], sizes: Sizes) -> None:
+    """Raises WorldError unless there is one reward for each agent."""
     if np.shape(rewards) != (sizes.num_agents,):
         remedy = f"must be one number for each of its {sizes.num_agents} agents"
         raise WorldError(f"its rewards have the shape {np.shape(rewards)}; {remedy}")
-    for k in np.flatnonzero(~np.isfinite(rewards)):
-        raise WorldError(f"the reward of agent {k} is {rewards[k]}; it must be a finite number")
-    return outcome
+
+
+def settle_shown(
+    observations: Float[np.ndarray, "K N O"],
+    legal: Bool[np.ndarray, "K N A"],
+    alive: Bool[np.ndarray, "K N"],
+    state: Float[np.ndarray, "N S"],
+    rewards: Float[np.ndarray, "K N"],
+) -> None:
+    """Makes what `N` worlds show what the environment contract asks for, in place: the
+    observations of a dead agent are zeros, and it has a legal action. All worlds are looked at
+    together, since a look at each would take longer than many a world's step.
+
+    Raises:
+        WorldError: If a number is not finite, or a living agent has no legal action.
+    """
+    stuck = ~legal.any(axis=2)
+    if not alive.all():
+        observations[~alive] = 0
+        legal[..., 0] |= stuck & ~alive
+    for k, _ in np.argwhere(stuck & alive):
+        remedy = "give it one, for example to do nothing, or report it dead"
+        raise WorldError(f"agent {k} is alive and has no legal action; {remedy}")
+    if not np.isfinite(observations).all():
+        k = np.argwhere(~np.isfinite(observations))[0, 0]
+        raise WorldError(f"agent {k} observes a number that is not finite; mend the observation")
+    if not np.isfinite(state).all():
+        raise WorldError("its state holds a number that is not finite; mend the state")
+    if not np.isfinite(rewards).all():
+        k, n = np.argwhere(~np.isfinite(rewards))[0]
+        problem = f"the reward of agent {k} is {rewards[k, n]}"
+        raise WorldError(f"{problem}; it must be a finite number")

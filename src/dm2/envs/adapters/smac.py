@@ -65,7 +65,7 @@ class SmacWorld:
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
         self._time += 1
-        result = self._env.step([int(action) for action in actions])
+        result = self._env.step(actions.tolist())
         if len(result) == 3:  # SMAC
             (reward, over, info), truncated = result, False
         else:  # SMAClite, as Gymnasium has it
@@ -86,12 +86,13 @@ class SmacWorld:
 
     def _snapshot(self) -> Snapshot:
         legal = np.array(self._env.get_avail_actions(), bool)
-        if legal.ndim != 2 or not legal.any(axis=1).all():
+        alive = np.sum(legal[..., 1:], axis=-1) > 0
+        if not (alive | legal[..., 0]).all():
             remedy = "a dead one has the first, to do nothing"
             raise WorldError(f"an agent has no legal action; {remedy}")
         rows = np.array(self._env.get_obs(), np.float32)
         state = np.asarray(self._env.get_state(), np.float32).ravel()
-        self._last = Snapshot(rows, legal, np.sum(legal[:, 1:], axis=1) > 0, state)
+        self._last = Snapshot(rows, legal, alive, state)
         return self._last
 
 
