@@ -495,6 +495,7 @@ def test_whole_battles_are_as_jaxmarls():
         assert abs(a.mean() - b.mean()) < 4 * error + 1e-9, (a.mean(), b.mean(), error)
 
 
+@pytest.mark.learning
 def test_drawn_units_and_places_are_those_of_smacv2():
     env = smax("smax/smacv2_5_units")
     state = jax.jit(env.reset, static_argnums=1)(key(0), 4000)

@@ -16,6 +16,7 @@ from dm2.run import costs
 from test_cli import refused, run_json
 
 
+@pytest.mark.learning
 def test_bench_divides_work_by_time(capsys, monkeypatch):
     """With a clock by which an iteration of IPPO takes a quarter of a second, one of DM² a second
     and everything else half a second."""

@@ -166,6 +166,7 @@ def test_cues_are_learnt(shown):
     assert learnt(shown, 1000.0, "auto") == 1.0
 
 
+@pytest.mark.learning
 def test_layer_norm_is_blind_to_proportional_cues():
     """Which is why it is not the default elsewhere: chance is all that is reached."""
     assert 0.3 < learnt("proportional", 1.0, "layer") < 0.7

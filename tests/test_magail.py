@@ -143,6 +143,7 @@ def test_it_is_centralised(kind):
             assert np.array_equal(after[k], rewards[k]) != matters
 
 
+@pytest.mark.learning
 def test_all_else_is_as_in_dm2(small_demos, tmp_path):
     """The same agents to begin with, the same settings; they differ in the discriminator alone."""
     shared: dict[str, Any] = {"env": "smax/3m?limit=12", "demos": str(small_demos), **SMALL}

@@ -359,6 +359,7 @@ CONFIG = Config(
 )
 
 
+@pytest.mark.learning
 def test_a_run_compiles_nothing_twice(tmp_path):
     dm2.train(CONFIG, tmp_path / "run", quiet=True)
     programs = programs_for(CONFIG.program)

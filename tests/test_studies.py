@@ -582,6 +582,7 @@ def test_list_says_what_there_is(capsys):
 # ---- exchanges and recordings
 
 
+@pytest.mark.learning
 def test_an_exchange_of_equal_teams_changes_nothing(made, tmp_path):
     one = ippo(0).path(made)
     rates = exchange([one, one], episodes=6)

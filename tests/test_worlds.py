@@ -378,6 +378,7 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
     assert recorded.summary()["steps"] == 60
 
 
+@pytest.mark.learning
 def test_a_failure_in_training_is_one_line_and_the_run_goes_on(tmp_path, capfd):
     flags = ["--steps", "256", "--num-envs", "2", "--rollout-steps", "16", "--ppo.hidden", "8"]
     flags += ["--ppo.minibatches", "2", "--out", str(tmp_path / "run")]
