@@ -7,9 +7,9 @@ Importing this package changes nothing in your process. For fast training on a C
 `dm2.set_up_process()` before anything imports JAX.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dm2.lazy import lazily
 from dm2.version import __version__
 
 if TYPE_CHECKING:
@@ -113,10 +113,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'dm2' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"dm2.{_MODULES[name]}"), name)
+__getattr__ = lazily(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -4,8 +4,9 @@
 `pip install 'dm2[pettingzoo]'`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dm2.lazy import lazily
 
 if TYPE_CHECKING:
     from dm2.envs.adapters.single import Mapped, SingleEnvironment
@@ -50,7 +51,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'dm2.envs' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"dm2.envs.{_MODULES[name]}"), name)
+__getattr__ = lazily(__name__, _MODULES)
