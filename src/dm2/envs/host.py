@@ -20,12 +20,12 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, UInt32
 
-from dm2.envs.base import EnvSpec, Step, TeamView
+from dm2.envs.base import Environment, EnvSpec, Step, TeamView
 from dm2.envs.workers import Group, InProcesses, fields, words_of
 from dm2.envs.world import Recipe, Sizes
 from dm2.errors import InputError, WorldError
 
-__all__ = ["HostEnvironment", "HostState"]
+__all__ = ["HostEnvironment", "HostState", "settled"]
 
 _PERCEIVED = TeamView._fields
 _OUTCOME = ("rewards", "terminated", "truncated", "won")
@@ -208,6 +208,12 @@ class HostEnvironment:
         if num_envs not in self._groups:
             self._groups[num_envs] = self._make_group(self._recipe, self._sizes, num_envs)
         return self._groups[num_envs]
+
+
+def settled(env: Environment, results: Any) -> Any:
+    """The results of a program that played in an environment. Raises WorldError if a world that is
+    stepped in Python failed meanwhile."""
+    return env.settle(results) if isinstance(env, HostEnvironment) else results
 
 
 def _shown(group: Group, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:

@@ -16,6 +16,7 @@ from dm2.compilation import compiler_options
 from dm2.envs import Environment, EnvSpec, HostEnvironment, Step, TeamView, make
 from dm2.envs.base import AnyArray
 from dm2.envs.factories import name_of
+from dm2.envs.host import settled
 from dm2.envs.workers import InThisProcess
 from dm2.errors import InputError, Whole, WorldError, as_seed, as_whole
 from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward
@@ -150,7 +151,7 @@ class _Player:
             at_least: Seconds for which it goes on, however soon episodes end.
         """
         try:
-            episodes = self._settled(self._reset(self._key))
+            episodes = settled(self._env, self._reset(self._key))
             while self._unfinished(until, at_least):
                 began = time.monotonic()
                 episodes, rows = self._part(episodes, self._parts)
@@ -169,7 +170,7 @@ class _Player:
 
     def repeats(self) -> bool:
         """Whether the first steps are the same once more, bit by bit."""
-        _, again = self._part(self._settled(self._reset(self._key)), 0)
+        _, again = self._part(settled(self._env, self._reset(self._key)), 0)
         pairs = zip(jax.tree.leaves(self._first), jax.tree.leaves(again), strict=True)
         return all(one.tobytes() == other.tobytes() for one, other in pairs)
 
@@ -199,11 +200,8 @@ class _Player:
 
     def _part(self, episodes: Episodes, number: int) -> tuple[Episodes, Rows]:
         key = jax.random.fold_in(jax.random.fold_in(self._key, 1), number)
-        episodes, rows = self._settled(self._play(episodes, key))
+        episodes, rows = settled(self._env, self._play(episodes, key))
         return episodes, jax.device_get(rows)
-
-    def _settled(self, results: Any) -> Any:
-        return self._env.settle(results) if isinstance(self._env, HostEnvironment) else results
 
     def _some_steps(self, episodes: Episodes, key: UInt32[Array, "2"]) -> tuple[Episodes, Rows]:
         env = self._env

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dm2.compilation import compiler_options
 from dm2.demos import Demonstrations, combine
 from dm2.demos.provenance import as_ranges, per_agent
-from dm2.envs import HostEnvironment
+from dm2.envs.host import settled
 from dm2.errors import InputError, Whole, as_seed, as_whole, check_setting
 from dm2.rollout import MixedTeam
 from dm2.rollout.play import play
@@ -112,11 +112,6 @@ def _record_together(
         return play(env, mixed, state, key, count, greedy=greedy, epsilon=epsilon, record=True)
 
     program = jax.jit(record, static_argnums=2, compiler_options=compiler_options("play"))
-
-    def settled(key: Any, count: int) -> Any:
-        played = program(state, key, count)
-        return env.settle(played) if isinstance(env, HostEnvironment) else played
-
     indices = range(episodes)
     sources = [
         {
@@ -130,7 +125,7 @@ def _record_together(
     ]
     source = {name: per_agent(one[name] for one in sources) for name in sources[0]}
     return record_episodes(
-        settled,
+        lambda key, count: settled(env, program(state, key, count)),
         env.spec,
         seed,
         indices,

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from dm2.compilation import compiler_options
-from dm2.envs import HostEnvironment, Renderable
+from dm2.envs import Renderable
+from dm2.envs.host import settled
 from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.rollout import MixedTeam
 from dm2.rollout.play import play
@@ -119,7 +120,7 @@ def exchange(
                 if kind not in made:
                     made[kind] = program(own.programs.method, other.programs.method, agent)
                 share = made[kind]((own.state, other.state))
-                won.append(float(env.settle(share) if isinstance(env, HostEnvironment) else share))
+                won.append(float(settled(env, share)))
             rates[i, j] = np.mean(won)
     return rates
 

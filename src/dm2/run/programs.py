@@ -17,6 +17,7 @@ from dm2.compilation import Program, compile_ahead, compiler_options, on_device
 from dm2.config import ProgramSettings
 from dm2.envs import Environment, HostEnvironment, make
 from dm2.envs.custom import is_custom
+from dm2.envs.host import settled
 from dm2.errors import InputError
 from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
@@ -78,7 +79,7 @@ class Programs:
 
     def init(self, seed: UInt32[Array, ""]) -> TrainState:
         """The state before the first step."""
-        return jax.device_put(self._settled(self._init_program(seed)), self._device)
+        return jax.device_put(settled(self.env, self._init_program(seed)), self._device)
 
     def begin_anew(self, state: TrainState, seed: UInt32[Array, ""]) -> TrainState:
         """The state with which a run goes on whose environment cannot go back to where it was: new
@@ -86,7 +87,7 @@ class Programs:
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 1)
         key = jax.random.fold_in(key, state.iteration)
         begin = functools.partial(rollouts.begin, self.env, self.method)
-        rollout = self._settled(jax.jit(begin, static_argnums=1)(key, self.settings.num_envs))
+        rollout = settled(self.env, jax.jit(begin, static_argnums=1)(key, self.settings.num_envs))
         return state._replace(rollout=rollout)
 
     def pretrain(self, state: TrainState, experts: Any) -> tuple[TrainState, dict[str, Any]]:
@@ -123,7 +124,7 @@ class Programs:
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)
         arguments = (rollout, iteration, seed, jnp.float32(horizon))
-        rollout, iteration, trajectory, totals = self._settled(self.collect(agents, *arguments))
+        rollout, iteration, trajectory, totals = settled(self.env, self.collect(agents, *arguments))
         agents, metrics = self.method.learn(agents, trajectory, experts)
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
@@ -146,10 +147,6 @@ class Programs:
         yield from self.method.programs(agents, trajectory, bound)
         if episodes is not None and self._stage is self.env:
             yield Program(self.evaluate, (agents, seed, jnp.int32(0), episodes))
-
-    def _settled(self, results: Any) -> Any:
-        """What a program returned, once it is known that no world failed."""
-        return self.env.settle(results) if isinstance(self.env, HostEnvironment) else results
 
     def shapes(self) -> TrainState:
         """Shapes and types of the state, worked out without running anything."""

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from dm2.compilation import compiler_options
 from dm2.envs.base import Environment, EnvSpec, Step
-from dm2.envs.host import HostEnvironment
+from dm2.envs.host import HostEnvironment, settled
 from dm2.envs.registry import make
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, as_seed
@@ -115,7 +115,8 @@ class EnvironmentWorld:
         """
         self.begin_at(seed)
         source = np.array([self.seed, self._episodes], np.uint32)
-        state, key, row = self._run(self._programs.begin, jax.device_put(source, _device()))
+        begun = self._programs.begin(jax.device_put(source, _device()))
+        state, key, row = settled(self._programs.env, begun)
         self._episodes += 1
         self._carried = state, key
         self.last, _ = self._unpacked(row)
@@ -133,7 +134,8 @@ class EnvironmentWorld:
         if self._carried is None:
             raise InputError("step: no episode is in progress; call reset() first")
         self._check(actions)
-        state, key, row = self._run(self._programs.advance, *self._carried, actions)
+        following = self._programs.advance(*self._carried, actions)
+        state, key, row = settled(self._programs.env, following)
         self.last, (rewards, flags) = self._unpacked(row)
         terminated, truncated, won = flags.tolist()
         self._carried = None if terminated or truncated else (state, key)
@@ -144,10 +146,6 @@ class EnvironmentWorld:
         self._carried = None
         if isinstance(self._programs.env, HostEnvironment):
             self._programs.env.close()
-
-    def _run(self, program: Any, *arguments: Any) -> Any:
-        results, env = program(*arguments), self._programs.env
-        return env.settle(results) if isinstance(env, HostEnvironment) else results
 
     def _check(self, actions: Int[np.ndarray, " K"]) -> None:
         """Raises InputError unless every agent's action is legal, a dead one's too."""
