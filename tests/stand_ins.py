@@ -59,6 +59,10 @@ class Meet(ParallelEnv):
         dead = {agent: agent == "b" and self.time >= self.dies for agent in acted}
         seen = self._seen()
         self.agents = [] if cut else [agent for agent in acted if not dead[agent]]
+        if self.fault == "leaving":
+            self.agents = self.agents[:1]
+        if self.fault == "unknown":
+            self.agents = [*self.agents, "c"]
         rewards = {agent: pay[self.possible_agents.index(agent)] for agent in acted}
         if self.fault == "missing":
             seen = {}

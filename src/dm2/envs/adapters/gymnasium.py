@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dm2.envs.adapters.pettingzoo import package_version, step_limit
+from dm2.envs.adapters.origin import package_version, step_limit
 from dm2.envs.spaces import action_count, flat, flat_size, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError

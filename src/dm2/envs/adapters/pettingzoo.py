@@ -8,17 +8,17 @@ last step says. `action_mask`, in an agent's infos or in its observation, says w
 is read from an agent's infos where it is there.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dm2.envs.adapters.origin import package_version, step_limit
 from dm2.envs.spaces import action_count, flat, flat_size, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
 
-__all__ = ["PettingZooWorld", "is_parallel", "package_version", "step_limit"]
+__all__ = ["PettingZooWorld", "is_parallel"]
 
 _MASK = "action_mask"
 
@@ -69,7 +69,7 @@ class PettingZooWorld:
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode."""
         observations, infos = self._env.reset(seed=seed)
-        self._alive = list(self._env.agents)
+        self._alive = self._present()
         return self._snapshot(observations, infos)
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
@@ -83,7 +83,11 @@ class PettingZooWorld:
         observations, rewards, terminated, truncated, infos = self._env.step(chosen)
         gone = [one for one in before if terminated.get(one, False)]
         cut = [one for one in before if truncated.get(one, False) and one not in gone]
-        self._alive = [one for one in self._env.agents if one not in (*gone, *cut)]
+        self._alive = [one for one in self._present() if one not in (*gone, *cut)]
+        for one in before:
+            if one not in (*self._alive, *gone, *cut):
+                problem = f"agent {one!r} left without being terminated or truncated"
+                raise WorldError(f"{problem}; say in `terminations` or `truncations` which it is")
         over = not self._alive
         if over:
             self._alive = cut
@@ -95,6 +99,15 @@ class PettingZooWorld:
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
+
+    def _present(self) -> list[Any]:
+        """The agents that are there now. Raises WorldError if one of them was not announced."""
+        present = list(self._env.agents)
+        for agent in present:
+            if agent not in self._agents:
+                problem = f"agent {agent!r} is in `agents` and not in `possible_agents`"
+                raise WorldError(f"{problem}; name every agent there")
+        return present
 
     def _snapshot(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> Snapshot:
         sizes = self.sizes
@@ -142,23 +155,3 @@ def _has_state(env: Any) -> bool:
         return env.state_space is not None and callable(env.state)
     except (AttributeError, NotImplementedError):
         return False
-
-
-def step_limit(env: Any) -> int | None:
-    """The environment's own limit, by the names that environments give it."""
-    inner = getattr(env, "unwrapped", env)
-    for owner in (env, inner):
-        for name in ("max_cycles", "max_steps", "episode_limit", "_max_episode_steps"):
-            value = getattr(owner, name, None)
-            if isinstance(value, int | np.integer) and value > 0:
-                return int(value)
-    return None
-
-
-def package_version(env: Any) -> str:
-    """The package of the environment, and its version."""
-    package = type(getattr(env, "unwrapped", env)).__module__.partition(".")[0]
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return package

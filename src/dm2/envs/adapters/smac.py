@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dm2.envs.adapters.pettingzoo import package_version
+from dm2.envs.adapters.origin import package_version
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
 

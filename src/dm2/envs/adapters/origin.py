@@ -1,0 +1,28 @@
+"""What environments of other libraries say of themselves, by whichever names."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+__all__ = ["package_version", "step_limit"]
+
+
+def step_limit(env: Any) -> int | None:
+    """The environment's own limit, by the names that environments give it."""
+    inner = getattr(env, "unwrapped", env)
+    for owner in (env, inner):
+        for name in ("max_cycles", "max_steps", "episode_limit", "_max_episode_steps"):
+            value = getattr(owner, name, None)
+            if isinstance(value, int | np.integer) and value > 0:
+                return int(value)
+    return None
+
+
+def package_version(env: Any) -> str:
+    """The package of the environment, and its version."""
+    package = type(getattr(env, "unwrapped", env)).__module__.partition(".")[0]
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
