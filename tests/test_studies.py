@@ -147,6 +147,17 @@ def test_studies_share_runs_and_experts():
     assert len(needed(each)) < len(each[0].products) + len(each[1].products)
 
 
+def test_no_expert_learns_for_longer_than_its_task_says():
+    for name in ("quick", "paper"):
+        scale = scale_named(name)
+        for task in (*scale.main, *scale.more, *scale.unlike):
+            assert task.expert().config.steps == task.expert_steps
+            of_qmix = task.expert("qmix").config.steps
+            assert of_qmix == min(task.steps * 3 // 2, task.expert_steps)
+    assert scale_named("quick").one.expert("qmix").config.steps == 375_000
+    assert scale_named("paper").one.expert("qmix").config.steps == 3_000_000
+
+
 def test_the_styles_of_figure_3_take_each_agent_from_its_own_team():
     study = find_study("fig3", scale_named("paper"))
     mixed = [p for p in study.products if isinstance(p, Recording) and p.style.startswith("mixed")]

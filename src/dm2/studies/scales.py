@@ -29,7 +29,7 @@ class Task:
     steps: int
     """Environment steps that every method learns for."""
     expert_steps: int
-    """Environment steps that experts learn for; those of QMIX learn for 1.5 × `steps`."""
+    """Environment steps that experts learn for; those of QMIX for 1.5 × `steps` at most."""
     eval_every: int
     """Environment steps between evaluations."""
     coefficient: float
@@ -73,8 +73,9 @@ class Task:
             env: the environment in which they learn, in place of the task's own.
         """
         own = self.settings(method)
-        # A step of a method with a replay costs several of the others', and gives a greedy team.
-        steps = self.expert_steps if hasattr(own, "ppo") else self.steps * 3 // 2
+        # A step of QMIX takes as long as several of PPO, and its team is greedy sooner.
+        most = self.expert_steps if hasattr(own, "ppo") else self.steps * 3 // 2
+        steps = min(self.expert_steps, most)
         ladder = tuple(steps * (n + 1) // _LEVELS for n in range(_LEVELS))
         seed, more = EXPERT_SEED + number, {"checkpoint_steps": ladder}
         return self._run(own, seed, steps, env=env, **more)
