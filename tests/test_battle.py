@@ -16,7 +16,7 @@ from dm2.envs.smax.parity import Reference, differences, random_states
 from dm2.envs.smax.scenarios import SCENARIOS, UNIT_TYPES, surround_or_reflect
 from dm2.envs.smax.units import Traits, Units
 from dm2.errors import InputError
-from toy_env import ToyEnv, quick_jit
+from toy_env import ToyEnv, compiled, quick_jit
 
 SAFE = "smax/3s_vs_4z"
 LETHAL = "smax/3s_vs_5z?walls=lethal&limit=3"
@@ -38,8 +38,8 @@ class Battles(NamedTuple):
 @functools.cache
 def battles(name: str) -> Battles:
     env = ToyEnv() if name == "toy" else make(name)
-    reset = functools.partial(env.reset, num_envs=B)
-    return Battles(env, quick_jit(reset), quick_jit(env.step), quick_jit(env.observe))
+    reset, step, observe = compiled(env)
+    return Battles(env, lambda key: reset(key, B), step, observe)
 
 
 def smax(name: str) -> Smax:
@@ -559,22 +559,17 @@ def test_other_rewards_of_smax_are_shares_of_health():
     """Of the first step in which anybody is hurt, long before anybody wins."""
     rewards = {}
     for name in ("smax", "damage", "safety"):
-        env = smax(f"smax/3s_vs_3z?reward={name}")
-        state = env.reset(key(0), B)
-        step = None
+        env, reset, step, _ = battles(f"smax/3s_vs_3z?reward={name}")
+        state = reset(key(0))
+        full = np.asarray(state.units.health)
         for number in range(40):
-            before = state.units.health
-            state, step = env.step(key(number), state, all_do(env, 5))
-            if name not in rewards and float(jnp.sum(before - state.units.health)) > 0:
-                lost = np.asarray((before - state.units.health) / state_health(env))
-                rewards[name] = (np.asarray(step.reward), lost)
+            before = np.asarray(state.units.health)
+            state, told = step(key(number), state, all_do(env, ATTACK))
+            lost = (before - np.asarray(state.units.health)) / full
+            if lost.sum() > 0:
+                rewards[name] = np.asarray(told.reward), lost
+                break
     lost = rewards["smax"][1]
-    assert lost.sum() > 0
     np.testing.assert_allclose(rewards["smax"][0], lost[3:].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(rewards["damage"][0], lost[3:].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(rewards["safety"][0], -lost[:3].mean(axis=0), rtol=1e-5)
-
-
-def state_health(env: Smax) -> jax.Array:
-    """Everybody's full health, `[U, 1]`."""
-    return env.reset(key(0), 1).units.health

@@ -11,6 +11,7 @@ import dm2
 from dm2.envs import Environment, make
 from dm2.envs.adapters.jaxmarl import JaxMarl, quiet_import
 from dm2.errors import InputError
+from toy_env import compiled, quick_jit
 
 with quiet_import():
     import jaxmarl
@@ -25,34 +26,35 @@ def test_an_episode_is_jaxmarls():
     spec = env.spec
     assert (spec.num_agents, spec.observation_size, spec.num_actions) == (3, 18, 5)
     assert (spec.episode_limit, spec.version) == (25, "jaxmarl 0.2.0")
-    count, state = 3, env.reset(KEY, 3)
+    count, (reset, step, observe) = 3, compiled(env)
+    state = reset(KEY, count)
+    their_step = quick_jit(theirs.step_env)
+    seen = observe(state).observations
     their_states = []
     for n, key in enumerate(jax.random.split(KEY, count)):
         observations, their_state = theirs.reset(key)
         their_states.append(their_state)
         for k, agent in enumerate(theirs.agents):
-            ours = env.observe(state).observations[k, n]
-            np.testing.assert_allclose(ours, observations[agent], atol=1e-6)
-    step = jax.jit(env.step)
+            np.testing.assert_allclose(seen[k, n], observations[agent], atol=1e-6)
     for t in range(25):
         key = jax.random.fold_in(KEY, t)
         actions = jax.random.randint(key, (3, count), 0, 5)
         state, outcome = step(key, state, actions)
+        view = observe(state)
         for n, step_key in enumerate(jax.random.split(key, count)):
             chosen = dict(zip(theirs.agents, actions[:, n], strict=True))
-            observations, their_states[n], rewards, _, _ = theirs.step_env(
+            observations, their_states[n], rewards, _, _ = their_step(
                 step_key, their_states[n], chosen
             )
             for k, agent in enumerate(theirs.agents):
-                ours = env.observe(state).observations[k, n]
-                np.testing.assert_allclose(ours, observations[agent], atol=1e-5)
+                seen = view.observations[k, n]
+                np.testing.assert_allclose(seen, observations[agent], atol=1e-5)
             mean = np.mean([rewards[agent] for agent in theirs.agents])
             np.testing.assert_allclose(outcome.reward[n], mean, rtol=1e-5)
         # Nothing but the limit ends it, and everybody is alive then.
         assert np.all(outcome.truncated == (t == 24))
         assert not np.any(outcome.terminated)
-        assert np.all(env.observe(state).alive)
-    view = env.observe(state)
+        assert np.all(view.alive)
     np.testing.assert_array_equal(view.state[1], np.asarray(view.observations[:, 1]).ravel())
 
 
@@ -61,7 +63,7 @@ def test_unlike_agents_are_padded():
     env = JaxMarl("MPE_simple_speaker_listener_v4", limit=7)
     assert (env.spec.observation_size, env.spec.num_actions) == (11, 5)
     assert env.spec.name == "jaxmarl/MPE_simple_speaker_listener_v4?limit=7"
-    view = env.observe(env.reset(KEY, 2))
+    view = compiled(env).observe(compiled(env).reset(KEY, 2))
     speaker = int(np.argmin(np.asarray(view.legal).sum(axis=(1, 2))))
     assert np.asarray(view.legal[speaker, 0]).tolist() == [True, True, True, False, False]
     assert np.all(view.legal[1 - speaker])
@@ -72,15 +74,15 @@ def test_unlike_agents_are_padded():
 def test_its_legal_actions_deaths_and_ends_are_taken_over():
     """SMAX itself: only enemies in range can be attacked, units die, a lost battle terminates."""
     env = JaxMarl("HeuristicEnemySMAX")
-    battles, state = 8, env.reset(KEY, 8)
-    assert not np.any(env.observe(state).legal[..., 5:])
+    battles, (reset, step, observe) = 8, compiled(env)
+    state = reset(KEY, battles)
+    assert not np.any(observe(state).legal[..., 5:])
     alive = np.ones((env.spec.num_agents, battles), bool)
     ended, attackable = np.zeros(battles, bool), False
-    step = jax.jit(env.step)
     east = jnp.full((env.spec.num_agents, battles), 1)  # into the enemy
     for t in range(60):
         state, outcome = step(jax.random.fold_in(KEY, t), state, east)
-        view = env.observe(state)
+        view = observe(state)
         still_alive = np.asarray(view.alive)
         assert not np.any(still_alive & ~alive)
         alive, ended = still_alive, ended | np.asarray(outcome.terminated)
@@ -96,12 +98,13 @@ def test_a_limit_of_ones_own(limit):
     """Below and above JaxMARL's 25: the limit truncates, and nobody dies of it."""
     env = make(f"jaxmarl/MPE_simple_spread_v3?limit={limit}")
     assert env.spec.episode_limit == limit
-    state, step = env.reset(KEY, 2), jax.jit(env.step)
+    reset, step, observe = compiled(env)
+    state = reset(KEY, 2)
     for t in range(limit):
         state, outcome = step(jax.random.fold_in(KEY, t), state, jnp.zeros((3, 2), jnp.int32))
         assert np.all(outcome.truncated == (t == limit - 1))
         assert not np.any(outcome.terminated)
-        assert np.all(env.observe(state).alive)
+        assert np.all(observe(state).alive)
     assert not env.spec.wins
 
 
@@ -123,7 +126,7 @@ def test_jaxmarls_own_arguments():
 def test_battles_are_won_when_the_enemies_are_dead():
     env = JaxMarl("HeuristicEnemySMAX", limit=40)
     assert env.spec.wins
-    start = env.reset(KEY, 4)
+    start = compiled(env).reset(KEY, 4)
     stop = jnp.full((5, 4), 4)
     # Battles: as it began; no enemy left; nobody left; no enemy left as the limit is reached.
     dead = np.zeros((10, 4), bool)
@@ -134,7 +137,7 @@ def test_battles_are_won_when_the_enemies_are_dead():
         unit_alive=inner.unit_alive & ~dead, unit_health=jnp.where(dead, 0.0, inner.unit_health)
     )
     state = start._replace(env=start.env.replace(state=inner), time=jnp.array([0, 0, 0, 39]))
-    _, outcome = env.step(KEY, state, stop)
+    _, outcome = compiled(env).step(KEY, state, stop)
     assert outcome.won.tolist() == [False, True, False, True]
     assert outcome.terminated.tolist() == [False, True, True, True]
     assert not np.any(outcome.truncated)
@@ -143,14 +146,14 @@ def test_battles_are_won_when_the_enemies_are_dead():
 def test_the_riddle_is_won_by_telling_when_all_have_been_there():
     env = JaxMarl("switch_riddle")
     assert env.spec.wins
-    state = env.reset(KEY, 4)
+    state = compiled(env).reset(KEY, 4)
     # The third prisoner is in the room; the first two have been there, but in the last riddle.
     room = jnp.full(4, 2, state.env.agent_in_room.dtype)
     been = jnp.array([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], state.env.has_been.dtype).T
     state = state._replace(env=state.env.replace(agent_in_room=room, has_been=been))
     # Tell, do nothing, only others tell, tell too early.
     actions = jnp.array([[0, 0, 2], [0, 0, 0], [2, 2, 0], [0, 0, 2]]).T
-    _, outcome = env.step(KEY, state, actions)
+    _, outcome = compiled(env).step(KEY, state, actions)
     assert outcome.won.tolist() == [True, False, False, False]
     assert outcome.terminated.tolist() == [True, False, False, True]
     np.testing.assert_allclose(outcome.reward, [1, 0, 0, -1])

@@ -2,52 +2,55 @@
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.envs import make
+from dm2.envs import TeamView, make
 from dm2.envs.geometry import separate
 from dm2.envs.smac import Smac, SmacState
 from dm2.envs.smac.combat import Orders, Rules, fight
 from dm2.envs.smac.scenarios import SCENARIOS, UNIT_TYPES
 from dm2.envs.smac.units import Traits, Units
 from dm2.errors import InputError
+from toy_env import compiled, quick_jit
 
 STOP, NORTH, SOUTH, EAST, WEST, ATTACK = 1, 2, 3, 4, 5, 6
-KEY = jax.random.PRNGKey(0)
 # (speed, reach to a unit of radius 0) of marine, stalker, zealot per tick and in map units
 MARINE, STALKER, ZEALOT = (0.1406, 5.375), (0.1846, 6.625), (0.1406, 0.6)
 
 
+@functools.cache
 def smac(name: str) -> Smac:
     env = make(f"smac/{name}")
     assert isinstance(env, Smac)
     return env
 
 
-def battle(name: str, **changes) -> tuple[Smac, SmacState]:
-    """A fresh battle, its units changed: each of `changes` is one value per unit."""
-    env = smac(name)
-    state = env.reset(KEY, 1)
-    units = state.units
-    for name, values in changes.items():
-        like = getattr(units, name)
-        units = units._replace(**{name: jnp.asarray(values, like.dtype)[:, None]})
-    return env, state._replace(units=units)
-
-
-@functools.cache
-def compiled_step(env: Smac) -> Callable:
-    """Compiled once for each environment, however often it steps."""
-    return jax.jit(env.step)
+def begin(env: Smac, battles: int = 1, seed: int = 0) -> SmacState:
+    return compiled(env).reset(jax.random.PRNGKey(seed), battles)
 
 
 def act(env: Smac, state: SmacState, *actions: int, seed: int = 0):
-    return compiled_step(env)(jax.random.PRNGKey(seed), state, jnp.array(actions)[:, None])
+    orders = np.array(actions, np.int32)[:, None]
+    return compiled(env).step(jax.random.PRNGKey(seed), state, orders)
+
+
+def observe(env: Smac, state: SmacState) -> TeamView:
+    return compiled(env).observe(state)
+
+
+def battle(name: str, **changes) -> tuple[Smac, SmacState]:
+    """A fresh battle, its units changed: each of `changes` is one value per unit."""
+    env = smac(name)
+    state = begin(env)
+    units = state.units
+    for name, values in changes.items():
+        dtype = getattr(units, name).dtype
+        units = units._replace(**{name: np.asarray(values, dtype)[:, None]})
+    return env, jax.device_put(state._replace(units=units))
 
 
 def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> Units:
@@ -55,10 +58,11 @@ def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> U
     shots vary by nothing."""
     layout = SCENARIOS[scenario]
     traits = Traits.of(UNIT_TYPES["void"], np.array(layout.allies + layout.enemies))
-    still = jnp.zeros((len(targets), 1))
-    orders = Orders(east=still, north=still, target=jnp.array(targets)[:, None])
-    exactly = jnp.zeros((ticks, *state.units.x.shape))
-    return fight(Rules(), traits, state.units, orders, exactly, len(targets))
+    still = np.zeros((len(targets), 1), np.float32)
+    orders = Orders(east=still, north=still, target=np.array(targets, np.int32)[:, None])
+    exactly = np.zeros((ticks, *state.units.x.shape), np.float32)
+    fought = quick_jit(lambda *given: fight(Rules(), traits, *given, len(targets)))
+    return fought(*jax.device_put((state.units, orders, exactly)))
 
 
 @pytest.mark.parametrize(
@@ -78,11 +82,11 @@ def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> U
     ],
 )
 def test_sizes_are_those_of_smac(scenario, observation, actions, state, limit):
-    env = Smac(scenario)
+    env = smac(scenario)
     spec = env.spec
     sizes = (spec.observation_size, spec.num_actions, spec.state_size, spec.episode_limit)
     assert sizes == (observation, actions, state, limit)
-    view = env.observe(env.reset(KEY, 2))
+    view = jax.eval_shape(lambda: env.observe(env.reset(jax.random.PRNGKey(0), 2)))
     shapes = (view.observations.shape[2], view.legal.shape[2], view.state.shape[1])
     assert shapes == (observation, actions, state)
 
@@ -104,23 +108,24 @@ def test_names_and_options():
 @pytest.mark.parametrize("scenario", ["5m_vs_6m", "3s_vs_4z", "2s3z"])
 def test_layout_against_a_loop_over_units(scenario):
     """Every number of observation, legal actions and state, from SMAC's definition."""
-    env = Smac(scenario)
+    env = smac(scenario)
     allies, count = env.num_allies, env.num_allies + env.num_enemies
     low, high = (0, 32) if scenario == "3s_vs_4z" else (8, 24)
     rng = np.random.default_rng(1)
-    battles, state = 40, env.reset(KEY, 40)
+    battles = 40
+    state = begin(env, battles)
     health = np.where(rng.random((count, battles)) < 0.2, 0, rng.uniform(1, 40, (count, battles)))
     full_shield = np.asarray(state.units.shield)
     units = state.units._replace(
-        x=jnp.asarray(rng.uniform(0.5, 20, (count, battles)), jnp.float32),
-        y=jnp.asarray(rng.uniform(low + 0.5, low + 15.5, (count, battles)), jnp.float32),
-        health=jnp.asarray(health, jnp.float32),
-        shield=jnp.asarray(full_shield * rng.random((count, battles)), jnp.float32),
-        cooldown=jnp.asarray(rng.uniform(0, 15, (count, battles)), jnp.float32),
+        x=rng.uniform(0.5, 20, (count, battles)).astype(np.float32),
+        y=rng.uniform(low + 0.5, low + 15.5, (count, battles)).astype(np.float32),
+        health=health.astype(np.float32),
+        shield=(full_shield * rng.random((count, battles))).astype(np.float32),
+        cooldown=rng.uniform(0, 15, (count, battles)).astype(np.float32),
     )
     last = rng.integers(-1, env.spec.num_actions, (allies, battles))
-    state = SmacState(units, jnp.asarray(last, jnp.int32), state.time)
-    view = env.observe(state)
+    state = SmacState(units, last.astype(np.int32), state.time)
+    view = jax.tree.map(np.asarray, observe(env, jax.device_put(state)))
 
     names = "mmmmmmmmmmm" if scenario == "5m_vs_6m" else "ssszzzz"
     names = "sszzzsszzz" if scenario == "2s3z" else names
@@ -176,8 +181,8 @@ def test_layout_against_a_loop_over_units(scenario):
 
 def test_battles_with_fixed_starts_start_alike_and_apart():
     env = smac("27m_vs_30m?starts=fixed")
-    units = env.reset(KEY, 2).units
-    np.testing.assert_array_equal(units.x[:, 0], env.reset(jax.random.PRNGKey(9), 1).units.x[:, 0])
+    units = jax.tree.map(np.asarray, begin(env, 2).units)
+    np.testing.assert_array_equal(units.x[:, 0], begin(env, 1, seed=9).units.x[:, 0])
     places = np.stack([units.x[:, 0], units.y[:, 0]], axis=1)
     gaps = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(57)
     assert gaps.min() >= 1.25
@@ -189,8 +194,8 @@ def test_battles_with_fixed_starts_start_alike_and_apart():
 
 def starts_of(name: str, battles: int = 600) -> np.ndarray:
     """Where the units start, `[2, U, battles]`."""
-    units = jax.jit(smac(name).reset, static_argnums=1)(KEY, battles).units
-    return np.asarray(jnp.stack([units.x, units.y]))
+    units = begin(smac(name), battles).units
+    return np.stack([units.x, units.y])
 
 
 def test_starts_in_which_the_enemies_order_is_drawn():
@@ -241,7 +246,7 @@ def test_starts_in_which_all_is_drawn():
 
 def test_lone_stalkers_fight_in_the_open_all_others_between_cliffs():
     for name in SCENARIOS:
-        rules = Smac(name).rules
+        rules = smac(name).rules
         open_ground = name in ("3s_vs_3z", "3s_vs_4z", "3s_vs_5z")
         assert (rules.bottom, rules.top) == ((0, 32) if open_ground else (8, 24))
 
@@ -364,15 +369,16 @@ def test_who_walks_does_not_shove_who_stands_and_shoots():
 
 def test_an_overlap_is_shared_unless_one_of_two_is_firm():
     """Circles of radius 0.5 at 0 and 0.5 overlap by 0.5."""
-    x, y, alive = jnp.array([[0.0], [0.5]]), jnp.zeros((2, 1)), jnp.ones((2, 1), bool)
+    x, y = np.array([[0], [0.5]], np.float32), np.zeros((2, 1), np.float32)
+    pushed = quick_jit(separate)
     for firm, expected in (
         ([0, 0], [-0.25, 0.75]),
         ([1, 0], [0, 1]),
         ([0, 1], [-0.5, 0.5]),
         ([1, 1], [-0.25, 0.75]),
     ):
-        flags = jnp.array(firm, bool)[:, None]
-        moved, _ = separate(x, y, jnp.full((2, 1), 0.5), alive, flags)
+        flags = np.array(firm, bool)[:, None]
+        moved, _ = pushed(x, y, np.full_like(x, 0.5), np.ones((2, 1), bool), flags)
         np.testing.assert_allclose(moved[:, 0], expected, atol=1e-5)
 
 
@@ -397,7 +403,7 @@ def test_an_attack_order_walks_into_reach_first():
     # Marines reach 5.75; SMAC allows the order from 6 on. The enemy's weapons cool.
     places = {"x": [5] * 5 + [10.95] + [31] * 5, "y": [16, 9, 10, 22, 23, 16, 9, 11, 13, 20, 22]}
     env, state = battle("5m_vs_6m", **places, cooldown=[0] * 5 + [100] * 6)
-    assert env.observe(state).legal[0, 0, ATTACK]
+    assert observe(env, state).legal[0, 0, ATTACK]
     after, _ = act(env, state, ATTACK, STOP, STOP, STOP, STOP)
     assert after.units.health[5, 0] == 45 - 6
     assert after.units.x[0, 0] > 5
@@ -415,7 +421,7 @@ def test_who_has_its_target_in_reach_stands():
 def legal_moves(name: str, x: list[float], y: list[float]) -> list[list[int]]:
     """Whether each ally may move north, south, east, west."""
     env, state = battle(name, x=x, y=y)
-    return np.asarray(env.observe(state).legal)[:, 0, 2:6].astype(int).tolist()
+    return np.asarray(observe(env, state).legal)[:, 0, 2:6].astype(int).tolist()
 
 
 def test_no_order_leads_over_an_edge():
@@ -451,8 +457,7 @@ def test_shields_regenerate_after_ten_seconds_without_a_hit():
 
 
 def test_a_signed_reward_takes_regeneration_off():
-    env = make("smac/3s_vs_3z?reward=signed&limit=40")
-    assert isinstance(env, Smac)
+    env = smac("3s_vs_3z?reward=signed&limit=40")
     assert env.spec.name == "smac/3s_vs_3z?reward=signed&limit=40"
     assert make(env.spec.name).spec == env.spec
     places = {"x": [1, 1, 1, 31, 31, 31], "y": [1, 16, 31, 1, 16, 31]}
@@ -468,8 +473,7 @@ def test_rewards_of_damage_and_of_safety():
     places = {"x": [1, 1, 16, 31, 31, 17], "y": [1, 31, 16, 1, 31, 16]}
     rewards = {}
     for name in ("signed", "damage", "safety"):
-        env = make(f"smac/3s_vs_3z?reward={name}")
-        assert isinstance(env, Smac)
+        env = smac(f"3s_vs_3z?reward={name}")
         _, state = battle("3s_vs_3z", **places, cooldown=[0, 0, 0, 0, 0, 0])
         after, step = act(env, state, STOP, STOP, ATTACK + 2)
         rewards[name] = float(step.reward[0])
@@ -516,12 +520,12 @@ def test_the_end_of_a_battle():
     assert bool(step.terminated[0])
     assert not bool(step.truncated[0])
     np.testing.assert_allclose(step.reward, [(5 + 10 + 200) * 20 / 680], rtol=1e-5)
-    view = env.observe(after)
+    view = observe(env, after)
     assert np.asarray(view.alive[:, 0]).tolist() == [True, False, False]
     assert not np.any(view.observations[1:])
     # The limit cuts a battle that nobody has won.
     env, state = battle("3s_vs_3z")
-    _, step = act(env, state._replace(time=jnp.array([149])), STOP, STOP, STOP)
+    _, step = act(env, state._replace(time=jnp.array([149], jnp.int32)), STOP, STOP, STOP)
     assert bool(step.truncated[0])
     assert not bool(step.terminated[0])
 
@@ -591,13 +595,14 @@ def test_frames_show_shields_and_shots_within_reach():
     places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, shield=[40, 80, 80, 25, 50, 50])
     after, _ = act(env, state, STOP, STOP, STOP)
-    frame = env.frame(after)
+    shown = quick_jit(env.frame)
+    frame = shown(after)
     # The zealot walks to the stalker without reaching it.
     assert after.units.target[3, 0] == 0
     assert frame.target[3, 0] == -1
     np.testing.assert_allclose(frame.shield[[0, 3], 0], [0.5, 0.5])
     np.testing.assert_array_equal(frame.kind[:, 0], [1, 1, 1, 2, 2, 2])
-    frame = env.frame(act(env, state, ATTACK, STOP, STOP)[0])
+    frame = shown(act(env, state, ATTACK, STOP, STOP)[0])
     assert frame.target[0, 0] == 3
     marines, state = battle("3m")
-    assert not np.any(marines.frame(state).shield)
+    assert not np.any(quick_jit(marines.frame)(state).shield)

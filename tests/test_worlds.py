@@ -417,3 +417,17 @@ def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
     assert (env.spec.observation_size, env.spec.episode_limit) == (2, 20)
     state, step = env.step(KEY, env.reset(KEY, 3), jnp.ones((2, 3), jnp.int32))
     np.testing.assert_array_equal(step.reward, state.env[0] == state.env[1])
+
+
+@pytest.mark.learning  # for its time: it compiles two methods
+def test_the_docs_way_to_train_on_a_pettingzoo_world(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "worlds.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[1]
+    assert len(code.splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    stand_ins = (Path(__file__).parent / "stand_ins.py").read_text()
+    (tmp_path / "myworld.py").write_text(stand_ins)
+    monkeypatch.syspath_prepend(tmp_path)
+    sizes = ", ".join(f"{name}={value}" for name, value in SMALL.items())
+    exec(compile(re.sub(r"steps=[\d_]+", f"steps=256, {sizes}", code), "worlds.md", "exec"), {})
+    assert "'episodes': 100" in capsys.readouterr().out

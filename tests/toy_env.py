@@ -1,4 +1,4 @@
-"""A tiny environment whose every number can be checked by hand, and two helpers; no test itself.
+"""A tiny environment whose every number can be checked by hand, and helpers; no test itself.
 
 Three agents, three actions. An episode is named by an integer drawn from the reset key, and
 `name % 3` decides its fate (`LENGTH`, `WON`, `DEATH`). Observations say who, when, which episode
@@ -6,8 +6,9 @@ and what the team did last, so a row of a trajectory proves what it belongs to. 
 the reset is deterministic, and every number is exact in float32.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from dm2.agent.state import AgentState
-from dm2.envs import EnvSpec, Step, TeamView
+from dm2.envs import Environment, EnvSpec, Step, TeamView
 from dm2.methods.independent import Independent
 
 LIMIT = 6
@@ -81,9 +82,24 @@ def _alive(state: ToyState) -> Bool[Array, "K N"]:
     return state.time < jnp.array(DEATH)[state.name % 3].T
 
 
-def quick_jit(function: Callable) -> Callable:
+def quick_jit(function: Callable, **more: Any) -> Callable:
     """Compiled in half the time: the same program, with less effort spent on machine code."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **more)
+
+
+class Compiled(NamedTuple):
+    """The functions of an environment."""
+
+    reset: Callable
+    step: Callable
+    observe: Callable
+
+
+@functools.cache
+def compiled(env: Environment) -> Compiled:
+    """Compiled once. Called as they are, each of their hundred operations would be."""
+    reset = quick_jit(env.reset, static_argnums=1)
+    return Compiled(reset, quick_jit(env.step), quick_jit(env.observe))
 
 
 POSITIVE = (".scale.second", ".scale.weight", ".moments.variance", ".moments.steps", ".balance")
