@@ -32,6 +32,7 @@ from dm2.run.directory import RunDirectory
 from dm2.run.programs import programs_for
 from dm2.run.team import TrainedTeam, load_team
 from test_readme import blocks
+from toy_env import compiled
 
 # Agents, steps, features and actions of the battle that the teams here play.
 ENV, K, T, O, A = "smax/3m?limit=12", 3, 20, 75, 8  # noqa: E741
@@ -266,11 +267,11 @@ def test_a_team_of_processes_plays_as_the_run_does(small_run, tmp_path):
 
     team, key = load_team(small_run, None), jax.random.PRNGKey(0)
     env, method = team.programs.env, team.programs.method
-    act, step = jax.jit(functools.partial(method.act, greedy=True)), jax.jit(env.step)
-    state, memory, expected, over = env.reset(key, 1), method.memory(1), [], False
+    act, (reset, step, observe) = jax.jit(functools.partial(method.act, greedy=True)), compiled(env)
+    state, memory, expected, over = reset(key, 1), method.memory(1), [], False
     while not over:
-        time, view = len(expected), env.observe(state)
-        starts = jnp.full((K, 1), time == 0)
+        time, view = len(expected), observe(state)
+        starts = np.full((K, 1), time == 0)
         view = View(view.observations, view.legal, view.alive, starts)
         memory, actions, _ = act(team.state, memory, jax.random.split(key, K), view)
         state, outcome = step(jax.random.fold_in(key, time), state, actions)

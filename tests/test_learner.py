@@ -15,12 +15,10 @@ from dm2.agent.settings import PPO, Imitation
 from dm2.agent.state import Memory
 from dm2.agent.types import Trajectory, View
 from dm2.errors import InputError
+from toy_env import quick_jit
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741
 GAMMA, LAMBDA, HIDDEN = 0.5, 0.75, 8
-# What takes time here is compiling, not running.
-QUICK = {"xla_backend_optimization_level": 0}
-compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def learner(method, **ppo):
@@ -37,11 +35,11 @@ def learner(method, **ppo):
 
 # The steps are too small to move the policy, but every bit of the new state is compared.
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
-INIT, UPDATE = compiled(IMITATING.init), compiled(IMITATING.learn)
-ACT = functools.partial(jax.jit, static_argnums=4, compiler_options=QUICK)(IMITATING.act)
+INIT, UPDATE = quick_jit(IMITATING.init), quick_jit(IMITATING.learn)
+ACT = quick_jit(IMITATING.act, static_argnums=4)
 assert IMITATING.imitator is not None
-REWARDS = compiled(IMITATING.imitator.rewards)
-POLICY, VALUE = compiled(IMITATING.policy), compiled(IMITATING.value)
+REWARDS = quick_jit(IMITATING.imitator.rewards)
+POLICY, VALUE = quick_jit(IMITATING.policy), quick_jit(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
 
 
@@ -97,7 +95,7 @@ def play(act, agent, memory, view, key):
     return jax.lax.scan(step, memory, (keys, view))[1]
 
 
-PLAY = compiled(functools.partial(play, IMITATING.act, AGENT))
+PLAY = quick_jit(functools.partial(play, IMITATING.act, AGENT))
 
 
 def trajectory(fates, seed=0):
@@ -329,7 +327,7 @@ def contexts(which):
     return jnp.concatenate([code, jnp.broadcast_to(jnp.array([0.3, -0.2]), (*which.shape, 2))], -1)
 
 
-@compiled
+@quick_jit
 def iterate(agent, key, right, bonus, single):
     """Play and learn from one rollout: the reward is 1 for the context's right action, plus the
     context's bonus. Contexts are drawn anew at every step; episodes last one step if `single`,

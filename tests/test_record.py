@@ -119,20 +119,20 @@ def test_an_agent_of_a_mixed_team_acts_as_in_its_own():
     states = tuple(random_agents(team, seed) for seed, team in enumerate(teams))
     origins = [1, 0, 1]
     mixed = MixedTeam(teams, origins)
+    act, *acts = (quick_jit(one.act, static_argnames="greedy") for one in (mixed, *teams))
     rng = np.random.default_rng(0)
     for greedy in (False, True):
         memory, own = mixed.memory(N), [team.memory(N) for team in teams]
         for t in range(3):
-            view = View(
-                jnp.asarray(rng.normal(size=(K, N, 4)), jnp.float32),
-                jnp.asarray(rng.random((K, N, 3)) < 0.7).at[..., 0].set(True),
-                jnp.ones((K, N), bool),
-                jnp.full((K, N), t == 0),
-            )
+            legal = rng.random((K, N, 3)) < 0.7
+            legal[..., 0] = True
+            observations = rng.normal(size=(K, N, 4)).astype(np.float32)
+            facts = (observations, legal, np.ones((K, N), bool), np.full((K, N), t == 0))
+            view = View(*map(jnp.asarray, facts))
             keys = jax.random.split(jax.random.PRNGKey(t), K)
-            memory, actions, _ = mixed.act(states, memory, keys, view, greedy=greedy)
+            memory, actions, _ = act(states, memory, keys, view, greedy=greedy)
             for i in range(2):
-                own[i], alone, _ = teams[i].act(states[i], own[i], keys, view, greedy=greedy)
+                own[i], alone, _ = acts[i](states[i], own[i], keys, view, greedy=greedy)
                 for k in np.flatnonzero(np.array(origins) == i):
                     assert actions[k].tolist() == alone[k].tolist()
                 for mine, theirs in zip(

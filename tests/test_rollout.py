@@ -622,13 +622,14 @@ def test_actions_are_drawn_as_likely_as_the_policy_says():
     _, kept = recorded(jax.random.PRNGKey(0))
     facts = (kept.observations[0], kept.legal[0], kept.alive[0])  # of the first step of all
     view, memory = View(*facts, jnp.ones((K, count), bool)), TEAM.memory(count)
-    logits = jax.vmap(LEARNER.policy)(AGENTS, memory, view)[1][:, 0]
+    logits = quick_jit(jax.vmap(LEARNER.policy))(AGENTS, memory, view)[1][:, 0]
     weights = np.where(view.legal[:, 0], np.exp(np.asarray(logits, float)), 0.0)
     chances = weights / weights.sum(-1, keepdims=True)
     assert np.abs(chances - np.asarray(view.legal[:, 0]) / 2).max() > 0.2  # far from even
     assert_drawn(np.asarray(kept.actions[0]), chances)
     keys = TEAM.action_keys(AGENTS, 1)[0]
-    _, actions, extras = TEAM.act(AGENTS, memory, keys, view, greedy=False)
+    act = quick_jit(TEAM.act, static_argnames="greedy")
+    _, actions, extras = act(AGENTS, memory, keys, view, greedy=False)
     assert_drawn(np.asarray(actions), chances)
     # And what learning is told of it is the same chance.
     told = np.take_along_axis(chances, np.asarray(actions), axis=1)
@@ -640,8 +641,8 @@ def test_in_a_recording_each_agent_draws_from_its_own_key():
     key = jax.random.PRNGKey(2)
     _, act_key, _ = jax.random.split(key, 3)
     keys = [jax.random.fold_in(act_key, k) for k in range(K)]
-    (_, recording) = play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True)
-    assert recording is not None
+    recorded = quick_jit(lambda key: play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True))
+    (_, recording), act = recorded(key), quick_jit(LEARNER.act, static_argnames="greedy")
     memories = [jax.tree.map(lambda x, k=k: x[k], TEAM.memory(E)) for k in range(K)]
     for time in range(2):
         facts = (recording.observations, recording.legal, recording.alive)
@@ -649,7 +650,7 @@ def test_in_a_recording_each_agent_draws_from_its_own_key():
             mine = jax.tree.map(lambda x, k=k: x[k], AGENTS)
             view = View(*(x[time, k] for x in facts), starts=jnp.full(E, time == 0))
             step_key = jax.random.fold_in(keys[k], time)
-            memories[k], actions, _ = LEARNER.act(mine, memories[k], step_key, view, greedy=False)
+            memories[k], actions, _ = act(mine, memories[k], step_key, view, greedy=False)
             assert actions.tolist() == recording.actions[time, k].tolist()
 
 

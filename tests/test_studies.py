@@ -55,13 +55,18 @@ def ippo(seed: int = 0, **changes: Any):
     return training(dm2.IPPO(PPO), ENV, seed=seed, **{**SMALL, **changes})
 
 
+def expert():
+    """Three checkpoints of a team."""
+    return ippo(100, checkpoint_steps=(128, 256), steps=384)
+
+
 def taught(demos: Recording, seed: int = 0):
     method = dm2.DM2(PPO, dm2.Imitation(hidden=8, updates=2, batch=16))
     return training(method, ENV, seed=seed, demos=demos, **SMALL)
 
 
 def tiny_study(seeds: int = 2) -> Study:
-    demos = Recording((ippo(100),), episodes=6)
+    demos = Recording((expert(),), episodes=6)
     alone = tuple(ippo(seed) for seed in range(seeds))
     ours = tuple(taught(demos, seed) for seed in range(seeds))
     return Study(
@@ -404,9 +409,9 @@ def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder in which the tiny study was made."""
+    """A folder in which the tiny study was made, by one process, which compiles everything once."""
     root = tmp_path_factory.mktemp("studies")
-    assert make_studies([tiny_study()], root, "quick", 2) == []
+    assert make_studies([tiny_study()], root, "quick", 1) == []
     return root
 
 
@@ -433,7 +438,7 @@ def test_results_stand_for_runs_that_are_not_there(made, tmp_path):
     larger = tiny_study(3)
     lacking = [product.name for product in missing([larger], tmp_path, "quick")]
     alone, ours = larger.runs[:3], larger.runs[3:]
-    expected = [alone[2].name, ippo(100).name, ours[2].needs[0].name, ours[2].name]
+    expected = [alone[2].name, expert().name, ours[2].needs[0].name, ours[2].name]
     # The exchange of three needs the teams themselves.
     expected = [*expected, alone[0].name, alone[1].name, larger.exchanges[0][1].name]
     assert sorted(lacking) == sorted(expected)
@@ -613,23 +618,22 @@ def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
     np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
 
 
-def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(monkeypatch, tmp_path):
-    expert = ippo(100, checkpoint_steps=(128, 256), steps=384)
-    expert.make(tmp_path)
+def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkeypatch):
+    team = (expert(),)
     rates = {128: 0.2, 256: 0.6, 384: 0.9}
     monkeypatch.setattr(
         "dm2.studies.products.evaluate", lambda run, at, **_: {"win_rate": rates[at]}
     )
     for quality, step in ((0.1, 128), (0.5, 256), (0.6, 256), (0.7, 384)):
-        recording = Recording((expert,), quality=quality, episodes=2)
-        recording.make(tmp_path)
-        demos = dm2.Demonstrations.load(recording.path(tmp_path))
+        recording = Recording(team, quality=quality, episodes=2)
+        recording.make(made)
+        demos = dm2.Demonstrations.load(recording.path(made))
         assert demos.provenance["training_step"] == step
     with pytest.raises(InputError, match=r"quality = 0.95: .* wins 0.90 at best"):
-        Recording((expert,), quality=0.95).make(tmp_path)
-    few = Recording((expert,), episodes=5, first=2)
-    few.make(tmp_path)
-    assert dm2.Demonstrations.load(few.path(tmp_path)).agents[0].num_episodes == 2
+        Recording(team, quality=0.95).make(made)
+    few = Recording(team, episodes=5, first=2)
+    few.make(made)
+    assert dm2.Demonstrations.load(few.path(made)).agents[0].num_episodes == 2
 
 
 # ---- the docs

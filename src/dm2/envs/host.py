@@ -11,6 +11,7 @@ called it asks for the error by `settle`. If it were raised within the program, 
 into words of its own.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -123,14 +124,16 @@ class HostEnvironment:
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> HostState:
         """Starts an episode in each of `num_envs` worlds."""
-        every = jnp.ones(num_envs, bool)
-        return self._begin(key, every, jnp.zeros(num_envs, jnp.int32))
+        return HostState(self._begin(key, jnp.ones(num_envs, bool)), jnp.zeros(num_envs, jnp.int32))
 
     def restart(
         self, key: UInt32[Array, "2"], state: HostState, ended: Bool[Array, " N"]
     ) -> HostState:
         """Starts an episode in those worlds whose episode ended; the others go on."""
-        return self._begin(key, ended, jnp.where(ended, 0, state.time))
+        # Calling back takes time, and at most steps no episode ends.
+        begin = functools.partial(self._begin, key, ended)
+        view = jax.lax.cond(jnp.any(ended), begin, lambda: state.view)
+        return HostState(view, jnp.where(ended, 0, state.time))
 
     def step(
         self, key: UInt32[Array, "2"], state: HostState, actions: Int[Array, "K N"]
@@ -155,14 +158,13 @@ class HostEnvironment:
             group.close()
         self._groups.clear()
 
-    def _begin(
-        self, key: UInt32[Array, "2"], which: Bool[Array, " N"], time: Int[Array, " N"]
-    ) -> HostState:
+    def _begin(self, key: UInt32[Array, "2"], which: Bool[Array, " N"]) -> TeamView:
+        """Starts episodes in some of the worlds; what is seen in all of them."""
         num_envs = which.shape[0]
         seeds = jax.random.randint(key, (num_envs,), 0, 2**31 - 1)
         shapes = self._shapes(num_envs, _PERCEIVED)
         shown = io_callback(self._reset_worlds, shapes, which, seeds, ordered=True)
-        return HostState(TeamView(*shown), time)
+        return TeamView(*shown)
 
     def _shapes(self, num_envs: int, names: tuple[str, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
         """What comes back from the worlds."""
