@@ -419,6 +419,31 @@ def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
     np.testing.assert_array_equal(step.reward, state.env[0] == state.env[1])
 
 
+def test_programs_that_call_back_are_not_kept_on_disk():
+    """Such a program holds an address in the process that compiled it."""
+    env = make("stand_ins:Meet")
+    assert isinstance(env, HostEnvironment)
+    env = env.twin(InThisProcess)
+
+    def calls_back(key):
+        return random_steps(env, key, 2, 1)[0].returns
+
+    def calls_nobody(key):
+        return jax.random.normal(key, (3,)) @ jnp.ones(3)
+
+    shortest = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, shortest)
+    jax.config.update(shortest, 0.0)
+    try:
+        env.settle(jax.jit(calls_back)(KEY))
+        jax.jit(calls_nobody)(KEY)
+    finally:
+        jax.config.update(shortest, before)
+    kept = [path.name for path in Path(str(jax.config.jax_compilation_cache_dir)).iterdir()]
+    assert any("calls_nobody" in name for name in kept)
+    assert not any("calls_back" in name for name in kept)
+
+
 @pytest.mark.learning  # for its time: it compiles two methods
 def test_the_docs_way_to_train_on_a_pettingzoo_world(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parent.parent / "docs" / "worlds.md").read_text()
