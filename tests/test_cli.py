@@ -348,6 +348,7 @@ def test_closed_streams(small_run, shell, code, shown):
     assert hashes(small_run.path) == before
 
 
+@pytest.mark.learning  # for its time
 def test_training_with_nobody_to_tell(tmp_path):
     """Standard error is closed, or leads to a pipe that nobody reads on."""
     common = ["train", "ippo", "--env", "smax/3m?limit=12", "--steps", 256, *TINY, "--out"]

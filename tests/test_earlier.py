@@ -36,7 +36,7 @@ def test_a_team_plays_as_it_did(earlier, method, expected):
     assert result["step"] == 256
 
 
-@pytest.mark.parametrize("method", ["ippo", "dm2"])
+@pytest.mark.parametrize("method", ["dm2", pytest.param("ippo", marks=pytest.mark.learning)])
 def test_a_run_goes_on(earlier, method):
     run = dm2.load(earlier / method)
     assert run.config.method.name == method

@@ -231,6 +231,7 @@ class Episode:
     actions: np.ndarray
 
 
+@pytest.mark.learning  # for its time
 def test_whole_episodes_of_a_trained_team(small_run, tmp_path):
     """The battles that the run itself plays, observation by observation."""
     team = load_team(small_run, None)
@@ -271,7 +272,7 @@ def test_a_team_of_processes_plays_as_the_run_does(small_run, tmp_path):
     state, memory, expected, over = reset(key, 1), method.memory(1), [], False
     while not over:
         time, view = len(expected), observe(state)
-        starts = np.full((K, 1), time == 0)
+        starts = jnp.asarray(np.full((K, 1), time == 0))
         view = View(view.observations, view.legal, view.alive, starts)
         memory, actions, _ = act(team.state, memory, jax.random.split(key, K), view)
         state, outcome = step(jax.random.fold_in(key, time), state, actions)

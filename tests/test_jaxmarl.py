@@ -29,13 +29,14 @@ def test_an_episode_is_jaxmarls():
     count, (reset, step, observe) = 3, compiled(env)
     state = reset(KEY, count)
     their_step = quick_jit(theirs.step_env)
-    seen = observe(state).observations
+    view = observe(state)
     their_states = []
     for n, key in enumerate(jax.random.split(KEY, count)):
         observations, their_state = theirs.reset(key)
         their_states.append(their_state)
         for k, agent in enumerate(theirs.agents):
-            np.testing.assert_allclose(seen[k, n], observations[agent], atol=1e-6)
+            ours = view.observations[k, n]
+            np.testing.assert_allclose(ours, observations[agent], atol=1e-6)
     for t in range(25):
         key = jax.random.fold_in(KEY, t)
         actions = jax.random.randint(key, (3, count), 0, 5)
@@ -47,8 +48,8 @@ def test_an_episode_is_jaxmarls():
                 step_key, their_states[n], chosen
             )
             for k, agent in enumerate(theirs.agents):
-                seen = view.observations[k, n]
-                np.testing.assert_allclose(seen, observations[agent], atol=1e-5)
+                ours = view.observations[k, n]
+                np.testing.assert_allclose(ours, observations[agent], atol=1e-5)
             mean = np.mean([rewards[agent] for agent in theirs.agents])
             np.testing.assert_allclose(outcome.reward[n], mean, rtol=1e-5)
         # Nothing but the limit ends it, and everybody is alive then.

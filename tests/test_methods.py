@@ -91,6 +91,7 @@ def known(monkeypatch):
     monkeypatch.setitem(METHODS, "random", RandomTeam)
 
 
+@pytest.mark.learning  # for its time: that of the docs goes the same way
 def test_a_new_method_goes_all_the_way(known, capsys, tmp_path):
     """Trained, resumed, evaluated, recorded, filmed, compared, and its costs foretold."""
     common = ("random", "--env", "smax/3m?limit=12", *SMALL, "--daring.boldness", 0.5)
@@ -169,8 +170,7 @@ for words in json.loads(sys.argv[1]):
 
 # Of the others, those of commands, of directories and of training do most of it too.
 WALKS = [
-    pytest.param(name, marks=[pytest.mark.learning] if name not in {"qmix", "rmappo", "bc"} else [])
-    for name in METHODS
+    name if name == "qmix" else pytest.param(name, marks=pytest.mark.learning) for name in METHODS
 ]
 
 

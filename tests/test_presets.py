@@ -67,19 +67,25 @@ def test_flags_go_before_the_preset(capsys, tmp_path):
     words += ("--num-envs", 8, "--steps", 1)
     said = run_json(capsys, *words, "--out", tmp_path / "x", "--dry-run")
     assert said["steps"] == 8 * 200
-    out = tmp_path / "run"
-    few = ("--rollout-steps", 2, "--eval-episodes", 1, "--ppo.hidden", 4, "--ppo.epochs", 1)
-    run_json(capsys, *words, *few, "--out", out)
-    config = dm2.load(out).config
-    method = dm2.preset("paper", "ippo", "smac/3s_vs_4z")["method"]
-    ppo = dataclasses.replace(method.ppo, clip=0.3, hidden=4, epochs=1)
-    assert config.method == dataclasses.replace(method, ppo=ppo).settled("smac/3s_vs_4z")
     code, _, err = run(
         capsys, "train", "ippo", "--preset", "paper", "--env", "smax/3m", "--out", tmp_path / "y"
     )
     assert code == 2
     assert "preset = 'paper': says nothing of smax/3m" in err
     assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.learning  # for its time
+def test_a_run_knows_what_preset_and_flags_made_of_it(capsys, tmp_path):
+    out = tmp_path / "run"
+    words = ("train", "ippo", "--preset=paper", "--env", "smac/3s_vs_4z", "--ppo.clip", 0.3)
+    words += ("--num-envs", 8, "--steps", 1)
+    few = ("--rollout-steps", 2, "--eval-episodes", 1, "--ppo.hidden", 4, "--ppo.epochs", 1)
+    run_json(capsys, *words, *few, "--out", out)
+    config = dm2.load(out).config
+    method = dm2.preset("paper", "ippo", "smac/3s_vs_4z")["method"]
+    ppo = dataclasses.replace(method.ppo, clip=0.3, hidden=4, epochs=1)
+    assert config.method == dataclasses.replace(method, ppo=ppo).settled("smac/3s_vs_4z")
 
 
 def test_cloning_alone_leaves_the_papers_imitation_out(capsys, tmp_path):

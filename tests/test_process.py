@@ -52,6 +52,7 @@ def test_programs_are_kept_within_a_bound_and_loaded_in_silence(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux")
+@pytest.mark.learning  # for its time
 def test_two_devices_where_there_are_two_cores(tmp_path):
     cores = os.sched_getaffinity(0)
     assert look(tmp_path)[0][1] == min(2, len(cores))

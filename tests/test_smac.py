@@ -58,11 +58,14 @@ def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> U
     shots vary by nothing."""
     layout = SCENARIOS[scenario]
     traits = Traits.of(UNIT_TYPES["void"], np.array(layout.allies + layout.enemies))
-    still = np.zeros((len(targets), 1), np.float32)
-    orders = Orders(east=still, north=still, target=np.array(targets, np.int32)[:, None])
-    exactly = np.zeros((ticks, *state.units.x.shape), np.float32)
-    fought = quick_jit(lambda *given: fight(Rules(), traits, *given, len(targets)))
-    return fought(*jax.device_put((state.units, orders, exactly)))
+    still = jnp.asarray(np.zeros((len(targets), 1), np.float32))
+    target = jnp.asarray(np.array(targets, np.int32)[:, None])
+    exactly = jnp.asarray(np.zeros((ticks, *state.units.x.shape), np.float32))
+
+    def fought(units: Units, orders: Orders, deviations: jax.Array) -> Units:
+        return fight(Rules(), traits, units, orders, deviations, len(targets))
+
+    return quick_jit(fought)(state.units, Orders(still, still, target), exactly)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_layout_against_a_loop_over_units(scenario):
         cooldown=rng.uniform(0, 15, (count, battles)).astype(np.float32),
     )
     last = rng.integers(-1, env.spec.num_actions, (allies, battles))
-    state = SmacState(units, last.astype(np.int32), state.time)
+    state = SmacState(units, jnp.asarray(last, jnp.int32), state.time)
     view = jax.tree.map(np.asarray, observe(env, jax.device_put(state)))
 
     names = "mmmmmmmmmmm" if scenario == "5m_vs_6m" else "ssszzzz"

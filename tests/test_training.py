@@ -327,9 +327,8 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(small_demos, tmp_pa
     assert metrics_of(resumed) == metrics_of(whole)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.learning)]
-)
+@pytest.mark.learning  # for its time
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_side_by_side_processes_end_with_the_first(tmp_path, number):
     arguments = ["--env", ENV, "--steps", "1000000", "--num-envs", "8", "--rollout-steps", "16"]
     arguments += ["--ppo.hidden", "8", "--ppo.epochs", "1", "--ppo.minibatches", "2"]
