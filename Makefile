@@ -10,7 +10,9 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Compiling every module of every package takes as long as downloading and unpacking them.
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		-c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup  ## Train experts, record them, train DM² on them beside IPPO, draw the comparison.
