@@ -298,6 +298,16 @@ def wait_for_metrics(process, path, lines):
         time.sleep(0.01)
 
 
+def interrupt(process):
+    """Ctrl-C: training says how it goes on, and nothing of Python's."""
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    assert "dm2 resume" in message
+    assert "Traceback" not in message
+
+
 def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(small_demos, tmp_path):
     steps = 6400
     whole = train(dm2_config(small_demos, steps), tmp_path / "whole", quiet=True)
@@ -337,16 +347,13 @@ def test_side_by_side_processes_end_with_the_first(tmp_path, number):
     runs = [tmp_path / f"seed_{seed}" for seed in (0, 1)]
     for path in runs:
         wait_for_metrics(process, path / "metrics.jsonl", 3)
-    process.send_signal(number)
     if number == signal.SIGINT:
-        assert process.wait() == 1
-        message = process.stderr.read().decode()
-        assert "dm2 resume" in message
-        assert "Traceback" not in message
+        interrupt(process)
     else:
+        process.send_signal(number)
         assert process.wait() == -number
         process.stderr.read()  # ends when all who could write are gone
-    process.stderr.close()
+        process.stderr.close()
     for path in map(RunDirectory.open, runs):
         with path.lock():
             assert path.steps()[-1] == path.read_metrics()[-1]["step"]
@@ -391,12 +398,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_resume_from(small_demos, tmp_path):
     arguments += ["--ppo.hidden", "8", "--ppo.epochs", "1", "--ppo.minibatches", "2"]
     process = start_process(["train", "ippo", *arguments, "--out", str(path)])
     wait_for_metrics(process, path / "metrics.jsonl", 3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 1
-    message = process.stderr.read().decode()
-    process.stderr.close()
-    assert "dm2 resume" in message
-    assert "Traceback" not in message
+    interrupt(process)
     from dm2 import load
 
     run = load(path)
