@@ -130,7 +130,7 @@ class HostEnvironment:
         self, key: UInt32[Array, "2"], state: HostState, ended: Bool[Array, " N"]
     ) -> HostState:
         """Starts an episode in those worlds whose episode ended; the others go on."""
-        # Calling back takes time, and at most steps no episode ends.
+        # Calling back takes time, and most steps end no episode.
         begin = functools.partial(self._begin, key, ended)
         view = jax.lax.cond(jnp.any(ended), begin, lambda: state.view)
         return HostState(view, jnp.where(ended, 0, state.time))

@@ -73,9 +73,9 @@ class Task:
             env: the environment in which they learn, in place of the task's own.
         """
         own = self.settings(method)
-        # A step of QMIX takes as long as several of PPO, and its team is greedy sooner.
-        most = self.expert_steps if hasattr(own, "ppo") else self.steps * 3 // 2
-        steps = min(self.expert_steps, most)
+        steps = self.expert_steps
+        if not hasattr(own, "ppo"):  # a step of QMIX takes as long as several of PPO
+            steps = min(steps, self.steps * 3 // 2)
         ladder = tuple(steps * (n + 1) // _LEVELS for n in range(_LEVELS))
         seed, more = EXPERT_SEED + number, {"checkpoint_steps": ladder}
         return self._run(own, seed, steps, env=env, **more)
