@@ -21,13 +21,14 @@ from dm2.cli import main
 from dm2.envs import Environment, HostEnvironment, Mapped, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld
+from dm2.envs.adapters.single import MappedState
 from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
 from stand_ins import Battle, Meet, Tuples
-from stand_ins_jax import Line
+from stand_ins_jax import Line, LineState
 from test_training import interrupt, start_process, wait_for_metrics
 
 KEY = jax.random.PRNGKey(0)
@@ -80,6 +81,21 @@ def test_a_limit_that_a_gymnasium_world_calls_a_termination_cuts():
         world.step(actions(0, 0))
         _, outcome = world.step(actions(0, 0))
         assert (outcome.terminated, outcome.truncated) == wanted
+
+
+def test_a_gymnasium_world_says_who_won_with_the_end_of_its_task():
+    class Winning(Tuples):
+        def step(self, action: Any) -> Any:
+            seen, paid, _, late, _ = super().step(action)
+            return seen, paid, self.time == 2, late, {"won": True}
+
+    world = GymnasiumWorld(Winning(), "winning")
+    world.reset(0)
+    ends = [world.step(actions(0, 0))[1] for _ in range(2)]
+    assert [(end.terminated, end.truncated, end.won) for end in ends] == [
+        (False, False, False),  # nobody has won before the task ends
+        (True, False, True),
+    ]
 
 
 def test_smacs_methods_are_taken_and_a_crash_costs_one_episode():
@@ -368,6 +384,22 @@ def test_a_single_jax_environment_is_mapped():
     for _ in range(5):
         state, step = env.step(KEY, state, 0 * ones)
     assert np.all(step.truncated != step.terminated)
+
+
+def test_how_a_single_jax_environments_episode_ends():
+    class Sure(Line):
+        def won(self, state: Any) -> Any:
+            return state.at[0] >= 0
+
+    # Ends with its limit's last step, ends before it, is cut by the limit, goes on.
+    at = jnp.array([[3, 0, 0, 0], [0, 3, 0, 0]])
+    time = jnp.array([5, 0, 5, 0], jnp.int32)
+    for env, won in ((Line(), [True, False, False, False]), (Sure(), [True, True, False, False])):
+        state = MappedState(LineState(at), time)
+        _, step = Mapped(env, "line").step(KEY, state, jnp.ones((2, 4), jnp.int32))
+        assert step.terminated.tolist() == [True, True, False, False]
+        assert step.truncated.tolist() == [False, False, True, False]
+        assert step.won.tolist() == won
 
 
 def test_a_malformed_jax_environment_is_refused():
