@@ -472,6 +472,30 @@ def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
     np.testing.assert_array_equal(step.reward, state.env[0] == state.env[1])
 
 
+def test_a_limit_of_ones_own_cuts_every_episode_of_worlds_in_python():
+    env = make("stand_ins:Meet?max_cycles=99&dies=2&limit=3")
+    assert isinstance(env, HostEnvironment)
+    env = env.twin(InThisProcess)
+    stay = jnp.ones((2, 2), jnp.int32)
+
+    def play(key):
+        def one(state, key):
+            state, step = env.step(key, state, stay)
+            alive = env.observe(state).alive
+            ended = step.terminated | step.truncated
+            return env.restart(key, state, ended), (step.truncated, step.terminated, alive)
+
+        return jax.lax.scan(one, env.reset(key, 2), jax.random.split(key, 7))[1]
+
+    truncated, terminated, alive = env.settle(jax.jit(play)(KEY))
+    env.close()
+    assert truncated.tolist() == [[t in (2, 5)] * 2 for t in range(7)]
+    assert not np.any(terminated)
+    # The second agent dies at step 2 of each episode, and lives again in the next.
+    assert alive[:, 1].tolist() == [[t % 3 == 0] * 2 for t in range(7)]
+    assert np.all(alive[:, 0])
+
+
 def test_programs_that_call_back_are_not_kept_on_disk():
     """Such a program holds an address in the process that compiled it."""
     env = make("stand_ins:Meet")
