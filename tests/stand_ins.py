@@ -39,6 +39,8 @@ class Meet(ParallelEnv):
         """Begins an episode."""
         self.agents, self.time = list(self.possible_agents), 0
         self.at = np.random.default_rng(seed).integers(5, size=2)
+        if self.fault == "talk":
+            print("It begins.", flush=True)
         if self.fault == "reset":
             raise OSError("the file\nis gone")
         return self._seen(), {agent: {} for agent in self.agents}

@@ -257,6 +257,30 @@ def test_a_process_that_dies_again_and_again_is_given_up():
     group.close()
 
 
+def test_deaths_are_counted_anew_once_an_episode_ended():
+    group = started(1)
+    group.arrays["actions"][:] = 1
+    for _ in range(4):
+        os.kill(group._workers[0].process.pid, signal.SIGKILL)
+        with pytest.warns(RuntimeWarning, match="its episodes are cut"):
+            group.tell("reset")
+        for _ in range(6):
+            group.tell("step")
+        assert group.arrays["truncated"].tolist() == [True]
+    group.close()
+
+
+def test_what_a_world_prints_goes_to_standard_error(capfd):
+    env = make("stand_ins:Meet?fault=talk")
+    assert isinstance(env, HostEnvironment)
+    group = InProcesses(env._recipe, env._sizes, 1)
+    group.arrays["which"][:] = True
+    group.tell("reset")
+    group.close()
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "It begins.\n")
+
+
 def test_what_a_world_started_ends_with_its_process(tmp_path):
     """A game that outlives its world ends with the process, also where that is killed."""
     pids = []
