@@ -1,9 +1,12 @@
 """Small environments in JAX, sound and malformed ones; no test itself."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
 from jaxtyping import Array, Int
 
 from dm2.envs import EnvSpec, Step, TeamView
@@ -43,7 +46,7 @@ class Walk:
     walk to the right, the second dies when it is at 2 or further, and all is over after 5 steps."""
 
     def __init__(self, fault: str = "") -> None:
-        self.fault = fault
+        self.fault, self.steps = fault, itertools.count()
         limit = 0 if fault == "limit" else 5
         self.spec = EnvSpec("walk", "none", 2, 2, 3, 2, limit)
 
@@ -61,6 +64,10 @@ class Walk:
         moved = jnp.roll(moved, 1, axis=1) if fault == "mixing" else moved
         at = state["at"] + moved - (4 if fault == "revived" else 0) * (time == 4)
         reward = jnp.sum(moved, axis=0).astype(jnp.float32)
+        if fault == "impure":  # it pays for what is no argument
+            number = jax.ShapeDtypeStruct((), jnp.float32)
+            count = lambda: np.float32(next(self.steps))  # noqa: E731
+            reward += io_callback(count, number, ordered=True)
         cut = (time >= 5) & (fault != "endless")
         never = jnp.zeros_like(cut)
         step = Step(reward, never, cut, never)

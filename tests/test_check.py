@@ -58,6 +58,12 @@ def test_environments_that_mix_are_found():
     assert "an action in one environment changed another; no environment may read" in problem
 
 
+def test_environments_that_are_no_functions_of_their_arguments_are_found():
+    found = check("stand_ins_jax:Walk?fault=impure", seconds=0.1)
+    assert not found["deterministic"]
+    assert "the same key and actions led elsewhere; reset and step must be" in found["problems"][0]
+
+
 def test_a_world_in_python_is_checked_and_what_is_padded_is_said():
     found = check("stand_ins:Meet?max_cycles=4&dies=9", num_envs=2, seconds=0.1)
     assert found["problems"] == []
