@@ -202,6 +202,18 @@ def test_the_dead_leave_and_the_limit_cuts_those_that_are_left():
     assert env.agents == []
 
 
+def test_who_dies_with_the_limits_last_step_is_terminated_and_not_cut():
+    env = PettingZooEnv(frail(individual=True))
+    observations, _ = env.reset(seed=1)
+    steps = 2 - int(observations["agent_1"]["observation"][0])
+    for moves in [0] * (6 - steps) + [1] * (steps - 1):
+        env.step({"agent_0": 0, "agent_1": moves})
+    _, _, terminated, truncated, _ = env.step({"agent_0": 0, "agent_1": 1})
+    assert terminated == {"agent_0": False, "agent_1": True}
+    assert truncated == {"agent_0": True, "agent_1": False}
+    assert env.agents == []
+
+
 def test_smacs_interface_keeps_ends_apart_and_counts_them():
     env = SmacEnv(frail(individual=True), seed=1)
     assert env.get_stats()["win_rate"] == 0
