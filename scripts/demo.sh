@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${1:-demo}
 env=smax/3s_vs_4z
-steps=450000
+steps=350000
 seeds=4
 
 if [ -e "$out" ]; then
@@ -13,8 +13,8 @@ if [ -e "$out" ]; then
 fi
 mkdir -p "$out"
 
-echo "demo: training on $env; about five minutes on two cores"
-dm2 train ippo --env "$env" --steps 700000 --seed 100 --out "$out/expert"
+echo "demo: training on $env; six to eight minutes on two cores"
+dm2 train ippo --env "$env" --steps 500000 --seed 100 --out "$out/expert"
 dm2 record "$out/expert" --episodes 300 --out "$out/team.safetensors"
 dm2 train dm2 --env "$env" --steps "$steps" --seeds "$seeds" --demos "$out/team.safetensors" \
     --out "$out/runs/dm2"
