@@ -24,6 +24,10 @@ SMALL: dict[str, Any] = {
 }
 
 
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+"""XLA compiles in 0.4 of the time what then runs more slowly."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """All processes of a run, and the next run, share what they compile: the tests' type checks
     need JAX before dm2 could see to that. The bound is what makes JAX lock the folder."""
@@ -36,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update(shortest, 0.1)
     os.environ[shortest.upper()] = "0.1"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as dm2 would set it
+    if config.option.markexpr == "not learning":  # most of the time goes into compiling
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY_COMPILED}"
 
 
 SLOWEST = (

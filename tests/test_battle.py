@@ -16,7 +16,7 @@ from dm2.envs.smax.parity import Reference, differences, random_states
 from dm2.envs.smax.scenarios import SCENARIOS, UNIT_TYPES, surround_or_reflect
 from dm2.envs.smax.units import Traits, Units
 from dm2.errors import InputError
-from toy_env import ToyEnv, compiled, quick_jit
+from toy_env import ToyEnv, compiled
 
 SAFE = "smax/3s_vs_4z"
 LETHAL = "smax/3s_vs_5z?walls=lethal&limit=3"
@@ -485,9 +485,9 @@ def test_whole_battles_are_as_jaxmarls():
 
     zeros = jnp.zeros(battles_)
     carry = (env.reset(key(0), battles_), zeros > 0, zeros, zeros.astype(int))
-    run = quick_jit(lambda carry: jax.lax.scan(our_step, carry, jax.random.split(key(1), steps))[0])
+    run = jax.jit(lambda carry: jax.lax.scan(our_step, carry, jax.random.split(key(1), steps))[0])
     ours = run(carry)[1:]
-    others = quick_jit(jax.vmap(their_battle))(jax.random.split(key(2), battles_))
+    others = jax.jit(jax.vmap(their_battle))(jax.random.split(key(2), battles_))
     assert ours[0].mean() > 0.5  # most battles are over
     for a, b in zip(ours, others, strict=True):
         a, b = np.asarray(a, float), np.asarray(b, float)

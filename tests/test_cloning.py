@@ -21,7 +21,6 @@ from dm2.demos.experts import load_experts
 from dm2.errors import InputError
 from dm2.methods import BC
 from dm2.methods.independent import Independent
-from toy_env import quick_jit
 
 
 def test_the_loss_by_hand():
@@ -69,8 +68,8 @@ def cloned(**inputs: Any) -> tuple[Learner, Any, Any]:
     ppo = PPO(hidden=16, head_gain=1.0)
     cloning = Cloning(epochs=60, batch=5, learning_rate=0.01)
     learner = Learner(ppo, None, O, A, Inputs(**inputs), cloning=cloning)
-    agent = quick_jit(learner.init)(jax.random.PRNGKey(0))
-    return learner, *quick_jit(learner.clone)(agent, recalling())
+    agent = jax.jit(learner.init)(jax.random.PRNGKey(0))
+    return learner, *jax.jit(learner.clone)(agent, recalling())
 
 
 @pytest.mark.parametrize("inputs", [{}, {"layer": False, "running": True, "last_action": True}])

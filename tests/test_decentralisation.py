@@ -23,7 +23,7 @@ from dm2.methods import DM2, GAIL, IPPO, SIL, Settings
 from dm2.methods.independent import Independent
 from dm2.rollout import begin
 from dm2.run.programs import Programs, TrainState
-from toy_env import ToyEnv, quick_jit, random_agents
+from toy_env import ToyEnv, random_agents
 
 # Agents, environments, steps, observation features, actions, hidden units, rows of an expert.
 K, N, T, O, A, H, M = 3, 4, 5, 4, 4, 8, 24  # noqa: E741
@@ -343,7 +343,7 @@ def random_parts(agents: AgentState) -> list[jax.Array]:
 
 def test_agents_begin_different_and_each_from_its_own_key():
     team, key = case_of("dm2", "loop").team, jax.random.PRNGKey(0)
-    agents, one = quick_jit(team.init)(key), quick_jit(team.learner.init)
+    agents, one = jax.jit(team.init)(key), jax.jit(team.learner.init)
     assert len(random_parts(agents)) == 1 + 5 + 5 + 3
     for leaf in random_parts(agents):
         assert len({np.asarray(leaf[k]).tobytes() for k in range(K)}) == K
@@ -381,13 +381,13 @@ def acting() -> tuple[Any, Acting, Any]:
     facts = (getattr(trajectory, name)[:, 0] for name in ("legal", "alive", "starts"))
     view = View(trajectory.extras.observations[:, 0], *facts)
     given = Acting(agents, trajectory.memory, keys, view)
-    together = quick_jit(functools.partial(act_and_bootstrap, case.team))
+    together = jax.jit(functools.partial(act_and_bootstrap, case.team))
     return together, given, together(given)
 
 
 def test_acting_equals_one_agent_at_a_time():
     _, given, results = acting()
-    alone = quick_jit(functools.partial(act_and_bootstrap, learner_of("dm2")))
+    alone = jax.jit(functools.partial(act_and_bootstrap, learner_of("dm2")))
     for k in range(K):
         assert_close(row(results, k), alone(row(given, k)), 1e-6)
 
@@ -428,7 +428,7 @@ def test_an_iteration_lets_nothing_but_behaviour_reach_the_others():
     programs = Programs(ProgramSettings(Toy(), "toy", N, T), env)
     team = programs.method
     assert isinstance(team, Independent)
-    rollout = quick_jit(lambda key: begin(env, team, key, N))(jax.random.PRNGKey(0))
+    rollout = jax.jit(lambda key: begin(env, team, key, N))(jax.random.PRNGKey(0))
     state = TrainState(random_agents(team, 0), rollout, jnp.int32(0))
     changed = state._replace(agents=differently_minded(state.agents, 1))
     experts = case_of("dm2", "loop").inputs.experts

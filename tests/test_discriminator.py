@@ -18,7 +18,6 @@ from dm2.agent.discriminator import (
 )
 from dm2.agent.networks import Discriminator
 from dm2.agent.settings import Imitation, RewardForm, Survival
-from toy_env import quick_jit
 
 FORMS = ("logit", "softplus", "log", "paper")
 LOGITS = jnp.array([-2.0, 0.0, 3.0])
@@ -172,7 +171,7 @@ def fresh(imitator, seed):
 
 
 # What takes time here is compiling, not running.
-UPDATES = {survival: quick_jit(make(survival).update) for survival in ("none", "absorbing")}
+UPDATES = {survival: jax.jit(make(survival).update) for survival in ("none", "absorbing")}
 
 
 def gaussians(seed=0):

@@ -15,7 +15,6 @@ from dm2.agent.settings import PPO, Imitation
 from dm2.agent.state import Memory
 from dm2.agent.types import Trajectory, View
 from dm2.errors import InputError
-from toy_env import quick_jit
 
 T, N, O, A = 6, 4, 5, 3  # noqa: E741
 GAMMA, LAMBDA, HIDDEN = 0.5, 0.75, 8
@@ -35,11 +34,11 @@ def learner(method, **ppo):
 
 # The steps are too small to move the policy, but every bit of the new state is compared.
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
-INIT, UPDATE = quick_jit(IMITATING.init), quick_jit(IMITATING.learn)
-ACT = quick_jit(IMITATING.act, static_argnums=4)
+INIT, UPDATE = jax.jit(IMITATING.init), jax.jit(IMITATING.learn)
+ACT = jax.jit(IMITATING.act, static_argnums=4)
 assert IMITATING.imitator is not None
-REWARDS = quick_jit(IMITATING.imitator.rewards)
-POLICY, VALUE = quick_jit(IMITATING.policy), quick_jit(IMITATING.value)
+REWARDS = jax.jit(IMITATING.imitator.rewards)
+POLICY, VALUE = jax.jit(IMITATING.policy), jax.jit(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
 
 
@@ -95,7 +94,7 @@ def play(act, agent, memory, view, key):
     return jax.lax.scan(step, memory, (keys, view))[1]
 
 
-PLAY = quick_jit(functools.partial(play, IMITATING.act, AGENT))
+PLAY = jax.jit(functools.partial(play, IMITATING.act, AGENT))
 
 
 def trajectory(fates, seed=0):
@@ -327,7 +326,7 @@ def contexts(which):
     return jnp.concatenate([code, jnp.broadcast_to(jnp.array([0.3, -0.2]), (*which.shape, 2))], -1)
 
 
-@quick_jit
+@jax.jit
 def iterate(agent, key, right, bonus, single):
     """Play and learn from one rollout: the reward is 1 for the context's right action, plus the
     context's bonus. Contexts are drawn anew at every step; episodes last one step if `single`,

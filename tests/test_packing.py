@@ -15,13 +15,12 @@ from dm2.agent.learner import actor_arguments, critic_arguments
 from dm2.agent.networks import RecurrentNet
 from dm2.agent.packing import computed_share, pack, packed_fit, plain_fit
 from test_learner import AGENT, FATES, N, T, learner, per_step, trajectory
-from toy_env import quick_jit
 
 S, O, H, D = 2, 5, 8, 3  # noqa: E741
 NET = RecurrentNet(H, D, 1.0)
 APPLY: Any = NET.apply
 """Its type allows for changed variables beside what the network returns."""
-PACK = quick_jit(pack)
+PACK = jax.jit(pack)
 
 
 # ---- which steps
@@ -119,7 +118,7 @@ def case(seed=0):
     observations = jnp.asarray(rng.normal(size=(T, N, O)), jnp.float32)
     starts = jnp.asarray(rng.random((T, N)) < 0.3)
     memory = jnp.asarray(rng.normal(size=(N, H)), jnp.float32)
-    params = quick_jit(NET.init)(jax.random.PRNGKey(seed), memory, observations, starts)
+    params = jax.jit(NET.init)(jax.random.PRNGKey(seed), memory, observations, starts)
     return params, memory, observations, starts, jnp.asarray(rng.normal(size=(T, N, D)))
 
 
@@ -142,7 +141,7 @@ def test_blocks_are_the_network_up_to_there(count):
     # Blocks that are not reached may hold anything.
     observations = observations.at[known:].set(jnp.nan)
     args = (params, memory, observations, starts, weights)
-    outputs, gradient = quick_jit(ours)(*args, count)
+    outputs, gradient = jax.jit(ours)(*args, count)
     assert np.all(outputs[known:] == 7)  # as it was
     if not count:
         assert not any(np.any(x) for x in jax.tree.leaves(gradient))
@@ -152,11 +151,11 @@ def test_blocks_are_the_network_up_to_there(count):
         outputs = APPLY(params, memory, observations[:known], starts[:known])[1]
         return jnp.sum(weights[:known] * jnp.sin(outputs)), outputs
 
-    expected, values = quick_jit(jax.grad(plain, has_aux=True))(params)
+    expected, values = jax.jit(jax.grad(plain, has_aux=True))(params)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, (gradient, outputs[:known]), (expected, values))
     # How many there are may be known before, too.
-    jax.tree.map(close, quick_jit(ours, static_argnums=5)(*args, count), (outputs, gradient))
+    jax.tree.map(close, jax.jit(ours, static_argnums=5)(*args, count), (outputs, gradient))
 
 
 # ---- an agent's update
@@ -177,7 +176,7 @@ def arguments_of(part, battles):
     """One agent's rules, and the arguments of `improve_actor` or `improve_critic`."""
     rules = learner("ippo", epochs=3, minibatches=2, learning_rate=1e-2, entropy=0.1)
     agent, path = AGENT._replace(discriminator=None), trajectory(BATTLES if battles else FATES)
-    agent, prepared, _ = quick_jit(rules.prepare)(agent, path, None)
+    agent, prepared, _ = jax.jit(rules.prepare)(agent, path, None)
     arguments = actor_arguments if part == "actor" else critic_arguments
     return rules, arguments(agent, path, prepared)
 
@@ -188,7 +187,7 @@ def plain_update(part, battles):
     rules, arguments = arguments_of(part, battles)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dm2.agent.learner.packed_fit", plain_fit)
-        return quick_jit(getattr(rules, f"improve_{part}"))(*arguments)
+        return jax.jit(getattr(rules, f"improve_{part}"))(*arguments)
 
 
 # Blocks of 2, 4 (one step short) and 6 steps; on a GPU it is known how many blocks there are.
@@ -208,7 +207,7 @@ def test_an_update_is_the_plain_one(monkeypatch, battles, rows, backend, part):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     # A function of its own, or JAX takes the program made for other blocks.
     improve = getattr(rules, f"improve_{part}")
-    got = quick_jit(lambda *arguments: improve(*arguments))(*arguments)
+    got = jax.jit(lambda *arguments: improve(*arguments))(*arguments)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, expected)
 
 
@@ -244,7 +243,7 @@ def test_the_plain_one_by_hand():
     order = PACK(sequences.alive, sequences.starts, jnp.array([[0], [1]]))
     descent = optax.sgd(0.125)
     given = jnp.array(1.0), descent.init(1.0), sequences, targets, order
-    results = quick_jit(functools.partial(plain_fit, network, loss, descent))(*given)
+    results = jax.jit(functools.partial(plain_fit, network, loss, descent))(*given)
     # Environment 0 from memory 10 with parameter 1: outputs 11, 13; errors -1, 1; loss
     # (1 + 1) / 4 = 0.5; gradient (-1 * 1 + 1 * 3) / 2 = 1; the parameter is 0.875 then.
     # Environment 1 lives at its first step alone: output 0.875, error -0.125, loss 0.0078125,
@@ -252,7 +251,7 @@ def test_the_plain_one_by_hand():
     assert results[0] == 0.890625
     assert results[2]["loss"].tolist() == [0.5, 0.0078125]
     assert results[2]["gradient_norm"].tolist() == [1.0, 0.125]
-    packed = quick_jit(functools.partial(packed_fit, network, loss, descent))(*given)
+    packed = jax.jit(functools.partial(packed_fit, network, loss, descent))(*given)
     assert packed[0] == 0.890625
 
 
@@ -265,7 +264,7 @@ def test_the_share_of_steps_that_are_computed():
 
 def test_in_these_rollouts_episodes_change_places():
     rules = learner("ippo", epochs=3, minibatches=2)
-    agent, prepare = AGENT._replace(discriminator=None), quick_jit(rules.prepare)
+    agent, prepare = AGENT._replace(discriminator=None), jax.jit(rules.prepare)
     for fates in (FATES, BATTLES):
         packed = prepare(agent, trajectory(fates), None)[1].packing
         real = np.arange(T)[:, None] < np.asarray(packed.length)[:, None]
@@ -278,6 +277,6 @@ def test_nothing_is_learnt_from_a_rollout_without_life():
     agent = AGENT._replace(discriminator=None)
     dead = {name: jnp.zeros((T, N), bool) for name in ("alive", "next_alive")}
     path = trajectory(FATES)._replace(**dead)
-    after, metrics = quick_jit(rules.learn)(agent, path, None)
+    after, metrics = jax.jit(rules.learn)(agent, path, None)
     jax.tree.map(np.testing.assert_array_equal, after.actor, agent.actor)
     assert all(np.isfinite(value) for value in jax.tree.leaves(metrics))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dm2.compilation import Program, compile_ahead
+from dm2.compilation import Program, compile_ahead, compiler_options
 
 LOOK = """
 import json, sys
@@ -122,10 +122,11 @@ level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
 print(json.dumps([dict(os.environ), settings, mapped(), len(jax.devices()), level]))
 """
 
+# PettingZoo sets variables for pygame, whoever imports it.
 EVERYTHING = """
 import dm2
 for module in pkgutil.walk_packages(dm2.__path__, "dm2."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", "interfaces.pettingzoo")):
         importlib.import_module(module.name)
 assert "dm2.methods.independent" in sys.modules
 """
@@ -161,6 +162,16 @@ def test_the_collector_rests_only_while_compiling_ahead(collects):
     finally:
         (gc.enable if was else gc.disable)()
     assert states == [False, collects]
+
+
+@pytest.mark.parametrize("use", ["play", "learn", "once"])
+def test_what_is_asked_of_xla_goes_first(monkeypatch, use):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    level, fusion = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
+    ours = {level: 0 if use == "once" else 1, fusion: use == "play"}
+    assert compiler_options(use) == ours
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=here --{level}=3")
+    assert compiler_options(use) == {fusion: ours[fusion]}
 
 
 def test_a_compilers_error_is_raised():

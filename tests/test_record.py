@@ -23,7 +23,7 @@ from dm2.run.styles import STYLES
 from dm2.run.team import TrainedTeam, load_team
 from test_cli import refused, run, run_json
 from test_demos import refuses
-from toy_env import LIMIT, ToyEnv, quick_jit, random_agents
+from toy_env import LIMIT, ToyEnv, random_agents
 
 K, N = 3, 4
 ENV = "smax/3m?limit=12"
@@ -51,7 +51,7 @@ class Counting:
 def explore(epsilon, key, count=500, env=None):
     env = env or ToyEnv(name=2)  # an episode of six steps
     how = {"greedy": True, "record": True}
-    program = quick_jit(lambda key, e: play(env, Counting(), None, key, count, epsilon=e, **how))
+    program = jax.jit(lambda key, e: play(env, Counting(), None, key, count, epsilon=e, **how))
     _, kept = program(key, None if epsilon is None else jnp.asarray(epsilon))
     return jax.tree.map(np.asarray, kept)
 
@@ -119,7 +119,7 @@ def test_an_agent_of_a_mixed_team_acts_as_in_its_own():
     states = tuple(random_agents(team, seed) for seed, team in enumerate(teams))
     origins = [1, 0, 1]
     mixed = MixedTeam(teams, origins)
-    act, *acts = (quick_jit(one.act, static_argnames="greedy") for one in (mixed, *teams))
+    act, *acts = (jax.jit(one.act, static_argnames="greedy") for one in (mixed, *teams))
     rng = np.random.default_rng(0)
     for greedy in (False, True):
         memory, own = mixed.memory(N), [team.memory(N) for team in teams]
@@ -288,7 +288,7 @@ def test_mixed_and_concurrent(runs):
             np.testing.assert_array_equal(getattr(demos[k], name), getattr(demos[0], name))
     teams = [load_team(run, None) for run in runs]
     method = teams[0].programs.method
-    act = quick_jit(lambda *x: method.act(*x, greedy=True)[:2])
+    act = jax.jit(lambda *x: method.act(*x, greedy=True)[:2])
     arrays = [agent.arrays() for agent in demos.agents]
     for e in range(N):
         memories = [method.memory(1) for _ in runs]

@@ -17,7 +17,7 @@ from dm2.methods.centralised.rmappo import SharedTeam
 from dm2.rollout import begin, collect
 from dm2.rollout.stepping import view_of
 from dm2.run.programs import programs_for
-from toy_env import ToyEnv, quick_jit
+from toy_env import ToyEnv
 
 # Agents, environments, steps, features of observation and state, actions of the toy environment.
 K, N, T, O, S, A = 3, 4, 12, 4, 3, 3  # noqa: E741
@@ -33,7 +33,7 @@ def team_of(settings: RMAPPO) -> SharedTeam:
 
 
 def fresh(team: SharedTeam):
-    return quick_jit(team.init)(jax.random.PRNGKey(0))
+    return jax.jit(team.init)(jax.random.PRNGKey(0))
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def played():
     state = fresh(team)
     started = begin(env, team, jax.random.PRNGKey(2), N)
 
-    @quick_jit
+    @jax.jit
     def play(state, started):
         return collect(env, team, state, started, jax.random.PRNGKey(3), T)
 

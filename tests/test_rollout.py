@@ -23,7 +23,6 @@ from toy_env import (
     NAMES,
     WON,
     ToyEnv,
-    quick_jit,
     random_agents,
 )
 
@@ -76,7 +75,7 @@ def code_after(rollouts: Any, row: Any) -> int:
 
 @functools.cache
 def compiled_collect() -> Any:
-    return quick_jit(lambda agents, state, key: collect(ENV, TEAM, agents, state, key, T))
+    return jax.jit(lambda agents, state, key: collect(ENV, TEAM, agents, state, key, T))
 
 
 class Rows(NamedTuple):
@@ -245,7 +244,7 @@ def test_networks_take_normalised_observations(rollouts):
 
 def test_observations_as_they_came_are_kept_for_imitators_only(rollouts):
     team = Independent(Learner(PPO(hidden=H), None, 4, 3), K)
-    play_on = quick_jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
+    play_on = jax.jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
     agents = AGENTS._replace(discriminator=None)
     state, rows, _ = play_on(agents, rollouts.first, jax.random.split(jax.random.PRNGKey(6), 3)[1])
     assert rows.extras.observations is None
@@ -281,7 +280,7 @@ def think() -> Any:
         critic, value = jax.vmap(LEARNER.value)(AGENTS, memory, view)
         return Memory(actor, critic, value), logits[:, 0]
 
-    return quick_jit(one_step)
+    return jax.jit(one_step)
 
 
 def think_through(observations: np.ndarray) -> Thoughts:
@@ -443,9 +442,7 @@ def test_the_global_state_never_reaches_the_agents(rollouts):
 
     key = jax.random.PRNGKey(5)
     _, expected, _ = compiled_collect()(AGENTS, rollouts.first, key)
-    unknowing = quick_jit(
-        lambda agents, state, key: collect(Unknown(), TEAM, agents, state, key, T)
-    )
+    unknowing = jax.jit(lambda agents, state, key: collect(Unknown(), TEAM, agents, state, key, T))
     _, trajectory, _ = unknowing(AGENTS, rollouts.first, key)
     assert same_bits(trajectory, expected)
 
@@ -486,7 +483,7 @@ class CentralTeam(Independent):
 
 def test_the_global_state_is_collected_for_a_method_that_declares_it(rollouts):
     team, key = CentralTeam(LEARNER, K), jax.random.split(jax.random.PRNGKey(6), 3)[2]
-    gather = quick_jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
+    gather = jax.jit(lambda agents, state, key: collect(ENV, team, agents, state, key, T))
     _, trajectory, _ = gather(AGENTS, rollouts.middle, key)
     later = rollouts.rows.observations[:, T:]
     assert same_bits(trajectory.extras["own"].observations, later)
@@ -526,11 +523,11 @@ def test_two_short_rollouts_equal_one_long_one():
         team.offset = offset
         return collect(env, team, AGENTS, state, jax.random.PRNGKey(0), steps)
 
-    short = quick_jit(functools.partial(roll, steps=T))
+    short = jax.jit(functools.partial(roll, steps=T))
     fresh = begin(env, TEAM, jax.random.PRNGKey(0), N)
     middle, first, ended = short(fresh, 0)
     end, second, ended_later = short(middle, T)
-    whole_end, whole, whole_ended = quick_jit(functools.partial(roll, steps=2 * T))(fresh, 0)
+    whole_end, whole, whole_ended = jax.jit(functools.partial(roll, steps=2 * T))(fresh, 0)
     halves, whole = Rows.of(host(first), host(second)), Rows.of(host(whole))
     for field in Rows._fields:
         a, b = getattr(halves, field), getattr(whole, field)
@@ -560,7 +557,7 @@ def played() -> Played:
         greedy = whole(greedy=True, record=True, record_env=True)
         return Played(greedy, whole(greedy=False, record=True), whole(greedy=True))
 
-    return host(quick_jit(thrice)(jax.random.PRNGKey(2)))
+    return host(jax.jit(thrice)(jax.random.PRNGKey(2)))
 
 
 def names_of(recording: Any) -> list[int]:
@@ -618,17 +615,17 @@ def assert_drawn(actions, chances):
 def test_actions_are_drawn_as_likely_as_the_policy_says():
     """Where a team is recorded and where it learns."""
     count, env = 4000, ToyEnv(name=2)
-    recorded = quick_jit(lambda key: play(env, TEAM, AGENTS, key, count, greedy=False, record=True))
+    recorded = jax.jit(lambda key: play(env, TEAM, AGENTS, key, count, greedy=False, record=True))
     _, kept = recorded(jax.random.PRNGKey(0))
     facts = (kept.observations[0], kept.legal[0], kept.alive[0])  # of the first step of all
     view, memory = View(*facts, jnp.ones((K, count), bool)), TEAM.memory(count)
-    logits = quick_jit(jax.vmap(LEARNER.policy))(AGENTS, memory, view)[1][:, 0]
+    logits = jax.jit(jax.vmap(LEARNER.policy))(AGENTS, memory, view)[1][:, 0]
     weights = np.where(view.legal[:, 0], np.exp(np.asarray(logits, float)), 0.0)
     chances = weights / weights.sum(-1, keepdims=True)
     assert np.abs(chances - np.asarray(view.legal[:, 0]) / 2).max() > 0.2  # far from even
     assert_drawn(np.asarray(kept.actions[0]), chances)
     keys = TEAM.action_keys(AGENTS, 1)[0]
-    act = quick_jit(TEAM.act, static_argnames="greedy")
+    act = jax.jit(TEAM.act, static_argnames="greedy")
     _, actions, extras = act(AGENTS, memory, keys, view, greedy=False)
     assert_drawn(np.asarray(actions), chances)
     # And what learning is told of it is the same chance.
@@ -641,8 +638,8 @@ def test_in_a_recording_each_agent_draws_from_its_own_key():
     key = jax.random.PRNGKey(2)
     _, act_key, _ = jax.random.split(key, 3)
     keys = [jax.random.fold_in(act_key, k) for k in range(K)]
-    recorded = quick_jit(lambda key: play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True))
-    (_, recording), act = recorded(key), quick_jit(LEARNER.act, static_argnames="greedy")
+    recorded = jax.jit(lambda key: play(ENV, TEAM, AGENTS, key, E, greedy=False, record=True))
+    (_, recording), act = recorded(key), jax.jit(LEARNER.act, static_argnames="greedy")
     memories = [jax.tree.map(lambda x, k=k: x[k], TEAM.memory(E)) for k in range(K)]
     for time in range(2):
         facts = (recording.observations, recording.legal, recording.alive)

@@ -15,7 +15,6 @@ from dm2.agent.settings import scheduled
 from dm2.run.directory import RunDirectory
 from dm2.run.loop import resume
 from test_learner import AGENT, FATES, expert, learner, trajectory
-from toy_env import quick_jit
 
 ENV = "smax/3m?limit=12"
 
@@ -49,7 +48,7 @@ def updated(progress, **ppo):
     """What an imitator is after an update at a share of the run."""
     rules, path = learner("dm2", **ppo), trajectory(FATES)
     path = path._replace(progress=jnp.float32(progress))
-    return quick_jit(rules.learn)(AGENT, path, expert())
+    return jax.jit(rules.learn)(AGENT, path, expert())
 
 
 @pytest.mark.learning

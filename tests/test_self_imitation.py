@@ -14,7 +14,6 @@ from dm2.agent.settings import PPO, Imitation, SelfImitation
 from dm2.agent.state import Extras, Memory
 from dm2.agent.types import Trajectory
 from dm2.errors import InputError
-from toy_env import quick_jit
 
 N, O, A, H, LIMIT, GAMMA = 3, 2, 3, 4, 5, 0.5  # noqa: E741
 CAPACITY, LEAST = 4, 2
@@ -84,7 +83,7 @@ class Plainly:
 def test_the_best_episodes_are_kept_whole_however_rollouts_cut_them():
     rng, rules, plain = np.random.default_rng(0), best(), Plainly()
     own, time = rules.initial(), np.zeros(N, int)
-    including = quick_jit(rules.including)
+    including = jax.jit(rules.including)
     replaced = 0
     for steps in (3, 3, 4, 3, 4, 3, 4, 4):
         path = rollout(rng, steps, time)
@@ -155,11 +154,11 @@ def learner() -> Learner:
 
 @functools.cache
 def update() -> Any:
-    return quick_jit(functools.partial(learner().learn, expert=None))
+    return jax.jit(functools.partial(learner().learn, expert=None))
 
 
 def test_until_there_are_enough_episodes_the_task_alone_counts():
-    agent = quick_jit(learner().init)(jax.random.PRNGKey(0))
+    agent = jax.jit(learner().init)(jax.random.PRNGKey(0))
     rng, time = np.random.default_rng(1), np.zeros(N, int)
     counts = []
     for _ in range(4):

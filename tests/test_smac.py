@@ -15,7 +15,7 @@ from dm2.envs.smac.combat import Orders, Rules, fight
 from dm2.envs.smac.scenarios import SCENARIOS, UNIT_TYPES
 from dm2.envs.smac.units import Traits, Units
 from dm2.errors import InputError
-from toy_env import compiled, quick_jit
+from toy_env import compiled
 
 STOP, NORTH, SOUTH, EAST, WEST, ATTACK = 1, 2, 3, 4, 5, 6
 # (speed, reach to a unit of radius 0) of marine, stalker, zealot per tick and in map units
@@ -65,7 +65,7 @@ def after_ticks(scenario: str, state: SmacState, ticks: int, *targets: int) -> U
     def fought(units: Units, orders: Orders, deviations: jax.Array) -> Units:
         return fight(Rules(), traits, units, orders, deviations, len(targets))
 
-    return quick_jit(fought)(state.units, Orders(still, still, target), exactly)
+    return jax.jit(fought)(state.units, Orders(still, still, target), exactly)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_who_walks_does_not_shove_who_stands_and_shoots():
 def test_an_overlap_is_shared_unless_one_of_two_is_firm():
     """Circles of radius 0.5 at 0 and 0.5 overlap by 0.5."""
     x, y = np.array([[0], [0.5]], np.float32), np.zeros((2, 1), np.float32)
-    pushed = quick_jit(separate)
+    pushed = jax.jit(separate)
     for firm, expected in (
         ([0, 0], [-0.25, 0.75]),
         ([1, 0], [0, 1]),
@@ -598,7 +598,7 @@ def test_frames_show_shields_and_shots_within_reach():
     places = {"x": [5, 1, 1, 11, 30, 31], "y": [16, 1, 30, 16, 1, 30]}
     env, state = battle("3s_vs_3z", **places, shield=[40, 80, 80, 25, 50, 50])
     after, _ = act(env, state, STOP, STOP, STOP)
-    shown = quick_jit(env.frame)
+    shown = jax.jit(env.frame)
     frame = shown(after)
     # The zealot walks to the stalker without reaching it.
     assert after.units.target[3, 0] == 0
@@ -608,4 +608,4 @@ def test_frames_show_shields_and_shots_within_reach():
     frame = shown(act(env, state, ATTACK, STOP, STOP)[0])
     assert frame.target[0, 0] == 3
     marines, state = battle("3m")
-    assert not np.any(quick_jit(marines.frame)(state).shield)
+    assert not np.any(jax.jit(marines.frame)(state).shield)

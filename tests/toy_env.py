@@ -8,7 +8,7 @@ the reset is deterministic, and every number is exact in float32.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,11 +82,6 @@ def _alive(state: ToyState) -> Bool[Array, "K N"]:
     return state.time < jnp.array(DEATH)[state.name % 3].T
 
 
-def quick_jit(function: Callable, **more: Any) -> Callable:
-    """Compiled in half the time: the same program, with less effort spent on machine code."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **more)
-
-
 class Compiled(NamedTuple):
     """The functions of an environment."""
 
@@ -98,8 +93,8 @@ class Compiled(NamedTuple):
 @functools.cache
 def compiled(env: Environment) -> Compiled:
     """Compiled once. Called as they are, each of their hundred operations would be."""
-    reset = quick_jit(env.reset, static_argnums=1)
-    return Compiled(reset, quick_jit(env.step), quick_jit(env.observe))
+    reset = jax.jit(env.reset, static_argnums=1)
+    return Compiled(reset, jax.jit(env.step), jax.jit(env.observe))
 
 
 POSITIVE = (".scale.second", ".scale.weight", ".moments.variance", ".moments.steps", ".balance")

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
@@ -70,14 +71,17 @@ def compiler_options(use: Literal["play", "learn", "once"]) -> dict[str, Any] | 
 
     At LLVM's level 1 programs compile in three quarters of the time and run as fast as at its
     default; at 0, for what runs once, in less than half. Without the newer generator of fused
-    loops they compile in two thirds; learning runs as fast, but playing at half the speed.
+    loops they compile in two thirds; learning runs as fast, but playing at half the speed. What
+    somebody asks for in `XLA_FLAGS` goes first.
     """
     if jax.default_backend() != "cpu":
         return None
-    return {
+    ours = {
         "xla_backend_optimization_level": 0 if use == "once" else 1,
         "xla_cpu_use_fusion_emitters": use == "play",
     }
+    asked = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in ours.items() if name not in asked}
 
 
 @contextlib.contextmanager
