@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mpe2 import simple_spread_v3
 
 import dm2
 from conftest import SMALL
@@ -169,6 +171,48 @@ def test_other_names_lead_to_pettingzoos_and_gymnasiums_own():
         make("gymnasium/Nobody-v0")
     with pytest.raises(InputError, match="it is for one agent"):
         make("gymnasium/CartPole-v1")
+
+
+PUBLISHED = {
+    "mpe2/simple_spread-v3?N=3&max_cycles=7": (3, 18, 5, 7),
+    "gymnasium/lbforaging:Foraging-8x8-2p-2f-coop-v3": (2, 12, 6, 50),
+    "gymnasium/rware:rware-tiny-2ag-v2?max_steps=9": (2, 71, 5, 9),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_worlds_are_stepped_as_by_themselves(name):
+    env = make(name)
+    assert isinstance(env, HostEnvironment)
+    spec = env.spec
+    sizes = (spec.num_agents, spec.observation_size, spec.num_actions, spec.episode_limit)
+    assert sizes == PUBLISHED[name]
+    group, theirs = InThisProcess(env._recipe, env._sizes, 1), published(name)
+    group.arrays["which"][:], group.arrays["seeds"][:] = True, 5
+    group.tell("reset")
+    seen, _ = theirs.reset(seed=5)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        rows = list(seen.values()) if isinstance(seen, dict) else seen
+        np.testing.assert_array_equal(group.arrays["observations"][:, 0], np.stack(rows))
+        chosen = rng.integers(spec.num_actions, size=spec.num_agents)
+        group.arrays["actions"][:, 0] = chosen
+        group.tell("step")
+        mapped = isinstance(seen, dict)
+        taken = dict(zip(seen, chosen.tolist(), strict=True)) if mapped else tuple(chosen.tolist())
+        seen, paid, *_ = theirs.step(taken)
+        rewards = list(paid.values()) if isinstance(paid, dict) else paid
+        np.testing.assert_allclose(group.arrays["rewards"][:, 0], rewards, rtol=1e-6)
+    assert not group.arrays["terminated"][0] and not group.arrays["truncated"][0]
+
+
+def published(name: str) -> Any:
+    """The same world from its own library."""
+    if name.startswith("mpe2"):
+        return simple_spread_v3.parallel_env(N=3, max_cycles=7)
+    if "rware" in name:
+        return gymnasium.make("rware:rware-tiny-2ag-v2", max_steps=9).unwrapped
+    return gymnasium.make("lbforaging:Foraging-8x8-2p-2f-coop-v3").unwrapped
 
 
 def test_a_dead_agent_observes_zeros_and_may_do_nothing():

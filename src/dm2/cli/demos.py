@@ -100,7 +100,7 @@ class _Import:
         ),
     ] = ()
     format: Annotated[
-        Literal["npz", "csv", "parquet", "minari", "authors"] | None,
+        Literal["npz", "csv", "parquet", "minari", "authors", "vault"] | None,
         arg(help="The files' format; by default their names tell. `authors`: DM²'s authors'."),
     ] = None
     each: Annotated[

@@ -348,6 +348,35 @@ class Demonstrations:
         )
 
     @classmethod
+    def from_vault(
+        cls,
+        vaults: Files,
+        env: Any,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        dtype: Dtype = "float16",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> "Demonstrations":
+        """Makes demonstrations of Flashbax's vaults, such as OG-MARL's (see
+        `dm2.demos.importing.vault`). It needs `pip install 'dm2[flashbax]'`.
+
+        Args:
+            vaults: The folders of the vaults.
+            env: The environment, or its name (see `from_arrays`).
+            mapping: `{"agents": "red,green"}` says in what order the agents of a dictionary are,
+                `{"dead": "zeros"}` that who observes zeros alone until the end is dead.
+            dtype: The type in which observations are stored.
+            provenance: Entries to add to the provenance.
+
+        Returns:
+            The demonstrations of the team.
+
+        Raises:
+            InputError: If a vault is not there, cannot be read, or does not fit.
+        """
+        return _imported(vaults, env, "vault", mapping=mapping, dtype=dtype, provenance=provenance)
+
+    @classmethod
     def from_authors(
         cls,
         files: Files,

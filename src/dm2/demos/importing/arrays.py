@@ -14,7 +14,8 @@ A file may hold all of that; or one episode, without the axis of episodes; or on
 all episodes, without the axis of agents.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from dm2.demos.importing.team import join_agents
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 
-__all__ = ["ARRAYS", "Each", "join_files", "split"]
+__all__ = ["ARRAYS", "Each", "join_files", "split", "stack_agents"]
 
 ARRAYS = (*STEP_FIELDS, *EPISODE_FIELDS, "lengths")
 """The fields that arrays may have."""
@@ -176,3 +177,42 @@ def join_files(
     with about(", ".join(names)):
         joined = [join_agents([file[e] for file in files], label) for e, label in enumerate(labels)]
     return joined, labels
+
+
+def stack_agents(values: Any, agents: list[str] | None) -> np.ndarray:
+    """Puts the arrays of a team's agents into one.
+
+    Args:
+        values: A dictionary or tuple of the agents' arrays, `[steps, …]` each; or an array.
+        agents: The agents, in their order, by a dictionary's keys; by default in the order of the
+            numbers that these end with, otherwise in the dictionary's own.
+
+    Returns:
+        The array, in which a dictionary's or tuple's agents are the second axis.
+
+    Raises:
+        InputError: If there is no agent of such a name, or if the arrays have unlike shapes.
+    """
+    if isinstance(values, dict):
+        for agent in agents or []:
+            if agent not in values:
+                problem = f"there is no agent {agent!r} among {', '.join(values)}"
+                raise InputError(f"{problem}; correct the map")
+        values = tuple(values[agent] for agent in agents or _in_order(values))
+    if isinstance(values, tuple):
+        parts = [np.asarray(value) for value in values]
+        if len({part.shape for part in parts}) > 1:
+            shapes = ", ".join(str(part.shape) for part in parts)
+            remedy = "give every agent observations and actions of one size"
+            raise InputError(f"the agents' arrays have shapes {shapes}; {remedy}")
+        return np.stack(parts, axis=1)
+    return np.asarray(values)
+
+
+def _in_order(names: Iterable[Any]) -> list[Any]:
+    """Names that differ in their last number alone in its order, which is not that of their
+    letters: `agent_2`, `agent_10`. Others as they come."""
+    parts = {name: re.fullmatch(r"(.*?)(\d+)", str(name)) for name in names}
+    alike = all(parts.values()) and len({match[1] for match in parts.values() if match}) == 1
+    numbers = {name: int(match[2]) for name, match in parts.items() if match}
+    return sorted(numbers, key=lambda name: numbers[name]) if alike else list(parts)

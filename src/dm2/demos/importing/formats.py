@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, no_type_check
 
 from dm2.demos.dataset import Demonstrations
 from dm2.demos.fields import about
-from dm2.demos.importing import authors, csv, minari, npz, parquet
+from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
 from dm2.demos.importing.team import (
     Dtype,
@@ -21,7 +21,7 @@ from dm2.errors import InputError, check_setting
 
 __all__ = ["Format", "from_arrays", "from_files", "guess_format"]
 
-Format = Literal["npz", "csv", "parquet", "minari", "authors"]
+Format = Literal["npz", "csv", "parquet", "minari", "authors", "vault"]
 _SUFFIXES: dict[str, Format] = {".npz": "npz", ".npy": "npz", ".csv": "csv"}
 _SUFFIXES |= {".parquet": "parquet", ".pq": "parquet"}
 
@@ -34,13 +34,16 @@ def guess_format(files: Sequence[str | Path]) -> Format:
     suffix = Path(file).suffix.lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
+    if vault.is_vault(file) or vault.vaults_in(file):  # whose metadata has the name of Minari's
+        return "vault"
     if minari.find(file) is not None or minari.find(Path(file) / "agent_0-v0") is not None:
         return "minari"
     if (Path(file) / "agent_0.npz").exists():
         return "authors"
     known = ", ".join(_SUFFIXES)
     problem = f"{file}: its format is not known, since its name does not end in one of {known}"
-    raise InputError(f"{problem}, and it is no Minari dataset here; say which it is, `--format`")
+    problem += ", and it is no Minari dataset or vault here"
+    raise InputError(f"{problem}; say which it is, `--format`")
 
 
 @no_type_check  # these check what they are given themselves
@@ -107,12 +110,14 @@ def from_files(
         if file_format == "authors":
             paths = authors.expand(paths, spec)
         for path in paths:
-            if not path.is_file():
+            if not path.is_file() and file_format != "vault":
                 raise InputError(f"{path}: is no file; give the file of a recording")
         if file_format == "npz":
             episodes, labels, told = npz.read(paths, mapping, each, spec)
         elif file_format == "authors":
             episodes, labels = authors.read(paths, spec)
+        elif file_format == "vault":
+            episodes, labels = vault.read(paths, mapping, spec)
         else:
             reader = csv.read if file_format == "csv" else parquet.read
             episodes, labels = reader(paths, mapping, spec)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dm2.demos.fields import about
-from dm2.demos.importing.arrays import join_files, split
+from dm2.demos.importing.arrays import join_files, split, stack_agents
 from dm2.demos.importing.checks import Fields
 from dm2.demos.importing.layout import check_names
 from dm2.demos.importing.team import needs
@@ -93,7 +93,8 @@ def read(
         folders: The folders, as `expand` returns them: of one dataset for each agent, in their
             order, or of one dataset of the team.
         mapping: `agents` lists the agents, in their order, by the keys under which a dictionary of
-            the team has them. By default they are taken in the dictionary's order.
+            the team has them. By default they are taken in the order of the numbers that these end
+            with, otherwise in the dictionary's.
         spec: The environment.
 
     Returns:
@@ -159,8 +160,8 @@ def _episode(data: Any, layout: dict[str, Any], agents: list[str] | None) -> dic
     """The arrays of one episode, as `split` takes them."""
     infos, steps = data.infos or {}, len(data.rewards)
     with about(f"episode {data.id}"):
-        episode: dict[str, Any] = {"observations": _stacked(data.observations, agents)[:steps]}
-        actions = _stacked(data.actions, agents)
+        episode: dict[str, Any] = {"observations": stack_agents(data.observations, agents)[:steps]}
+        actions = stack_agents(data.actions, agents)
         episode |= {"actions": actions} if actions.dtype.kind in "iu" else {}
         episode["returns"] = np.asarray(data.rewards, np.float64).sum()
         if layout:
@@ -176,21 +177,3 @@ def _same_returns(files: list[list[Fields]]) -> list[list[Fields]]:
     if all(one == returns[0] for one in returns):
         return files
     return [[{n: a for n, a in e.items() if n != "returns"} for e in file] for file in files]
-
-
-def _stacked(values: Any, agents: list[str] | None) -> np.ndarray:
-    """An array in which the agents of a dictionary or tuple are the second axis."""
-    if isinstance(values, dict):
-        for agent in agents or []:
-            if agent not in values:
-                problem = f"there is no agent {agent!r} among {', '.join(values)}"
-                raise InputError(f"{problem}; correct the map")
-        values = tuple(values[agent] for agent in agents or values)
-    if isinstance(values, tuple):
-        parts = [np.asarray(value) for value in values]
-        if len({part.shape for part in parts}) > 1:
-            shapes = ", ".join(str(part.shape) for part in parts)
-            remedy = "give every agent observations and actions of one size"
-            raise InputError(f"the agents' arrays have shapes {shapes}; {remedy}")
-        return np.stack(parts, axis=1)
-    return np.asarray(values)
