@@ -69,6 +69,11 @@ class Worlds:
     ) -> None:
         self._recipe, self._sizes, self._arrays = recipe, sizes, arrays
         self._worlds: dict[int, World | None] = dict.fromkeys(numbers)
+        self._places = {
+            number: (*(arrays[name][:, number] for name in _OF_AGENTS), arrays["state"][number])
+            for number in numbers
+        }
+        """Where a world's snapshot goes, in the order of its fields."""
         own = slice(numbers.start, numbers.stop, numbers.step)
         self._shown = {name: arrays[name][:, own] for name in (*_OF_AGENTS, "rewards")}
         self._shown["state"] = arrays["state"][own]
@@ -114,9 +119,8 @@ class Worlds:
 
     def _show(self, snapshot: Snapshot, number: int) -> None:
         check_shapes(snapshot, self._sizes)
-        for name in _OF_AGENTS:
-            self._arrays[name][:, number] = getattr(snapshot, name)
-        self._arrays["state"][number] = snapshot.state
+        for place, shown in zip(self._places[number], snapshot, strict=True):
+            place[...] = shown
 
 
 _OF_AGENTS = ("observations", "legal", "alive")
@@ -194,7 +198,7 @@ class InProcesses:
         for worker, problem in zip(self._workers, problems, strict=True):
             if problem is None:
                 problem = self._replaced(worker, order)
-            elif order == "step" and self._any_ended(worker):
+            elif worker.deaths and order == "step" and self._any_ended(worker):
                 worker.deaths = 0
             if problem:
                 raise WorldError(problem)

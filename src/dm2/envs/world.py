@@ -5,6 +5,7 @@ Adapters give worlds with other interfaces this one; `dm2.envs.workers` steps ma
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +39,13 @@ class Sizes:
     """Its own episode limit in environment steps, if it has one."""
     wins: bool = False
     """Whether it says who won."""
+
+    @cached_property
+    def shown(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of a snapshot's fields."""
+        agents = self.num_agents
+        rows = ((agents, self.observation_size), (agents, self.num_actions))
+        return (*rows, (agents,), (self.state_size,))
 
 
 class Snapshot(NamedTuple):
@@ -87,24 +95,17 @@ _SHOWN = ("observations", "legal actions", "living agents", "state")
 
 def check_shapes(snapshot: Snapshot, sizes: Sizes) -> None:
     """Raises WorldError unless a snapshot has the shapes that the sizes say."""
-    agents = sizes.num_agents
-    shapes = (
-        (agents, sizes.observation_size),
-        (agents, sizes.num_actions),
-        (agents,),
-        (sizes.state_size,),
-    )
-    for what, value, shape in zip(_SHOWN, snapshot, shapes, strict=True):
-        if np.shape(value) != shape:
+    for what, value, shape in zip(_SHOWN, snapshot, sizes.shown, strict=True):
+        if value.shape != shape:
             remedy = f"{shape} is what the world says of itself; make both the same"
-            raise WorldError(f"its {what} have the shape {np.shape(value)}; {remedy}")
+            raise WorldError(f"its {what} have the shape {value.shape}; {remedy}")
 
 
 def check_rewards(rewards: Float[np.ndarray, " K"], sizes: Sizes) -> None:
     """Raises WorldError unless there is one reward for each agent."""
-    if np.shape(rewards) != (sizes.num_agents,):
+    if rewards.shape != (sizes.num_agents,):
         remedy = f"must be one number for each of its {sizes.num_agents} agents"
-        raise WorldError(f"its rewards have the shape {np.shape(rewards)}; {remedy}")
+        raise WorldError(f"its rewards have the shape {rewards.shape}; {remedy}")
 
 
 def settle_shown(

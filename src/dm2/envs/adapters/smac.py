@@ -86,8 +86,8 @@ class SmacWorld:
 
     def _snapshot(self) -> Snapshot:
         legal = np.array(self._env.get_avail_actions(), bool)
-        alive = np.sum(legal[..., 1:], axis=-1) > 0
-        if not (alive | legal[..., 0]).all():
+        alive = legal[..., 1:].any(-1)
+        if not alive.all() and not (alive | legal[..., 0]).all():
             remedy = "a dead one has the first, to do nothing"
             raise WorldError(f"an agent has no legal action; {remedy}")
         rows = np.array(self._env.get_obs(), np.float32)
