@@ -86,7 +86,7 @@ class SmacWorld:
 
     def _snapshot(self) -> Snapshot:
         legal = np.array(self._env.get_avail_actions(), bool)
-        alive = legal[..., 1:].any(-1)
+        alive = np.logical_or.reduce(legal[..., 1:], axis=-1)
         if not alive.all() and not (alive | legal[..., 0]).all():
             remedy = "a dead one has the first, to do nothing"
             raise WorldError(f"an agent has no legal action; {remedy}")
