@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import growth
+import scripted
+from dm2 import Demonstrations
 from dm2.agent.packing import Packing
+from dm2.envs import make
 
 ippo = pytest.importorskip("ippo", reason="jaxmarl is not installed")
 racing = pytest.importorskip("racing")
@@ -344,3 +347,21 @@ def test_a_team_is_tested_on_every_kind_of_starts(monkeypatch):
     assert [row["env"] for row in trained] == own + [f"smac/3m?{kind}limit=4" for kind in kinds]
     # In four steps nobody comes into reach.
     assert all((row["greedy"], row["sampled"]) == (0, 0) for row in trained)
+
+
+@pytest.mark.learning  # for its time
+def test_a_scripted_teams_film_is_its_recording(tmp_path, monkeypatch):
+    """The table, imported, holds what the demonstrations hold; random actions are legal."""
+    monkeypatch.setattr(scripted, "BATTLES", 4)
+    env = make("smax/3m?limit=20")
+    plain = scripted.demonstrations("kite", env)
+    scripted.film("kite", env, str(tmp_path / "film.csv"))
+    film = Demonstrations.from_csv(tmp_path / "film.csv", env, dtype="float16")
+    for agent, seen in zip(plain.agents, film.agents, strict=True):
+        for field in ("observations", "alive", "offsets"):
+            np.testing.assert_array_equal(getattr(seen, field), getattr(agent, field))
+        assert seen.actions is None
+    noisy = scripted.play("kite:1", env)
+    chosen = np.take_along_axis(np.asarray(noisy.legal), np.asarray(noisy.actions)[..., None], -1)
+    assert chosen.all()
+    assert np.mean(noisy.returns) < np.mean(scripted.play("kite", env).returns)

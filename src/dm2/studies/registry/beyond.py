@@ -5,13 +5,14 @@ from typing import get_args
 from dm2.agent.settings import Survival
 from dm2.methods import METHODS
 from dm2.studies.products import Exchange, Recording
-from dm2.studies.registry.paper import DM2, IPPO, good
+from dm2.studies.registry.paper import DM2, IPPO, WEAKER, fair, good
 from dm2.studies.scales import Scale
 from dm2.studies.study import Claim, Curve, Study
 
 __all__ = [
     "amount",
     "coefficient",
+    "falling",
     "magail",
     "methods",
     "other_reward",
@@ -108,6 +109,38 @@ def other_reward(scale: Scale) -> Study:
             Claim(
                 "Experts of safety are better than none.",
                 "experts of safety",
+                IPPO,
+                source="ours",
+            ),
+        ),
+    )
+
+
+def falling(scale: Scale) -> Study:
+    """A coefficient that falls to nothing."""
+    task = scale.hard[0]
+    stops = {"coefficient_end": 0.0, "coefficient_share": 0.5}
+    settings = task.settings("dm2", imitation=stops)
+    curves = (
+        Curve(IPPO, task.runs("ippo")),
+        Curve(DM2, task.runs("dm2", good(task))),
+        Curve("DM², falling", task.runs(settings, good(task))),
+        Curve(WEAKER, task.runs("dm2", fair(task))),
+        Curve("DM², falling, weaker experts", task.runs(settings, fair(task))),
+    )
+    return Study(
+        "falling",
+        "A coefficient that falls",
+        "A reward for imitation leads beginners and may hold back who is as good as the expert: is"
+        " it better to let the coefficient fall to nothing over the first half of training?",
+        curves,
+        (
+            Claim("It is.", "DM², falling", DM2, source="ours"),
+            Claim("It is in the end.", "DM², falling", DM2, "final", source="ours"),
+            Claim("Falling, DM² learns faster than IPPO.", "DM², falling", IPPO, source="ours"),
+            Claim(
+                "With weaker experts it does, too.",
+                "DM², falling, weaker experts",
                 IPPO,
                 source="ours",
             ),
