@@ -3,11 +3,13 @@
 A world with SMAC's methods, 5 agents, 80 features, 12 actions, is stepped at random, by turns:
 
 - `plain`: each core steps its share of the worlds in a loop in Python, as fast as they go;
-- `dm2`: as a rollout does, from one compiled program that calls back for every step.
+- `dm2`: as a rollout does, from one compiled program that calls back for every step;
+- `callback`: such a program whose callback returns arrays of these shapes at once, which is
+  what nobody can save who steps worlds from a compiled program.
 
 The fast world takes microseconds, and the difference for all worlds together is the overhead of a
 batched step. The slow one computes for `--ms` milliseconds a step, and the ratio of the speeds is
-the share of its own that is left. Both are medians over the rounds, with their range.
+the share of its own that is left. All are medians over the rounds, with their range.
 """
 
 import argparse
@@ -139,6 +141,41 @@ class Ours:
         self.env.close()
 
 
+class Callback:
+    """JAX's callback with arrays of the worlds' shapes, and nothing behind it."""
+
+    def __init__(self, ours: Ours, num_envs: int, steps: int) -> None:
+        import jax
+        from jax.experimental import io_callback
+
+        spec = ours.env.spec
+        agents = spec.num_agents, num_envs
+        arrays = (
+            np.zeros((*agents, spec.observation_size), np.float32),
+            np.ones((*agents, spec.num_actions), bool),
+            np.ones(agents, bool),
+            np.zeros((num_envs, spec.state_size), np.float32),
+            np.zeros(agents, np.float32),
+            *np.zeros((3, num_envs), bool),
+        )
+        shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays)
+
+        def step(actions: Any, _: None) -> tuple[Any, Any]:
+            shown = io_callback(lambda _: arrays, shapes, actions, ordered=True)
+            return actions + shown[5], shown[4].sum()
+
+        begin = np.zeros(agents, np.int32)
+        self.play = jax.jit(lambda: jax.lax.scan(step, begin, length=steps)).lower().compile()
+
+    def run(self) -> float:
+        """Seconds for the steps."""
+        import jax
+
+        began = time.perf_counter()
+        jax.block_until_ready(self.play())
+        return time.perf_counter() - began
+
+
 def measure(ms: float, num_envs: int, steps: int, rounds: int) -> dict[str, Any]:
     """Steps both by turns.
 
@@ -150,21 +187,23 @@ def measure(ms: float, num_envs: int, steps: int, rounds: int) -> dict[str, Any]
 
     Returns:
         `batched_ms` and `plain_ms`, what a step of all worlds takes, `overhead_ms`, their
-        difference, and `share`, their ratio.
+        difference, `share`, their ratio, and `callback_ms`.
     """
     cores = min(len(os.sched_getaffinity(0)), num_envs)
     plain, ours = Plain(ms, num_envs, cores), Ours(ms, num_envs, steps)
+    callback = Callback(ours, num_envs, steps)
     try:
-        for run in (lambda: plain.run(steps), ours.run):
+        for run in (lambda: plain.run(steps), ours.run, callback.run):
             run()  # what is slow once
-        pairs = [(plain.run(steps), ours.run()) for _ in range(rounds)]
+        turns = [(plain.run(steps), ours.run(), callback.run()) for _ in range(rounds)]
     finally:
         plain.close()
         ours.close()
-    theirs, mine = 1000 * np.array(pairs).T / steps
+    theirs, mine, called = 1000 * np.array(turns).T / steps
     figures = {
         "plain_ms": theirs,
         "batched_ms": mine,
+        "callback_ms": called,
         "overhead_ms": mine - theirs,
         "share": theirs / mine,
     }
@@ -190,7 +229,7 @@ def main() -> None:
             print(json.dumps(dict(kinds)))
             continue
         print(f"{row['num_envs']} worlds of {ms:g} ms a step on {row['cores']} cores")
-        for name in ("plain_ms", "batched_ms", "overhead_ms", "share"):
+        for name in ("plain_ms", "batched_ms", "callback_ms", "overhead_ms", "share"):
             middle, low, high = row[name]
             print(f"  {name:<12} {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)
 

@@ -349,6 +349,18 @@ def test_a_team_is_tested_on_every_kind_of_starts(monkeypatch):
     assert all((row["greedy"], row["sampled"]) == (0, 0) for row in trained)
 
 
+@pytest.mark.learning  # for its time: it starts processes
+def test_the_cost_of_stepping_worlds_adds_up(monkeypatch):
+    worlds = pytest.importorskip("worlds")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    row = worlds.measure(0.0, num_envs=2, steps=20, rounds=2)
+    assert row["cores"] <= 2
+    for name in ("plain_ms", "batched_ms", "callback_ms", "share"):
+        assert 0 < row[name].low <= row[name].median <= row[name].high
+    slow = worlds.measure(2.0, num_envs=2, steps=20, rounds=1)
+    assert slow["plain_ms"].median > 2.0 and slow["batched_ms"].median > 2.0
+
+
 @pytest.mark.learning  # for its time
 def test_a_scripted_teams_film_is_its_recording(tmp_path, monkeypatch):
     """The table, imported, holds what the demonstrations hold; random actions are legal."""
