@@ -127,6 +127,7 @@ def _exchanges(result: Result) -> "Figure":
             axes.set_ylabel("all others are of team")
             axes.set_xticks(range(len(rates)))
             axes.set_yticks(range(len(rates)))
+        figure.set_layout_engine("compressed")  # for panels that stay square
         scale = ScalarMappable(cmap="cividis")  # from 0 to 1
         figure.colorbar(scale, ax=row.tolist(), label="test win rate", shrink=0.8)
         return figure
