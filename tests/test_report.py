@@ -12,6 +12,7 @@ import pytest
 
 import dm2
 from dm2.errors import InputError
+from dm2.studies import drawings
 from dm2.studies.products import Exchange, Training, training
 from dm2.studies.records import Records
 from dm2.studies.report import write_report
@@ -397,6 +398,13 @@ def levels(*places: float) -> Made:
     for place in places:
         made.add(f"{place:g} episodes", flat(0.4, 0.6), level=place)
     return made
+
+
+def test_levels_of_unlike_size_are_numbers_on_the_axis():
+    drawn = drawings._levels(levels(1.0, 100.0).result(axis="episodes"))
+    drawn.canvas.draw()
+    labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
+    assert {"1", "10", "100"} <= set(labels) and "$" not in "".join(labels)
 
 
 def test_areas_are_drawn_over_levels(write):

@@ -83,7 +83,11 @@ def _levels(result: Result) -> "Figure":
             axes.set_ylim(-0.02, 1.02)
             if max(levels.values()) >= 100 * min(levels.values()):
                 axes.set_xscale("log")
-            axes.legend(frameon=False, fontsize=8)
+                axes.xaxis.set_major_formatter("{x:g}")  # no powers: no text here is a formula
+        handles, labels = row[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8
+        )
         return figure
 
 
