@@ -446,6 +446,24 @@ def test_results_stand_for_runs_that_are_not_there(made, tmp_path):
     assert {state_of(run, tmp_path, Records.read(path)) for run in alone[:2]} == {"recorded"}
 
 
+def test_a_run_that_was_stopped_goes_on_though_a_part_of_it_is_in_the_results(made, tmp_path):
+    study, path = tiny_study(), records_path(tmp_path, tiny_study(), "quick")
+    records = Records.read(records_path(made, study, "quick"))
+    stopped = study.runs[0]
+    run = records.runs[stopped.name]
+    part = dataclasses.replace(
+        run, steps=run.steps[:1], win_rates=run.win_rates[:1], returns=run.returns[:1]
+    )
+    records.runs[stopped.name] = part
+    records.write(path)
+    assert missing([study], tmp_path, "quick") == [stopped]
+    # One that diverged would do so again.
+    diverged = dataclasses.replace(part, diverged_at=part.end)
+    records.runs[stopped.name] = diverged
+    records.write(path)
+    assert missing([study], tmp_path, "quick") == []
+
+
 def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
     study = tiny_study()
     path = records_path(tmp_path, study, "quick")

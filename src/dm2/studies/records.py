@@ -63,6 +63,12 @@ class Records:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, whole.encode())
 
+    def settles(self, name: str) -> bool:
+        """Whether all is known of a product: an exchange, or a run to its end or till it diverged.
+        Of a run that was stopped, only a part is."""
+        run = self.runs.get(name)
+        return name in self.exchanges or (run is not None and (run.finished or run.diverged))
+
     def labelled(self, name: str, label: str) -> Run:
         """A run, called by the label of its curve."""
         return dataclasses.replace(self.runs[name], label=label)

@@ -56,7 +56,7 @@ def state_of(product: Product, root: Path, records: Records | None = None) -> St
     """What a product is like, by what is on disk."""
     if product.made(root):
         return "made"
-    if records is not None and product.name in {**records.runs, **records.exchanges}:
+    if records is not None and records.settles(product.name):
         return "recorded"
     if isinstance(product, Training) and (product.path(root) / CONFIG).exists():
         run = RunDirectory.open(product.path(root))
