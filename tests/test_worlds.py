@@ -29,6 +29,8 @@ from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
+from dm2.studies.registry import find_study
+from dm2.studies.scales import scale_named
 from stand_ins import Battle, Meet, Tuples
 from stand_ins_jax import Line, LineState
 from test_training import interrupt, start_process, wait_for_metrics
@@ -602,3 +604,16 @@ def test_the_docs_way_to_train_on_a_pettingzoo_world(tmp_path, monkeypatch, caps
     sizes = ", ".join(f"{name}={value}" for name, value in SMALL.items())
     exec(compile(re.sub(r"steps=[\d_]+", f"steps=256, {sizes}", code), "worlds.md", "exec"), {})
     assert "'episodes': 100" in capsys.readouterr().out
+
+
+def test_the_study_of_other_peoples_worlds_can_be_declared(monkeypatch):
+    examples = Path(__file__).parents[1] / "examples"
+    monkeypatch.chdir(examples)
+    monkeypatch.syspath_prepend(examples)
+    study = find_study("worlds.py", scale_named("quick", 2))
+    assert len({curve.env for curve in study.curves}) == 5
+    assert [len(curve.runs) for curve in study.curves] == [2] * 10
+    hunt = make("hunt:Hunt")
+    found = dm2.check("hunt:Hunt", seconds=0.5)
+    assert found["problems"] == [] and found["deterministic"]
+    assert hunt.spec.num_agents == 3 and hunt.spec.observation_size == 6 and hunt.spec.wins
