@@ -1,5 +1,6 @@
 """The report of studies: one file, its numbers by hand, and how a browser shows it."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -405,6 +406,18 @@ def test_levels_of_unlike_size_are_numbers_on_the_axis():
     drawn.canvas.draw()
     labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
     assert {"1", "10", "100"} <= set(labels) and "$" not in "".join(labels)
+
+
+def test_panels_of_exchanges_are_whole():
+    places = [(env, label) for env in ("smax/3s_vs_4z", "smax/3s_vs_3z") for label in ("a", "b")]
+    made = levels(1.0).result(axis="episodes")
+    result = dataclasses.replace(made, exchanges={place: np.eye(3) for place in places})
+    drawn = drawings._exchanges(result)
+    drawn.canvas.draw()
+    for axes in drawn.axes[:4]:
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            box = text.get_window_extent()
+            assert drawn.bbox.contains(box.x0, box.y0) and drawn.bbox.contains(box.x1, box.y1)
 
 
 def test_areas_are_drawn_over_levels(write):

@@ -143,6 +143,18 @@ def test_vaults_that_are_malformed(tmp_path, monkeypatch):
     refuses(lambda: read(bare, SPEC), "terminals and truncations are missing", "no episode ends")
     blind = write(tmp_path / "blind", experience(observations=None))
     refuses(lambda: read(blind, SPEC), "observations are missing")
+    fewer = "in a stream, observations (5, 2, 2); give them for the same steps and agents"
+    for number, (name, array, said) in enumerate(
+        (
+            ("terminals", ENDS[None, :, :1], f"terminals have shape (5, 1) {fewer}"),
+            ("actions", ENDS[None, :, 0], f"actions have shape (5,) {fewer}"),
+            ("rewards", np.ones((1, 5, 3)), f"rewards have shape (5, 3) {fewer}"),
+            ("truncations", np.stack([ENDS, ENDS]), "its arrays have 1, 2 streams"),
+            ("observations", np.ones((1, 5, 2)), "observations have shape (5, 2) in a stream"),
+        )
+    ):
+        odd = write(tmp_path / str(number), experience(**{name: array}))
+        refuses(lambda odd=odd: read(odd, SPEC), said)
     metadata = folder / "metadata.json"
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"version": "?"}))
     refuses(lambda: read(folder, SPEC), "flashbax cannot read it (TypeError", "write it again")

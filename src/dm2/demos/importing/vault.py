@@ -128,22 +128,40 @@ def _streams(arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
             return {name: part(value, stream) for name, value in values.items()}
         return np.asarray(values[stream])
 
-    first = arrays["observations"]
-    while isinstance(first, dict):
-        first = next(iter(first.values()))
-    for stream in range(len(first)):
+    counts = {len(leaf) for leaf in _leaves(arrays)}
+    if len(counts) > 1:
+        problem = f"its arrays have {', '.join(map(str, sorted(counts)))} streams"
+        raise InputError(f"{problem}; give every array as many")
+    for stream in range(counts.pop()):
         yield {name: part(values, stream) for name, values in arrays.items()}
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    if isinstance(values, dict):
+        for value in values.values():
+            yield from _leaves(value)
+    else:
+        yield values
 
 
 def _episodes(stream: dict[str, Any], agents: list[str] | None) -> Iterator[dict[str, Any]]:
     """The whole episodes of a stream, as `split` takes them."""
     known = {name: stack_agents(values, agents) for name, values in stream.items()}
-    steps, team = known["observations"].shape[:2]
+    seen = known["observations"].shape
+    if len(seen) != 3:
+        problem = f"observations have shape {seen} in a stream, must be [steps, agents, features]"
+        raise InputError(f"{problem}; write them with these axes")
+    steps, team = seen[:2]
+    for name, array in known.items():
+        team_wide = name in ("terminals", "truncations", "rewards") and array.shape == (steps,)
+        if array.shape[:2] != (steps, team) and not team_wide:
+            problem = f"{name} have shape {array.shape} in a stream, observations {seen}"
+            raise InputError(f"{problem}; give them for the same steps and agents")
     ended = np.zeros((steps, team), bool)
     for name in ("terminals", "truncations"):
         if name in known:
             flags = known.pop(name) != 0
-            ended |= flags[:, None] if flags.ndim == 1 else flags
+            ended |= flags.reshape(steps, -1)
     rewards = known.pop("rewards", None)
     if known.get("actions", ended).dtype.kind not in "biu":
         warnings.warn("actions that are no whole numbers are not read", UserWarning, stacklevel=2)
