@@ -144,6 +144,14 @@ def test_no_team_learns_from_its_own_seed():
                 assert all(run.config.seed >= 100 for run in product.runs)
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_results_are_those_of_the_studies_as_they_are(name):
+    """A setting that is added must not give other names to what was made before it."""
+    study = find_study(name, scale_named("quick"))
+    records = Records.read(Path(__file__).parents[1] / "results" / "studies" / f"{name}_quick.json")
+    assert all(records.settles(run.name) for run in study.runs)
+
+
 def test_studies_share_runs_and_experts():
     scale = scale_named("quick")
     each = [find_study(name, scale) for name in ("fig2", "fig6")]

@@ -36,28 +36,38 @@ CoefficientUnit = Literal["reward", "advantage"]
 Survival = Literal["none", "centred", "absorbing"]
 DiscriminatorInputs = Literal["states", "state-actions"]
 AfterCloning = Literal["mixed", "task", "nothing"]
+_AT_ONCE = 1e-9
+"""The share of a run that a change at once takes: less than any iteration."""
 
 
 def scheduled(settings: Any, name: str, progress: Float[Array, ""]) -> float | Float[Array, ""]:
-    r"""The value of a setting that has a schedule: `s + (e - s) min(p / h, 1)`.
+    r"""The value of a setting that has a schedule: `s + (e - s) min(max(p - b, 0) / h, 1)`.
 
-    Here `s` is the setting called `name`, `e` that called `name_end`, `h` is `name_share`, and `p`
-    the share of the run that is over. Without an end it is `s` itself, a number and no array.
+    Here `s` is the setting called `name`, `e` that called `name_end`, `b` is `name_begin`, `h` is
+    `name_share`, and `p` the share of the run that is over; where `h` is 0, it is `s` up to `b` and
+    `e` from then on. Without an end it is `s` itself, a number and no array.
     """
     start, end = getattr(settings, name), getattr(settings, f"{name}_end")
     if end is None:
         return start
-    share = getattr(settings, f"{name}_share")
-    return start + (end - start) * jnp.minimum(progress / share, 1.0)
+    over = jnp.maximum(progress - getattr(settings, f"{name}_begin"), 0.0)
+    share = max(getattr(settings, f"{name}_share"), _AT_ONCE)
+    return start + (end - start) * jnp.minimum(over / share, 1.0)
 
 
 def check_schedule(settings: Any, prefix: str, *names: str) -> None:
-    """Raises InputError unless the schedules of the settings called `names` end at numbers from 0
-    up, after shares of the run above 0."""
+    """Raises InputError unless the schedules of the settings called `names` come to numbers from 0
+    up before the run is over."""
     for name in names:
-        if getattr(settings, f"{name}_end") is not None:
-            check_finite(settings, prefix, f"{name}_end")
-        check_finite(settings, prefix, f"{name}_share", low=1e-6, high=1.0)
+        begin, share, end = (f"{name}_{part}" for part in ("begin", "share", "end"))
+        check_finite(settings, prefix, begin, share, high=1.0)
+        if getattr(settings, end) is None:
+            continue
+        check_finite(settings, prefix, end)
+        first, then = getattr(settings, begin), getattr(settings, share)
+        whole = first + then <= 1.0 + _AT_ONCE
+        remedy = f"must be {1.0 - then:g} at most, with {prefix}{share} = {then:g} of the run after it"
+        check_setting(whole, prefix + begin, first, remedy)
 
 
 @checks_itself
@@ -74,9 +84,11 @@ class PPO:
     learning_rate: float = 1e-3
     """Adam step size of the actor and of the critic."""
     learning_rate_end: float | None = None
-    """What it comes to, linearly; by default it stays."""
+    """What it comes to; by default it stays."""
+    learning_rate_begin: float = 0.0
+    """Share of the run after which it begins to."""
     learning_rate_share: float = 1.0
-    """Share of the run over which it does."""
+    """Share of the run over which it does, linearly; 0: at once."""
     epochs: int = 4
     """Passes over each rollout."""
     minibatches: int = 4
@@ -91,9 +103,11 @@ class PPO:
     """Weight of the entropy bonus. More of it where battles leave little to chance:
     `smac/5m_vs_6m` is won with 0.05 and not with 0.01."""
     entropy_end: float | None = None
-    """What that weight comes to, linearly; by default it stays."""
+    """What that weight comes to; by default it stays."""
+    entropy_begin: float = 0.0
+    """Share of the run after which it begins to."""
     entropy_share: float = 1.0
-    """Share of the run over which it does."""
+    """Share of the run over which it does, linearly; 0: at once."""
     max_grad_norm: float = 10.0
     """Global-norm clip, of the actor's and the critic's gradient each on its own."""
     head_gain: float = 0.01
@@ -173,9 +187,11 @@ class Imitation(Matching):
     coefficient: float = 0.5
     """c of the mixed reward `r = task_weight * r_env + c * r_imitation`, in the unit below."""
     coefficient_end: float | None = None
-    """What c comes to, linearly; by default it stays."""
+    """What c comes to; by default it stays."""
+    coefficient_begin: float = 0.0
+    """Share of the run after which it begins to."""
     coefficient_share: float = 1.0
-    """Share of the run over which it does."""
+    """Share of the run over which it does, linearly; 0: at once."""
     unit: CoefficientUnit = "advantage"
     """What c is measured in. `advantage`: c times the ratio of the standard deviations of what the
     task's and the imitation's rewards contribute to the agent's advantages

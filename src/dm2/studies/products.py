@@ -31,6 +31,9 @@ __all__ = ["Exchange", "Product", "Recording", "Training", "in_order", "training
 
 _DIGITS = 10
 """Of a digest: two of a million products have the same one with a probability of 5e-7."""
+_LATER = {"learning_rate_begin": 0.0, "entropy_begin": 0.0, "coefficient_begin": 0.0}
+"""Settings that products did not have at first, and what all of them did then: left out of the
+digest at these values, so that products made earlier are still known by their names."""
 
 
 class Product(ABC):
@@ -103,7 +106,16 @@ class Training(Product):
     def _identity(self) -> tuple[str, Any]:
         config = self.config
         readable = f"{config.method.name}-{_as_file_name(config.env)}-seed_{config.seed}"
-        return readable, config.to_dict()
+        return readable, _without_later(config.to_dict())
+
+
+def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, and those of their groups, without later ones at their first values."""
+    kept = {}
+    for name, value in settings.items():
+        if name not in _LATER or value != _LATER[name]:
+            kept[name] = _without_later(value) if isinstance(value, dict) else value
+    return kept
 
 
 def training(
