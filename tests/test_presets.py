@@ -49,6 +49,7 @@ def test_every_method_has_both(method):
     if isinstance(usual, dm2.IPPO):
         falling = dm2.preset("tuned", method, "smac/3m")["method"].ppo
         assert (falling.entropy, falling.entropy_end) == (0.05, 0.005)
+        assert (falling.entropy_begin, falling.entropy_share) == (0.25, 0.0)  # at once
 
 
 def test_what_the_paper_says_nothing_of():

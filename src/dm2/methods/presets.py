@@ -68,11 +68,11 @@ def preset(name: str, method: str, env: str) -> dict[str, Any]:
 
 
 def _tuned(settings: type[Settings], env: str) -> Settings:
-    """The defaults, and by SMAC's rules an entropy weight that falls: docs/battles.md."""
+    """The defaults, and by SMAC's rules an entropy weight that falls at once: docs/battles.md."""
     chosen = settings()
     if not env.startswith("smac/") or not hasattr(chosen, "ppo"):
         return chosen
-    falling = {"entropy": 0.05, "entropy_end": 0.005, "entropy_share": 0.5}
+    falling = {"entropy": 0.05, "entropy_end": 0.005, "entropy_begin": 0.25, "entropy_share": 0.0}
     return _with(chosen, ppo={**falling, "clip": 0.1})
 
 
