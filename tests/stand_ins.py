@@ -2,6 +2,7 @@
 imports JAX, so that the processes that step them begin soon."""
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ class Meet(ParallelEnv):
     second has one action more, and may not use it; it dies at step `dies`."""
 
     def __init__(self, max_cycles: int = 6, dies: int = 99, fault: str = "") -> None:
-        self.possible_agents = ["a", "b"]
+        names = {"set": {"a", "b"}, "twice": ["a", "a"], "nobody": []}
+        self.possible_agents: Any = names.get(fault, ["a", "b"])
         self.max_cycles, self.dies, self.fault = max_cycles, dies, fault
         self.steps = 0
         """Of all episodes."""
@@ -33,6 +35,8 @@ class Meet(ParallelEnv):
         """Left, stay, right."""
         if self.fault == "continuous":
             return Box(0, 1, (1,), np.float32)
+        if self.fault == "spaces":
+            raise KeyError(agent)
         return Discrete(3 if agent == "a" else 4)
 
     def reset(self, seed: Any = None, options: Any = None) -> Any:
@@ -43,6 +47,8 @@ class Meet(ParallelEnv):
             print("It begins.", flush=True)
         if self.fault == "reset":
             raise OSError("the file\nis gone")
+        if self.fault == "old reset":
+            return self._seen()
         return self._seen(), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> Any:
@@ -68,6 +74,14 @@ class Meet(ParallelEnv):
         rewards = {agent: pay[self.possible_agents.index(agent)] for agent in acted}
         if self.fault == "missing":
             seen = {}
+        if self.fault == "unpaid":
+            rewards["a"] = None
+        if self.fault == "old step":
+            return seen, rewards, dead, {}
+        if self.fault == "infos":
+            return seen, rewards, dead, dict.fromkeys(acted, cut), None
+        if self.fault == "endless":
+            time.sleep(60)
         return seen, rewards, dead, dict.fromkeys(acted, cut), {agent: {} for agent in acted}
 
     def _seen(self) -> dict[str, Any]:
@@ -110,6 +124,12 @@ class Tuples(gymnasium.Env):
         paid = [float(x) for x in action]
         if self.fault == "rewards":
             paid = [*paid, 0.0]
+        if self.fault == "words":
+            return self._seen(), "much", False, False, {}
+        if self.fault == "info":
+            return self._seen(), paid, False, False, [{}, {}]
+        if self.fault == "old step":
+            return self._seen(), paid, False, {}
         return self._seen(), paid, False, self.time >= self.max_steps, {}
 
     def _seen(self) -> Any:
@@ -126,7 +146,11 @@ class Battle:
 
     def get_env_info(self) -> dict[str, Any]:
         """SMAC's sizes."""
+        if self.fault == "launch":
+            raise RuntimeError("launch the game first")
         info = {"n_agents": 2, "n_actions": 3, "obs_shape": 2, "state_shape": 3}
+        if self.fault == "nobody":
+            info["n_agents"] = 0
         return info | {"episode_limit": 5} | ({"obs_shape": None} if self.fault == "sizes" else {})
 
     def reset(self) -> Any:
@@ -147,6 +171,8 @@ class Battle:
         """The time, or an error where the game is gone."""
         if self.gone:
             raise ConnectionError("no game")
+        if self.fault == "long":
+            return [np.zeros(2), np.zeros(3)]
         return [np.array([self.time, k], np.float32) for k in range(2)]
 
     def get_state(self) -> np.ndarray:
@@ -155,6 +181,8 @@ class Battle:
 
     def get_avail_actions(self) -> list[list[int]]:
         """The second agent dies at step 2."""
+        if self.fault == "stuck":
+            return [[0, 1, 1], [0, 0, 0]]
         return [[0, 1, 1], [0, 1, 1] if self.time < 2 else [1, 0, 0]]
 
     def close(self) -> None:
@@ -178,6 +206,15 @@ class Leaving(Battle):
 def no_environment() -> object:
     """A factory that makes none."""
     return object()
+
+
+def leaves() -> object:
+    """A factory that ends Python."""
+    raise SystemExit("no licence")
+
+
+made = Meet()
+"""An environment, and no factory."""
 
 
 class Unseeded(Meet):

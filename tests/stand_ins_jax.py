@@ -55,7 +55,9 @@ class Walk:
         if self.fault == "reset":
             raise ValueError("there is\nno map")
         at = jnp.zeros((num_envs, 2) if self.fault == "axis" else (2, num_envs), jnp.int32)
-        return {"at": at, "time": jnp.zeros(num_envs, jnp.int32)}
+        chance = {"key": jax.random.split(jax.random.key(0), num_envs)}
+        state = {"at": at, "time": jnp.zeros(num_envs, jnp.int32)}
+        return state | (chance if self.fault == "key" else {})
 
     def step(self, key: Array, state: Any, actions: Array) -> Any:
         """Walks by 0, 1 or 2, and pays the team for every step to the right."""

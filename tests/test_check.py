@@ -16,6 +16,7 @@ MALFORMED = [
     ("limit", "spec.episode_limit = 0; must be a whole number above 0"),
     ("reset", "reset raised ValueError: there is no map"),
     ("axis", "reset returned ['at'] of shape (3, 2) for 3 environments; the last axis must be"),
+    ("key", "reset returned a typed key as ['key']; checkpoints hold plain numbers, so keep its"),
     ("result", "step returned no state and dm2.envs.Step; return a pair of them"),
     ("state", "step returned ['at'] as float32(2, 3), reset as int32(2, 3); return the same"),
     ("reward", "step returned reward as float32(3, 1); return float32(3,) or float32(2, 3)"),

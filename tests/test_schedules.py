@@ -33,7 +33,14 @@ def test_a_schedule_by_hand(progress, value):
 
 @pytest.mark.parametrize(
     ("progress", "later", "at_once"),
-    [(0.0, 0.5, 0.5), (0.4, 0.5, 0.5), (0.5, 0.25, 0.5), (0.55, 0.125, 0.1), (0.6, 0, 0.1), (1, 0, 0.1)],
+    [
+        (0.0, 0.5, 0.5),
+        (0.4, 0.5, 0.5),
+        (0.5, 0.25, 0.5),
+        (0.55, 0.125, 0.1),
+        (0.6, 0, 0.1),
+        (1, 0, 0.1),
+    ],
 )
 def test_a_schedule_that_begins_later_by_hand(progress, later, at_once):
     """From 0.5 to 0 between 40 % and 60 % of the run, and from 0.5 to 0.1 at once at 50 %."""
@@ -50,7 +57,7 @@ def test_a_schedule_that_begins_later_by_hand(progress, later, at_once):
         ({"learning_rate_share": -0.1}, "ppo.learning_rate_share = -0.1: must be a finite number"),
         (
             {"entropy_end": 0.0, "entropy_begin": 0.5, "entropy_share": 0.75},
-            "ppo.entropy_begin = 0.5: must be 0.25 at most, with ppo.entropy_share = 0.75 of the run",
+            "ppo.entropy_begin = 0.5: must be 0.25 at most, with ppo.entropy_share = 0.75",
         ),
         ({"entropy_share": 1.5}, "ppo.entropy_share = 1.5: must be a finite number"),
     ],

@@ -20,7 +20,7 @@ from mpe2 import simple_spread_v3
 import dm2
 from conftest import SMALL
 from dm2.cli import main
-from dm2.envs import Environment, HostEnvironment, Mapped, make
+from dm2.envs import Environment, HostEnvironment, Mapped, make, workers
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld
 from dm2.envs.adapters.single import MappedState
@@ -136,13 +136,32 @@ MALFORMED = [
     ("Meet?fault=unknown", "agent 'c' is in `agents` and not in `possible_agents`; name every"),
     ("Meet?fault=continuous", "its action space is Box(0.0, 1.0, (1,), float32); dm2's agents"),
     ("Meet?fault=no limit", "it does not say after how many steps an episode ends; add the option"),
+    ("Meet?fault=set", ": must be a list, whose order is the agents' numbers"),
+    ("Meet?fault=twice", "possible_agents = ['a', 'a']: must name every agent, each once"),
+    ("Meet?fault=nobody", "possible_agents = []: must name every agent"),
+    ("Meet?fault=old reset", "reset returned one dict; it must return observations and infos"),
+    ("Meet?fault=old step", "step returned 4 values; it must return observations, rewards, "),
+    ("Meet?fault=unpaid", "the reward of agent 'a' is None; must be a number"),
+    ("Meet?fault=infos", "its infos: None; must be a dictionary"),
+    ("Meet?fault=spaces", "reading its sizes raised KeyError: 'a' (stand_ins.py, line"),
     ("Meet?colour=red", "making it raised TypeError: "),
+    ("Meet?wins=often", "wins must be true or false"),
     ("Tuples?fault=rewards", "its rewards have the shape (3,); must be one number for each of its"),
     ("Tuples?fault=range", "it shows 5, which is not in Discrete(3); make the space say"),
+    ("Tuples?fault=words", "its reward is 'much'; must be a number, or one for each agent"),
+    ("Tuples?fault=info", "its info: [{}, {}]; must be a dictionary"),
+    ("Tuples?fault=old step", "step returned 4 values; it must return observation, reward, "),
+    ("Battle?fault=launch", "reading its sizes raised RuntimeError: launch the game first"),
+    ("Battle?fault=nobody", "n_agents = 0; get_env_info() must say it as a whole number above 0"),
+    ("Battle?fault=long", "agent 1 observes 3 numbers; obs_shape must be the most that any does"),
+    ("Battle?fault=stuck", "agent 1 has no legal action; a dead one has the first"),
     ("Battle?fault=sizes", "obs_shape = None; get_env_info() must say it as a whole number"),
     ("Battle?fault=state", "its state have the shape (4,); (3,) is what the world says"),
     ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
     ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),
+    ("leaves", "making it raised SystemExit: no licence (stand_ins.py, line"),
+    ("made", "'made' is no function or class; name what makes it; an object itself is for env=…"),
+    ("Meet.py/x", "names no module and what is in it; write module:factory, as in an import"),
     ("Meet?limit=many", "limit must be a whole number above 0"),
     ("Meet?rewards=mine", "rewards must be 'shared' or 'individual'"),
 ]
@@ -231,8 +250,8 @@ def test_a_dead_agent_observes_zeros_and_may_do_nothing():
     assert arrays.arrays["legal"][1, 0].tolist() == [True, False, False]
 
 
-def started(count: int, processes: int | None = None) -> InProcesses:
-    env = make("stand_ins:Meet")
+def started(count: int, processes: int | None = None, world: str = "Meet") -> InProcesses:
+    env = make(f"stand_ins:{world}")
     assert isinstance(env, HostEnvironment)
     group = InProcesses(env._recipe, env._sizes, count, processes)
     group.arrays["which"][:] = True
@@ -351,6 +370,11 @@ def test_processes_end_when_whoever_started_them_is_killed():
         "print(group._workers[0].process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
+    assert _gone(_orphaned(code))
+
+
+def _orphaned(code: str, delay: float = 0.0) -> int:
+    """The process that some code starts and writes down, once what runs the code was killed."""
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -359,10 +383,47 @@ def test_processes_end_when_whoever_started_them_is_killed():
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
+    time.sleep(delay)
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    return worker
+
+
+def test_processes_end_in_the_midst_of_a_step_that_does_not():
+    code = (
+        "import test_worlds\n"
+        "group = test_worlds.started(1, world='Meet?fault=endless')\n"
+        "print(group._workers[0].process.pid, flush=True)\n"
+        "group.tell('step')\n"
+    )
+    worker = _orphaned(code, delay=1.0)
     assert _gone(worker)
+
+
+def test_a_step_that_does_not_end_is_said(monkeypatch):
+    group = started(1, world="Meet?fault=endless")
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.2)
+    with pytest.raises(
+        WorldError, match=r"step was not done after 0.2 s; mend what waits for ever"
+    ):
+        group.tell("step")
+    group.close()
+    assert _gone(group._workers[0].process.pid)
+
+
+def test_ctrl_c_while_a_world_is_stepped_is_not_hidden_by_the_program():
+    class Interrupted(Meet):
+        def step(self, actions: dict[str, int]) -> Any:
+            raise KeyboardInterrupt
+
+    def recipe() -> PettingZooWorld:
+        return PettingZooWorld(Interrupted(), "meet")
+
+    env = HostEnvironment(recipe, recipe().sizes, "interrupted", group=InThisProcess)
+    results = jax.jit(lambda key: random_steps(env, key, 2, 10)[0].returns)(KEY)
+    with pytest.raises(KeyboardInterrupt):
+        env.settle(results)
 
 
 @pytest.mark.learning  # for its time: it compiles a whole method in a process of its own
@@ -481,10 +542,44 @@ def test_a_malformed_jax_environment_is_refused():
         def step(self, key: Any, state: Any, actions: Any) -> Any:
             return state, jnp.zeros(2)
 
-    with pytest.raises(InputError, match="observe returned the shape"):
-        Mapped(Short(), "short")
-    with pytest.raises(InputError, match="step must return the state, the reward and whether"):
-        Mapped(Restless(), "restless")
+    class Unpaid(Line):
+        def step(self, key: Any, state: Any, actions: Any) -> Any:
+            return state, None, False
+
+    class Stateless(Line):
+        def reset(self, key: Any) -> Any:
+            return ()
+
+    class Flat(Line):
+        def global_state(self, state: Any) -> Any:
+            return state.at[0]
+
+    class Listing(Line):
+        def legal(self, state: Any) -> Any:
+            return [[True, True]] * 2
+
+    class Half(Line):
+        num_agents = 2.5
+
+    class Unlimited(Line):
+        episode_limit = None
+
+    for env, sentence in (
+        (Short(), "observe returned the shape"),
+        (Restless(), "step must return the state, the reward and whether"),
+        (Unpaid(), "step returned a reward of shape NoneType; return one number, or one for each"),
+        (Stateless(), "a state without an array; put one into it, such as the time"),
+        (Flat(), r"global_state returned the shape \(\); return a row of numbers"),
+        (Listing(), r"legal returned the shape list; return \(2, 2\)"),
+        (Half(), "num_agents = 2.5: must be a whole number above 0"),
+        (Unlimited(), "episode_limit = None: must be a whole number above 0"),
+    ):
+        with pytest.raises(InputError, match=f"env = 'line': .*{sentence}"):
+            Mapped(env, "line")  # pyright: ignore
+
+
+def test_a_limit_of_ones_own_counts_for_a_jax_environment():
+    assert make("stand_ins_jax:Line?limit=4").spec.episode_limit == 4
 
 
 TINY = dm2.PPO(hidden=8, epochs=1, minibatches=2)

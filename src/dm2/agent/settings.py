@@ -66,7 +66,9 @@ def check_schedule(settings: Any, prefix: str, *names: str) -> None:
         check_finite(settings, prefix, end)
         first, then = getattr(settings, begin), getattr(settings, share)
         whole = first + then <= 1.0 + _AT_ONCE
-        remedy = f"must be {1.0 - then:g} at most, with {prefix}{share} = {then:g} of the run after it"
+        remedy = (
+            f"must be {1.0 - then:g} at most, with {prefix}{share} = {then:g} of the run after it"
+        )
         check_setting(whole, prefix + begin, first, remedy)
 
 

@@ -1,7 +1,7 @@
 """Environments of people's own, by the name of what makes them or as objects.
 
 `package.module:factory?option=value` names a function or a class. It is called with the options as
-keyword arguments, numbers as numbers. What it returns decides how it is run:
+keyword arguments (`dm2.envs.factories.options_of`). What it returns decides how it is run:
 
 - an object with the environment contract (`dm2.Environment`), in JAX, runs as our own do;
 - one with the contract for a single episode (`dm2.envs.SingleEnvironment`) is mapped over many;
@@ -9,32 +9,35 @@ keyword arguments, numbers as numbers. What it returns decides how it is run:
   tuples, or one with SMAC's methods is stepped in Python, in processes of its own
   (`dm2.envs.host`).
 
-Two options are ours: `limit=STEPS` sets the episode limit, and is handed on to a factory that has
-an argument of this name; `rewards=individual` pays each agent its own reward.
+Three options are ours, unless the factory has an argument of this name. `limit=STEPS` sets the
+episode limit, and a factory that has such an argument is told, too; `rewards=individual` pays each
+agent its own reward; `wins=true` says that the world tells who won, so that win rates are counted.
 
 PettingZoo's and Gymnasium's own names are short for such: `pettingzoo/sisl/pursuit-v5`,
 `mpe2/simple_spread-v3`, `gymnasium/lbforaging:Foraging-8x8-2p-1f-v3`.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
 from typing import Any
 
 from dm2.envs.adapters.single import Mapped, SingleEnvironment
-from dm2.envs.base import Environment
+from dm2.envs.base import Environment, EnvSpec
 from dm2.envs.factories import (
     LIBRARIES,
     OBJECT,
     Call,
-    adapter_of,
+    adapted,
+    is_stepped_in_python,
     made_by,
     make_world,
     parse,
     takes,
 )
 from dm2.envs.host import HostEnvironment
-from dm2.envs.workers import InProcesses, InThisProcess, words_of
+from dm2.envs.workers import InProcesses, InThisProcess, quiet_output, words_of
 from dm2.envs.world import World
 from dm2.errors import InputError
 
@@ -60,29 +63,37 @@ def make_custom(name: str) -> Environment:
     """
     call, field = parse(name), f"env = {name!r}"
     made = made_by(call, field)
-    if isinstance(made, Environment):
-        return _named(made, name, call, field)
-    if isinstance(made, SingleEnvironment):
-        return Mapped(made, name, individual=call.individual)
-    kind = adapter_of(made, field)
-    world: World = kind(made, field)
+    if not is_stepped_in_python(made):
+        if isinstance(made, Environment) and isinstance(made.spec, EnvSpec):
+            return _named(made, name, call, field)
+        if isinstance(made, SingleEnvironment):
+            limit = None if takes(call.factory, "limit") else call.limit
+            return Mapped(made, name, limit, individual=call.individual)
+    world = adapted(made, field)
     here = name.startswith(OBJECT)
     if here and made is call.factory:
-        recipe = functools.partial(_copied, made, kind, field)
-        recipe().close()  # what cannot be copied is refused now
+        recipe = functools.partial(_copied, made, field)
+        _closed(recipe())  # what cannot be copied is refused now
     else:
-        world.close()
+        _closed(world)
         recipe = functools.partial(make_world, name, call if here else None)
+    sizes = dataclasses.replace(world.sizes, wins=world.sizes.wins or call.wins)
     group = InThisProcess if here else InProcesses
-    return HostEnvironment(
-        recipe, world.sizes, name, call.limit, individual=call.individual, group=group
-    )
+    return HostEnvironment(recipe, sizes, name, call.limit, individual=call.individual, group=group)
 
 
-def _copied(made: Any, kind: Any, field: str) -> World:
+def _closed(world: World) -> None:
+    """Ends what only told its sizes, whatever it says to that."""
+    with quiet_output(), contextlib.suppress(Exception):
+        world.close()
+
+
+def _copied(made: Any, field: str) -> World:
     """A world from a copy of an object. Raises InputError if it cannot be copied."""
     try:
-        return kind(copy.deepcopy(made), field)
+        return adapted(copy.deepcopy(made), field)
+    except InputError:
+        raise
     except Exception as error:  # whatever copying raises
         remedy = "give the function or class that makes it"
         raise InputError(f"{field}: it cannot be copied: {words_of(error)}; {remedy}") from error
@@ -92,6 +103,9 @@ def _named(env: Environment, name: str, call: Call, field: str) -> Environment:
     """An environment in JAX that knows the name that brings it back in another process."""
     if call.limit is not None and not takes(call.factory, "limit"):
         raise InputError(f"{field}: it has a limit of its own, {env.spec.episode_limit} steps")
+    if call.individual or call.wins:
+        remedy = "leave out rewards and wins"
+        raise InputError(f"{field}: what its steps and its spec say decides; {remedy}")
     named = copy.copy(env)
     named.spec = dataclasses.replace(env.spec, name=name)
     return named

@@ -3,11 +3,14 @@
 Nothing here imports JAX, so that the processes that step worlds in Python begin soon.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
 import itertools
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +26,8 @@ __all__ = [
     "LIBRARIES",
     "OBJECT",
     "Call",
-    "adapter_of",
+    "adapted",
+    "is_stepped_in_python",
     "made_by",
     "make_world",
     "name_of",
@@ -52,6 +56,8 @@ class Call(NamedTuple):
     options: dict[str, Any]
     limit: int | None
     individual: bool
+    wins: bool
+    """Whether the name says that the world tells who won."""
 
 
 def name_of(env: Any, label: str) -> str:
@@ -97,11 +103,29 @@ def make_world(name: str, call: Call | None = None) -> World:
         InputError: The factory cannot be found or raises, or what it returns is no such world.
     """
     field = f"env = {name!r}"
-    made = made_by(call or parse(name), field)
-    return adapter_of(made, field)(made, field)
+    return adapted(made_by(call or parse(name), field), field)
 
 
-def adapter_of(made: Any, field: str) -> Any:
+def adapted(made: Any, field: str) -> World:
+    """What a factory returned, as a world. Raises InputError if it is none, or its sizes cannot be
+    read."""
+    kind = _adapter_of(made, field)
+    try:
+        with quiet_output():
+            return kind(made, field)
+    except InputError:
+        raise
+    except Exception as error:  # whatever it raises
+        problem = f"reading its sizes raised {words_of(error)}"
+        raise InputError(f"{field}: {problem}; mend what it says of itself") from error
+
+
+def is_stepped_in_python(made: Any) -> bool:
+    """Whether an object has one of the interfaces of worlds that are stepped in Python."""
+    return any(fits(made) for fits, _ in _KINDS)
+
+
+def _adapter_of(made: Any, field: str) -> Any:
     """The adapter for what a factory returned. Raises InputError if there is none."""
     for fits, kind in _KINDS:
         if fits(made):
@@ -131,11 +155,15 @@ def parse(name: str) -> Call:
     rewards = "shared" if takes(factory, "rewards") else options.pop("rewards", "shared")
     if rewards not in ("shared", "individual"):
         raise InputError(f"{field}: rewards must be 'shared' or 'individual'")
-    return Call(factory, {**fixed, **options}, limit, rewards == "individual")
+    wins = False if takes(factory, "wins") else options.pop("wins", False)
+    if not isinstance(wins, bool):
+        raise InputError(f"{field}: wins must be true or false")
+    return Call(factory, {**fixed, **options}, limit, rewards == "individual", wins)
 
 
 def options_of(query: str, field: str) -> dict[str, Any]:
-    """The options of a name, numbers as numbers.
+    """The options of a name: numbers, truth values, `none` and JSON's lists as such, all else as
+    text; what stands in quotes is text, too.
 
     Args:
         query: What follows the question mark, `option=value&…`.
@@ -183,14 +211,14 @@ def made_by(call: Call, field: str) -> Any:
             return made(**call.options)
     except InputError:
         raise
-    except Exception as error:  # whatever the factory raises
+    except (Exception, SystemExit) as error:  # whatever the factory raises
         raise InputError(f"{field}: making it raised {words_of(error)}") from error
 
 
 def _is_environment(made: Any) -> bool:
     """Whether an object is an environment itself, of whichever kind, in Python or in JAX."""
     in_jax = all(callable(getattr(made, name, None)) for name in ("reset", "step", "observe"))
-    return in_jax or any(fits(made) for fits, _ in _KINDS)
+    return in_jax or is_stepped_in_python(made)
 
 
 def _find(base: str, field: str) -> Any:
@@ -200,6 +228,9 @@ def _find(base: str, field: str) -> Any:
         problem = "it was an object of the process that trained it, which has no name in this one"
         remedy = "put what makes it into a module and train with env=module:factory"
         raise InputError(f"{field}: {problem}; {remedy}")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        remedy = "write module:factory, as in an import: no path and no .py"
+        raise InputError(f"{field}: {base!r} names no module and what is in it; {remedy}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
@@ -213,10 +244,11 @@ def _find(base: str, field: str) -> Any:
     except AttributeError:
         problem = f"module {module_name!r} has no {attribute!r}"
         raise InputError(f"{field}: {problem}; write module:factory") from None
-    except Exception as error:  # whatever importing the module raises
+    except (Exception, SystemExit) as error:  # whatever importing the module raises
         raise InputError(f"{field}: importing {module_name!r} raised {words_of(error)}") from error
     if not callable(found):
-        raise InputError(f"{field}: {attribute!r} is no function or class; write module:factory")
+        remedy = "name what makes it; an object itself is for env=… in Python"
+        raise InputError(f"{field}: {attribute!r} is no function or class; {remedy}")
     return found
 
 
@@ -229,13 +261,20 @@ def takes(factory: Any, name: str) -> bool:
 
 
 def _value(text: str) -> Any:
-    """A number or a truth value, if it is one."""
+    """What an option says; see `options_of`."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
+    if text.startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    if _NUMBER.fullmatch(text):
+        return int(text) if _WHOLE.fullmatch(text) else float(text)
     return text
+
+
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)")
+_NUMBER = re.compile(r"[+-]?(?=\.?\d)(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
+"""Nothing that begins with a needless 0: that is a name of digits."""

@@ -85,7 +85,7 @@ class HostEnvironment:
         )
         self._groups: dict[int, Group] = {}
         """By the number of worlds."""
-        self._failure: WorldError | None = None
+        self._failure: WorldError | KeyboardInterrupt | None = None
 
     def twin(self, group: Callable[[Recipe, Sizes, int], Group] | None = None) -> "HostEnvironment":
         """The same environment with worlds of its own, for episodes beside those of training.
@@ -114,6 +114,7 @@ class HostEnvironment:
         Raises:
             WorldError: If a world failed meanwhile. All worlds are closed then; the next program
                 makes them anew.
+            KeyboardInterrupt: If Ctrl-C came while worlds were stepped.
         """
         jax.block_until_ready(results)
         failure, self._failure = self._failure, None
@@ -196,6 +197,8 @@ class HostEnvironment:
         if self._failure is None:
             try:
                 return do()
+            except KeyboardInterrupt as error:  # the program would hide it
+                self._failure = error
             except WorldError as error:
                 self._failure = WorldError(f"env = {self.spec.name!r}: {error}")
             except Exception as error:  # a process cannot be started

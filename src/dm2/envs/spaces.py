@@ -7,7 +7,18 @@ from jaxtyping import Float
 
 from dm2.errors import InputError, WorldError
 
-__all__ = ["action_count", "flat", "flat_size", "nth_action"]
+__all__ = [
+    "MASK",
+    "action_count",
+    "flat",
+    "flat_size",
+    "is_tuple",
+    "masked",
+    "nth_action",
+]
+
+MASK = "action_mask"
+"""What the part of an observation, or of an agent's infos, is called that says what is legal."""
 
 
 def flat_size(space: Any, field: str) -> int:
@@ -15,7 +26,7 @@ def flat_size(space: Any, field: str) -> int:
 
     A box counts its entries, a discrete space its choices and a multi-discrete one those of all
     its parts (one number a choice, 1 for the chosen), a binary one its bits; dictionaries and
-    tuples the sum of their parts.
+    tuples the sum of their parts, but for the `action_mask` of a dictionary.
 
     Args:
         space: the space.
@@ -24,7 +35,7 @@ def flat_size(space: Any, field: str) -> int:
     Raises:
         InputError: the space is of another kind.
     """
-    kind = type(space).__name__
+    kind = _kind(space)
     if kind == "Box":
         return int(np.prod(space.shape))
     if kind == "Discrete":
@@ -34,14 +45,18 @@ def flat_size(space: Any, field: str) -> int:
     if kind == "MultiBinary":
         return int(np.prod(space.shape))
     if kind in ("Tuple", "Dict"):
-        return sum(flat_size(part, field) for part in _parts(space))
-    remedy = "must be made of Box, Discrete, MultiDiscrete, MultiBinary, Tuple and Dict"
+        parts = _parts(space)
+        if any(masked(part) for part in parts.values()):
+            remedy = f"show {MASK} beside the agent's observation, not within it"
+            raise InputError(f"{field}: its observation space is {space}; {remedy}")
+        return sum(flat_size(part, field) for part in parts.values())
+    remedy = f"must be made of {', '.join(_KINDS)}"
     raise InputError(f"{field}: its observation space is {space}; {remedy}")
 
 
 def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
     """An observation in a row; see `flat_size`. Raises WorldError if the space does not hold it."""
-    kind = type(space).__name__
+    kind = _kind(space)
     try:
         if kind == "Discrete":
             return _one_hot(int(value) - int(space.start), int(space.n))
@@ -51,7 +66,7 @@ def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
         if kind == "Tuple":
             return np.concatenate([flat(p, v) for p, v in zip(space.spaces, value, strict=True)])
         if kind == "Dict":
-            return np.concatenate([flat(part, value[name]) for name, part in space.spaces.items()])
+            return np.concatenate([flat(p, value[name]) for name, p in _parts(space).items()])
         row = np.asarray(value, np.float32)
     except (IndexError, KeyError, TypeError, ValueError):
         raise WorldError(f"it shows {value!r}, which is not in {space}; {_REMEDY}") from None
@@ -66,7 +81,7 @@ _REMEDY = "make the space say what is shown"
 
 def action_count(space: Any, field: str) -> int:
     """How many actions there are. Raises InputError unless the space is discrete."""
-    if type(space).__name__ != "Discrete":
+    if _kind(space) != "Discrete":
         remedy = "dm2's agents choose among discrete actions; wrap it so that they are"
         raise InputError(f"{field}: its action space is {space}; {remedy}")
     return int(space.n)
@@ -78,8 +93,30 @@ def nth_action(space: Any, index: int) -> int:
     return int(space.start) + min(index, int(space.n) - 1)
 
 
-def _parts(space: Any) -> list[Any]:
-    return list(space.spaces.values() if type(space).__name__ == "Dict" else space.spaces)
+def is_tuple(space: Any) -> bool:
+    """Whether a space is a tuple of others."""
+    return _kind(space) == "Tuple"
+
+
+def masked(space: Any) -> bool:
+    """Whether an observation is a dictionary that says which actions are legal."""
+    return _kind(space) == "Dict" and MASK in space.spaces
+
+
+_KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict")
+
+
+def _kind(space: Any) -> str:
+    """What a space is, also by a class of its own. Gymnasium need not be there."""
+    names = (base.__name__ for base in type(space).__mro__)
+    return next((name for name in names if name in _KINDS), "")
+
+
+def _parts(space: Any) -> dict[Any, Any]:
+    """The parts of a tuple or a dictionary by their names, but for what says what is legal."""
+    if _kind(space) == "Tuple":
+        return dict(enumerate(space.spaces))
+    return {name: part for name, part in space.spaces.items() if name != MASK}
 
 
 def _one_hot(index: int, size: int) -> Float[np.ndarray, " n"]:

@@ -13,12 +13,15 @@ import io
 import mmap
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
 import traceback
 import warnings
 import weakref
@@ -137,11 +140,13 @@ class InThisProcess:
 
     def tell(self, order: Order) -> None:
         """See `Group`."""
-        self._worlds.obey(order)
+        with quiet_output():
+            self._worlds.obey(order)
 
     def close(self) -> None:
         """See `Group`."""
-        self._worlds.close()
+        with quiet_output():
+            self._worlds.close()
 
 
 class _Brief(NamedTuple):
@@ -194,7 +199,7 @@ class InProcesses:
         """See `Group`."""
         for worker in self._workers:
             worker.send(order)
-        problems = [worker.answer() for worker in self._workers]
+        problems = [worker.answer(order) for worker in self._workers]
         for worker, problem in zip(self._workers, problems, strict=True):
             if problem is None:
                 problem = self._replaced(worker, order)
@@ -217,7 +222,7 @@ class InProcesses:
         warnings.warn(f"{words}: its episodes are cut", RuntimeWarning, stacklevel=2)
         worker.start()
         worker.send(order)
-        answer = worker.answer()
+        answer = worker.answer(order)
         return self._replaced(worker, order) if answer is None else answer
 
     def _any_ended(self, worker: "_Worker") -> bool:
@@ -226,6 +231,12 @@ class InProcesses:
 
 
 MOST_DEATHS = 3
+PATIENCE_S = 600.0
+"""Seconds that a process may take for an order, in which a game may have to start."""
+
+
+_GRACE_S = 2.0
+"""Seconds in which a process that nobody talks to may close its worlds."""
 
 
 def _cores() -> int:
@@ -265,9 +276,13 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._line.send_bytes(order.encode())
 
-    def answer(self) -> str | None:
+    def answer(self, order: Order) -> str | None:
         """What is wrong with a world, nothing if all went well, None if the process died."""
         try:
+            if not self._line.poll(PATIENCE_S):
+                return (
+                    f"{order} was not done after {PATIENCE_S:g} s; mend what waits for ever in it"
+                )
             return self._line.recv_bytes().decode()
         except (EOFError, OSError):
             return None
@@ -286,9 +301,9 @@ class _Worker:
         self._line.close()
 
     def wait(self) -> None:
-        """Waits for the process's end, two seconds at most, and ends what it left behind."""
+        """Waits for the process's end, not for long, and ends what it left behind."""
         try:
-            self.process.wait(2)
+            self.process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
         with contextlib.suppress(OSError):
@@ -314,6 +329,7 @@ def work(line: int, memory: int) -> None:
     """
     os.dup2(2, 1)  # standard output belongs to whoever trains
     talk = Connection(line)
+    threading.Thread(target=_end_if_alone, args=(line,), daemon=True).start()
     worlds = None
     with contextlib.suppress(EOFError, OSError):  # nobody is there any more
         try:
@@ -331,6 +347,17 @@ def work(line: int, memory: int) -> None:
         worlds.close()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)  # games that outlive their worlds
+
+
+def _end_if_alone(line: int) -> None:
+    """Ends this process and what it started some time after nobody talks to it any more, whatever a
+    world does then, such as a step that never ends."""
+    alone = select.poll()
+    alone.register(line, select.POLLHUP)
+    while not alone.poll():
+        pass
+    time.sleep(_GRACE_S)
+    os.killpg(0, signal.SIGKILL)
 
 
 def words_of(error: BaseException) -> str:

@@ -113,7 +113,7 @@ def _played(
     player = _Player(env, num_envs, key, steps, compiler_options("play"))
     problems = list(player.play_on(time.monotonic() + seconds, at_least=seconds))
     if problems:
-        return problems, player.facts()
+        return problems, {}
     same = player.repeats()
     if not isinstance(env, HostEnvironment):
         if not same:
@@ -321,6 +321,10 @@ def _wrong_states(state: Any, many: int) -> Iterator[str]:
             part = jax.tree_util.keystr(path) or "state"
             problem = f"reset returned {part} of shape {leaf.shape} for {many} environments"
             yield f"{problem}; the last axis must be theirs"
+        elif jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            part = jax.tree_util.keystr(path) or "state"
+            remedy = "checkpoints hold plain numbers, so keep its jax.random.key_data"
+            yield f"reset returned a typed key as {part}; {remedy}"
 
 
 def _unlike(state: Any, following: Any) -> Iterator[str]:

@@ -142,7 +142,10 @@ def _going_on(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except WorldError as error:
-        raise WorldError(f"{error}; then go on: dm2 resume {run.path}") from None
+        how = (
+            f"go on: dm2 resume {run.path}" if run.steps() else "train anew: there is no checkpoint"
+        )
+        raise WorldError(f"{error}; then {how}") from None
 
 
 def _with_object(config: Config, env: Any) -> Config:

@@ -1,27 +1,29 @@
 """Worlds of Gymnasium whose observation and action are tuples, an agent each (lbforaging, rware).
 
-All agents live until the episode ends. The reward is one number for all, or one for each agent.
-`info["won"]` says who won where it is there. lbforaging and rware call their own limit a
-termination: an end at the world's last step that is not won is a cut.
+All agents live until the episode ends; where there is a flag for each agent, it ends when all have
+ended, and is cut if any was cut. The reward is one number for all, or one for each agent.
+`info["action_mask"]`, a row for each agent, or `action_mask` beside what an agent observes in a
+dictionary says what is legal, and `info["won"]` whether the team won. lbforaging and rware call
+their own limit a termination: an end at the world's last step that is not won is a cut.
 """
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from dm2.envs.adapters.origin import package_version, step_limit
-from dm2.envs.spaces import action_count, flat, flat_size, nth_action
+from dm2.envs.adapters.returned import dictionary, legal_by, parts_of, rewards_of
+from dm2.envs.spaces import MASK, action_count, flat, flat_size, is_tuple, masked, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
-from dm2.errors import InputError
+from dm2.errors import InputError, WorldError
 
 __all__ = ["GymnasiumWorld", "is_team_env"]
 
 
 def is_team_env(made: Any) -> bool:
     """Whether an object is a Gymnasium environment for several agents."""
-    names = [type(getattr(made, name, None)).__name__ for name in _SPACES]
-    return names == ["Tuple", "Tuple"]
+    return all(is_tuple(getattr(made, name, None)) for name in _SPACES)
 
 
 _SPACES = ("observation_space", "action_space")
@@ -45,7 +47,7 @@ class GymnasiumWorld:
         self._spaces = list(env.observation_space.spaces)
         self._choices = list(env.action_space.spaces)
         self._actions = [action_count(space, field) for space in self._choices]
-        if len(self._spaces) != len(self._actions):
+        if not self._actions or len(self._spaces) != len(self._actions):
             counts = f"{len(self._spaces)} observations and {len(self._actions)} actions"
             raise InputError(f"{field}: it has {counts}; each agent needs one of both")
         size = max(flat_size(space, field) for space in self._spaces)
@@ -62,32 +64,44 @@ class GymnasiumWorld:
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode."""
         self._time = 0
-        observations, _ = self._env.reset(seed=seed)
-        return self._snapshot(observations)
+        shown = parts_of(self._env.reset(seed=seed), 2, "reset", "observation and info")
+        return self._snapshot(*shown)
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
         self._time += 1
         pairs = zip(self._choices, actions, strict=True)
         chosen = tuple(nth_action(space, int(action)) for space, action in pairs)
-        observations, reward, terminated, truncated, info = self._env.step(chosen)
-        paid = np.asarray(reward, np.float32)
-        paid = np.full(len(self._actions), paid) if paid.ndim == 0 else paid
-        ended, cut = bool(np.all(terminated)), bool(np.all(truncated))
+        result = parts_of(self._env.step(chosen), 5, "step", _STEP)
+        observations, reward, terminated, truncated, info = result
+        snapshot = self._snapshot(observations, info)
+        paid = rewards_of(reward, len(self._actions))
+        over = bool(np.all(np.logical_or(terminated, truncated)))
+        ended = over and bool(np.all(terminated))
         won = ended and bool(info.get("won", False))
-        late = ended and not won and self._time == self.sizes.limit
-        return self._snapshot(observations), Outcome(paid, ended and not late, cut or late, won)
+        ended = ended and (won or self._time != self.sizes.limit)
+        return snapshot, Outcome(paid, ended, over and not ended, won)
 
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
 
-    def _snapshot(self, observations: Any) -> Snapshot:
+    def _snapshot(self, observations: Any, info: Any) -> Snapshot:
         sizes = self.sizes
+        if len(observations) != sizes.num_agents:
+            problem = f"it shows {len(observations)} observations"
+            raise WorldError(f"{problem}; must be one for each of its {sizes.num_agents} agents")
+        masks = dictionary(info, "info").get(MASK, [None] * sizes.num_agents)
         rows = np.zeros((sizes.num_agents, sizes.observation_size), np.float32)
         legal = np.zeros((sizes.num_agents, sizes.num_actions), bool)
         for k, (space, seen) in enumerate(zip(self._spaces, observations, strict=True)):
-            row: Float[np.ndarray, " O"] = flat(space, seen)
+            row = flat(space, seen)
             rows[k, : len(row)] = row
             legal[k, : self._actions[k]] = True
+            mask = seen[MASK] if masked(space) else masks[k]
+            if mask is not None:
+                legal[k, : self._actions[k]] = legal_by(mask, self._actions[k], k)
         return Snapshot(rows, legal, np.ones(sizes.num_agents, bool), rows.ravel())
+
+
+_STEP = "observation, reward, terminated, truncated and info"

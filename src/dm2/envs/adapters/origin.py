@@ -3,9 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
-__all__ = ["package_version", "step_limit"]
+__all__ = ["package_version", "step_limit", "whole"]
 
 
 def step_limit(env: Any) -> int | None:
@@ -13,10 +11,18 @@ def step_limit(env: Any) -> int | None:
     inner = getattr(env, "unwrapped", env)
     for owner in (env, inner):
         for name in ("max_cycles", "max_steps", "episode_limit", "_max_episode_steps"):
-            value = getattr(owner, name, None)
-            if isinstance(value, int | np.integer) and value > 0:
-                return int(value)
+            found = whole(getattr(owner, name, None))
+            if found:
+                return found
     return None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number above 0, of whichever type, else nothing."""
+    try:
+        return int(value) if value == int(value) and value > 0 else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def package_version(env: Any) -> str:

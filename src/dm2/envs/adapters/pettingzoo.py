@@ -4,28 +4,28 @@ Unlike agents are padded to the widest: observations with zeros, actions with il
 agent is alive while it is among the environment's `agents` and was neither terminated nor
 truncated; an episode ends when none is. It is truncated if the last ones were, and they count as
 alive then, since their future goes on; else it is terminated. An agent that left is paid what its
-last step says. `action_mask`, in an agent's infos or in its observation, says what is legal. `won`
-is read from an agent's infos where it is there.
+last step says. `action_mask`, in an agent's infos or beside what it observes in a dictionary, says
+what is legal. The team won an episode that was not truncated if an agent's infos said `won` in it.
 """
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from dm2.envs.adapters.origin import package_version, step_limit
-from dm2.envs.spaces import action_count, flat, flat_size, nth_action
+from dm2.envs.adapters.returned import dictionary, legal_by, number, parts_of
+from dm2.envs.spaces import MASK, action_count, flat, flat_size, masked, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
 
 __all__ = ["PettingZooWorld", "is_parallel"]
 
-_MASK = "action_mask"
-
 
 def is_parallel(made: Any) -> bool:
-    """Whether an object has PettingZoo's parallel interface."""
-    return hasattr(made, "possible_agents") and hasattr(made, "observation_space")
+    """Whether an object has PettingZoo's parallel interface, and not that by turns."""
+    has_both = hasattr(made, "possible_agents") and hasattr(made, "observation_space")
+    return has_both and not hasattr(made, "agent_iter")
 
 
 class PettingZooWorld:
@@ -39,19 +39,14 @@ class PettingZooWorld:
             field: what messages call it.
 
         Raises:
-            InputError: an action or observation space is of another kind.
+            InputError: the agents are in no order, or an action or observation space is of another
+                kind.
         """
         self._env = env
         self._alive: list[Any] = []
-        self._agents = list(env.possible_agents)
-        if not self._agents:
-            raise InputError(f"{field}: it has no agents")
-        spaces = [env.observation_space(agent) for agent in self._agents]
-        self._masked = [_has_mask(space) for space in spaces]
-        self._spaces = [
-            space.spaces["observation"] if masked else space
-            for space, masked in zip(spaces, self._masked, strict=True)
-        ]
+        self._won = False
+        self._agents = _ordered(env.possible_agents, field)
+        self._spaces = [env.observation_space(agent) for agent in self._agents]
         self._choices = [env.action_space(agent) for agent in self._agents]
         self._actions = [action_count(space, field) for space in self._choices]
         size = max(flat_size(space, field) for space in self._spaces)
@@ -68,9 +63,10 @@ class PettingZooWorld:
 
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode."""
-        observations, infos = self._env.reset(seed=seed)
-        self._alive = self._present()
-        return self._snapshot(observations, infos)
+        shown = self._env.reset(seed=seed)
+        observations, infos = parts_of(shown, 2, "reset", "observations and infos")
+        self._alive, self._won = self._present(), False
+        return self._snapshot(observations, dictionary(infos, "infos"))
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
@@ -80,7 +76,8 @@ class PettingZooWorld:
             for agent, action, space in zip(self._agents, actions, self._choices, strict=True)
             if agent in before
         }
-        observations, rewards, terminated, truncated, infos = self._env.step(chosen)
+        result = parts_of(self._env.step(chosen), 5, "step", _STEP)
+        rewards, terminated, truncated, infos = map(dictionary, result[1:], _STEP.split(", ")[1:])
         gone = [one for one in before if terminated.get(one, False)]
         cut = [one for one in before if truncated.get(one, False) and one not in gone]
         self._alive = [one for one in self._present() if one not in (*gone, *cut)]
@@ -91,10 +88,14 @@ class PettingZooWorld:
         over = not self._alive
         if over:
             self._alive = cut
-        won = over and any(bool(info.get("won", False)) for info in infos.values())
-        paid = np.array([float(rewards.get(one, 0.0)) for one in self._agents], np.float32)
-        outcome = Outcome(paid, over and not cut, over and bool(cut), won)
-        return self._snapshot(observations, infos), outcome
+        self._won |= any(bool(info.get("won", False)) for info in infos.values())
+        paid = [
+            number(rewards.get(one, 0.0), f"the reward of agent {one!r}") for one in self._agents
+        ]
+        paid = np.array(paid, np.float32)
+        ended = over and not cut
+        outcome = Outcome(paid, ended, over and not ended, ended and self._won)
+        return self._snapshot(result[0], infos), outcome
 
     def close(self) -> None:
         """Closes the environment."""
@@ -121,12 +122,12 @@ class PettingZooWorld:
                 continue
             if agent not in observations:
                 raise WorldError(f"agent {agent!r} has no observation; show one of each agent")
-            seen = observations[agent]
-            row = flat(self._spaces[k], seen["observation"] if self._masked[k] else seen)
+            seen, space = observations[agent], self._spaces[k]
+            row = flat(space, seen)
             rows[k, : len(row)] = row
-            mask = seen[_MASK] if self._masked[k] else infos.get(agent, {}).get(_MASK)
+            mask = (seen if masked(space) else infos.get(agent, {})).get(MASK)
             if mask is not None:
-                legal[k, : self._actions[k]] = _checked(mask, self._actions[k], agent)
+                legal[k, : self._actions[k]] = legal_by(mask, self._actions[k], agent)
         return Snapshot(rows, legal, alive, self._state(rows))
 
     def _state(self, rows: Float[np.ndarray, "K O"]) -> Float[np.ndarray, " S"]:
@@ -136,18 +137,17 @@ class PettingZooWorld:
         return rows.ravel()
 
 
-def _checked(mask: Any, count: int, agent: Any) -> Bool[np.ndarray, " a"]:
-    """The legal actions of an agent. Raises WorldError unless there is one number an action."""
-    flags = np.asarray(mask, bool)
-    if flags.shape != (count,):
-        problem = f"the {_MASK} of agent {agent!r} has the shape {flags.shape}"
-        raise WorldError(f"{problem}; its action space has {count} actions, make both the same")
-    return flags
+_STEP = "observations, rewards, terminations, truncations, infos"
 
 
-def _has_mask(space: Any) -> bool:
-    parts = getattr(space, "spaces", None)
-    return isinstance(parts, dict) and {"observation", _MASK} <= parts.keys()
+def _ordered(agents: Any, field: str) -> list[Any]:
+    """The agents' names. Raises InputError unless they are in an order, each once."""
+    if not isinstance(agents, list | tuple):
+        remedy = "must be a list, whose order is the agents' numbers"
+        raise InputError(f"{field}: possible_agents = {agents!r}: {remedy}")
+    if not agents or len(set(agents)) < len(agents):
+        raise InputError(f"{field}: possible_agents = {agents!r}: must name every agent, each once")
+    return list(agents)
 
 
 def _has_state(env: Any) -> bool:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from dm2.envs.adapters.origin import whole
 from dm2.envs.base import EnvSpec, Step, TeamView
 from dm2.errors import InputError
 
@@ -53,32 +54,47 @@ class MappedState(NamedTuple):
 class Mapped:
     """A single environment mapped over `N` episodes, behind the environment contract."""
 
-    def __init__(self, env: SingleEnvironment, name: str, *, individual: bool = False) -> None:
+    def __init__(
+        self,
+        env: SingleEnvironment,
+        name: str,
+        limit: int | None = None,
+        *,
+        individual: bool = False,
+    ) -> None:
         """Works out the sizes without running anything.
 
         Args:
             env: The single environment.
             name: Its name.
+            limit: The episode limit in environment steps; by default its own.
             individual: Whether each agent is paid its own reward, otherwise the agents' mean.
 
         Raises:
             InputError: A method raises, or what it returns has a wrong shape.
         """
         self._env, self._individual, field = env, individual, f"env = {name!r}"
-        agents, choices = int(env.num_agents), int(env.num_actions)
+        agents, choices, own = (_whole(field, env, what) for what in _NUMBERS)
         key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
         actions = jax.ShapeDtypeStruct((agents,), jnp.int32)
         state = _traced(field, "reset", env.reset, key)
+        if not jax.tree.leaves(state):
+            problem = f"reset returned {state!r}, a state without an array"
+            raise InputError(f"{field}: {problem}; put one into it, such as the time")
         result = _traced(field, "step", env.step, key, state, actions)
         seen = _traced(field, "observe", env.observe, state)
         _check_step(field, result, state, agents)
-        if getattr(seen, "ndim", 0) != 2 or seen.shape[0] != agents:
-            problem = f"observe returned the shape {getattr(seen, 'shape', None)}"
+        if len(_shape(seen)) != 2 or seen.shape[0] != agents:
+            problem = f"observe returned the shape {_shape(seen)}"
             raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
-        central = _traced(field, "global_state", self._central, state)
+        every = getattr(env, "global_state", self._central)
+        central = _traced(field, "global_state", every, state)
+        if len(_shape(central)) != 1:
+            problem = f"global_state returned the shape {_shape(central)}"
+            raise InputError(f"{field}: {problem}; return a row of numbers")
         for what, wanted in (("legal", (agents, choices)), ("alive", (agents,)), ("won", ())):
             if hasattr(env, what):
-                shape = _traced(field, what, getattr(env, what), state).shape
+                shape = _shape(_traced(field, what, getattr(env, what), state))
                 if shape != wanted:
                     raise InputError(f"{field}: {what} returned the shape {shape}; return {wanted}")
         self.spec = EnvSpec(
@@ -88,7 +104,7 @@ class Mapped:
             observation_size=seen.shape[1],
             num_actions=choices,
             state_size=central.shape[0],
-            episode_limit=int(env.episode_limit),
+            episode_limit=limit or own,
             wins=hasattr(env, "won"),
         )
 
@@ -162,8 +178,26 @@ def _check_step(field: str, result: Any, state: Any, agents: int) -> None:
     if not same:
         problem = "step returned a state of other shapes or types than reset"
         raise InputError(f"{field}: {problem}; return {state}")
-    if reward.shape not in ((), (agents,)):
-        problem = f"step returned a reward of shape {reward.shape}"
+    if _shape(reward) not in ((), (agents,)):
+        problem = f"step returned a reward of shape {_shape(reward)}"
         raise InputError(f"{field}: {problem}; return one number, or one for each agent")
-    if ended.shape != ():
-        raise InputError(f"{field}: step's end has the shape {ended.shape}; return one truth value")
+    if _shape(ended) != ():
+        problem = f"step's end has the shape {_shape(ended)}"
+        raise InputError(f"{field}: {problem}; return one truth value")
+
+
+def _shape(value: Any) -> Any:
+    """The shape of what a method returned; of what is no array, its type."""
+    return getattr(value, "shape", type(value).__name__)
+
+
+_NUMBERS = ("num_agents", "num_actions", "episode_limit")
+
+
+def _whole(field: str, env: Any, name: str) -> int:
+    """A number of the environment's. Raises InputError unless it is a whole one above 0."""
+    value = getattr(env, name)
+    found = whole(value)
+    if found is None:
+        raise InputError(f"{field}: {name} = {value!r}: must be a whole number above 0")
+    return found

@@ -3,15 +3,18 @@
 An agent whose only legal action is the first is dead. `info["battle_won"]` says who won. A limit
 that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step
 without a win or a loss being said). When the game crashes, SMAC ends the episode with reward 0 and
-an empty `info`; that episode is cut where it was, and the next one begins.
+an empty `info`; that episode is cut where it was, and the next one begins. Observations that are
+shorter than `obs_shape` are padded with zeros.
 """
 
+import inspect
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from dm2.envs.adapters.origin import package_version
+from dm2.envs.adapters.origin import package_version, whole
+from dm2.envs.adapters.returned import dictionary, parts_of, rewards_of
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
 
@@ -41,41 +44,39 @@ class SmacWorld:
         self._env = env
         self._time = 0
         self._last: Snapshot | None = None
+        self._seeded = _takes_seed(env)
         info = _info(env)
-        limit = info.get("episode_limit")
         self.sizes = Sizes(
             num_agents=_whole(info, "n_agents", field),
             observation_size=_whole(info, "obs_shape", field),
             num_actions=_whole(info, "n_actions", field),
             state_size=_whole(info, "state_shape", field),
             version=package_version(env),
-            limit=int(limit) if isinstance(limit, int | np.integer) and limit > 0 else None,
+            limit=whole(info.get("episode_limit")),
             wins=True,
         )
 
     def reset(self, seed: int) -> Snapshot:
         """Begins an episode. Where the world takes no seed, its own decides."""
         self._time = 0
-        try:
-            self._env.reset(seed=seed)
-        except TypeError:
-            self._env.reset()
+        self._env.reset(**({"seed": seed} if self._seeded else {}))
         return self._snapshot()
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
         self._time += 1
         result = self._env.step(actions.tolist())
-        if len(result) == 3:  # SMAC
-            (reward, over, info), truncated = result, False
-        else:  # SMAClite, as Gymnasium has it
+        if isinstance(result, tuple) and len(result) == 5:  # SMAClite, as Gymnasium has it
             _, reward, over, truncated, info = result
-        won = bool(info.get("battle_won", False))
-        crashed = bool(over) and not info
-        late = bool(over) and not won and self._time == self.sizes.limit
-        truncated = bool(truncated or crashed or late or info.get("episode_limit", False))
-        terminated = bool(over) and not truncated
-        paid = np.full(self.sizes.num_agents, reward, np.float32)
+        else:
+            (reward, over, info), truncated = parts_of(result, 3, "step", _STEP), False
+        over, truncated = bool(np.all(over)), bool(np.all(truncated))
+        won = bool(dictionary(info, "info").get("battle_won", False))
+        paid = rewards_of(reward, self.sizes.num_agents)
+        crashed = over and not info and not paid.any()
+        late = over and not won and self._time == self.sizes.limit
+        truncated = truncated or crashed or late or bool(info.get("episode_limit", False))
+        terminated = over and not truncated
         assert self._last is not None
         shown = self._last if crashed else self._snapshot()  # a game that crashed shows nothing
         return shown, Outcome(paid, terminated, truncated, won)
@@ -87,19 +88,46 @@ class SmacWorld:
     def _snapshot(self) -> Snapshot:
         legal = np.array(self._env.get_avail_actions(), bool)
         alive = np.logical_or.reduce(legal[..., 1:], axis=-1)
-        if not alive.all() and not (alive | legal[..., 0]).all():
+        stuck = ~alive & ~legal[..., 0]
+        if stuck.any():
             remedy = "a dead one has the first, to do nothing"
-            raise WorldError(f"an agent has no legal action; {remedy}")
-        rows = np.array(self._env.get_obs(), np.float32)
+            raise WorldError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
+        rows = self._rows(self._env.get_obs())
         state = np.asarray(self._env.get_state(), np.float32).ravel()
         self._last = Snapshot(rows, legal, alive, state)
         return self._last
+
+    def _rows(self, seen: Any) -> Float[np.ndarray, "K O"]:
+        """The agents' observations, shorter ones padded."""
+        try:
+            return np.array(seen, np.float32)
+        except ValueError:  # of unlike lengths
+            rows = np.zeros((len(seen), self.sizes.observation_size), np.float32)
+            for k, row in enumerate(seen):
+                if len(row) > rows.shape[1]:
+                    problem = f"agent {k} observes {len(row)} numbers"
+                    remedy = "obs_shape must be the most that any does"
+                    raise WorldError(f"{problem}; {remedy}") from None
+                rows[k, : len(row)] = row
+            return rows
+
+
+_STEP = "reward, terminated and info, or what Gymnasium's does"
+
+
+def _takes_seed(env: Any) -> bool:
+    """Whether an episode can be begun from a seed; else the world's own decides."""
+    try:
+        parameters = inspect.signature(env.reset).parameters
+    except (TypeError, ValueError):
+        return False
+    return "seed" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _info(env: Any) -> dict[str, Any]:
     """The sizes by SMAC's names."""
     if callable(getattr(env, "get_env_info", None)):
-        return env.get_env_info()
+        return env.get_env_info() or {}
     inner = getattr(env, "unwrapped", env)  # SMAClite
     names = {"n_agents": "n_agents", "n_actions": "n_actions"}
     names |= {"obs_shape": "obs_size", "state_shape": "state_size"}
@@ -108,8 +136,8 @@ def _info(env: Any) -> dict[str, Any]:
 
 def _whole(info: dict[str, Any], name: str, field: str) -> int:
     """One of the sizes. Raises InputError unless it is a whole number."""
-    value = info.get(name)
-    if not isinstance(value, int | np.integer):
-        remedy = "get_env_info() must say it as a whole number"
-        raise InputError(f"{field}: {name} = {value!r}; {remedy}")
-    return int(value)
+    value = whole(info.get(name))
+    if value is None:
+        remedy = "get_env_info() must say it as a whole number above 0"
+        raise InputError(f"{field}: {name} = {info.get(name)!r}; {remedy}")
+    return value
