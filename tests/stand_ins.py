@@ -71,7 +71,7 @@ class Meet(ParallelEnv):
             self.agents = self.agents[:1]
         if self.fault == "unknown":
             self.agents = [*self.agents, "c"]
-        rewards = {agent: pay[self.possible_agents.index(agent)] for agent in acted}
+        rewards: dict[str, Any] = {agent: pay[self.possible_agents.index(agent)] for agent in acted}
         if self.fault == "missing":
             seen = {}
         if self.fault == "unpaid":

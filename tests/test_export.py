@@ -521,6 +521,9 @@ def changed(file: Path, out: Path, resigned: bool = False, **values: Any) -> Pat
         ({"seed": 1}, "its contents do not match their sha256; it is damaged; export the agent"),
         ({"hidden": 9}, r"tensor '.*' is cut off or has another shape than \(.*\); it is damaged"),
         ({"running": True}, "has other tensors than those of an agent; it is damaged"),
+        ({"dense_layers": 10**9}, "has other tensors than those of an agent; it is damaged"),
+        ({"outputs": ["logits"]}, "its description lacks something; it is damaged"),
+        ({"version": 2, "dm2_version": None}, "this dm2 reads 1; install a newer dm2"),
         ({"hidden": "8"}, "its description lacks something; it is damaged"),
         ({"actions": []}, "its description lacks something; it is damaged"),
         ({"sampling": "epsilon-greedy"}, "its description lacks something; it is damaged"),
@@ -545,10 +548,11 @@ def test_every_flipped_byte_is_noticed(file, tmp_path):
             dm2.Agent.load(wrong)
 
 
-def test_every_cut_file_is_noticed(file, tmp_path):
+def test_every_cut_file_is_noticed_and_one_that_goes_on(file, tmp_path):
     data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
-    for size in (0, 4, 8, 9, 100, 1000, len(data) // 2, len(data) - 1):
-        wrong.write_bytes(data[:size])
+    lengths = (0, 4, 8, 9, 100, 1000, len(data) // 2, len(data) - 1)
+    for content in (*(data[:length] for length in lengths), data + b"x"):
+        wrong.write_bytes(content)
         with pytest.raises(InputError, match=f"^{wrong}: "):
             dm2.Agent.load(wrong)
 

@@ -132,10 +132,14 @@ def _parse(data: bytes) -> tuple[dict[str, Any], Arrays]:
     is_agent = isinstance(description, dict) and description.get("format") == FORMAT
     _check(is_agent, f"holds something else than one agent; {_WRONG}")
     _check_description(description)
+    others = f"has other tensors than those of an agent; {_DAMAGED}"
+    _check(description["dense_layers"] < len(header), others)  # before so many are worked out
     wanted = shapes(description)
-    _check(set(header) == set(wanted), f"has other tensors than those of an agent; {_DAMAGED}")
+    _check(set(header) == set(wanted), others)
     content = memoryview(data)[start:]
     arrays = {name: _tensor(name, header[name], content, wanted[name]) for name in wanted}
+    whole = sum(array.nbytes for array in arrays.values())
+    _check(len(content) == whole, f"its tensors are {whole} bytes of {len(content)}; {_DAMAGED}")
     intact = description.get("sha256") == digest(description, arrays)
     _check(intact, f"its contents do not match their sha256; {_DAMAGED}")
     return description, arrays
@@ -149,7 +153,8 @@ def _check(condition: bool, problem: str) -> None:
 def _check_description(description: dict[str, Any]) -> None:
     """Raises InputError unless an agent's description has all that acting needs."""
     version, writer = description.get("version"), description.get("dm2_version")
-    remedy = f"this dm2 reads {VERSION}; install dm2 {writer} or newer"
+    newer = f"dm2 {writer} or newer" if isinstance(writer, str) else "a newer dm2"
+    remedy = f"this dm2 reads {VERSION}; install {newer}"
     _check(version == VERSION, f"has format version {version}, {remedy}")
 
     def whole(name: str, low: int) -> bool:
@@ -166,6 +171,7 @@ def _check_description(description: dict[str, Any]) -> None:
         and all(isinstance(description.get(name), bool) for name in _FLAGS)
         and (description["agents"] == 0 or description["agents"] > number)
         and description.get("greedy") == "argmax"
+        and isinstance(outputs, str)
         and outputs in _SAMPLING
         and description.get("sampling") == _SAMPLING[outputs]
         and (epsilon is None) == (outputs == "logits")
