@@ -18,6 +18,7 @@ import pytest
 
 from dm2 import Demonstrations, InputError
 from dm2.cli import main
+from dm2.demos.experts import load_experts
 from dm2.demos.importing.pickled import Call, parse
 from dm2.envs import EnvSpec
 from test_readme import blocks, shrink
@@ -142,6 +143,13 @@ def test_observations_alone_are_enough():
     np.testing.assert_array_equal(long[0].offsets, [0, 3, 6])
 
 
+def test_cloning_says_how_to_import_what_it_needs():
+    given = {"observations": [FIRST, SECOND], "actions": ACTIONS}
+    demos = Demonstrations.from_arrays(given, SPEC)
+    parts = ("agent 0 has no legal actions", "or import both", "`actions` and `legal` of arrays")
+    refuses(lambda: load_experts(demos, actions=True, episodes=True), *parts)
+
+
 def test_what_is_known_of_a_recording_goes_into_its_provenance():
     told = {"method": "scripted", "policy": "greedy"}
     source = Demonstrations.from_arrays(RAGGED, SPEC, provenance=told).provenance
@@ -154,7 +162,8 @@ def test_float32_is_kept_where_it_is_asked_for():
     np.testing.assert_array_equal(exact[0].observations[0], FIRST[0, 0] + np.float32(1 / 3))
     assert Demonstrations.from_arrays(third, SPEC)[0].observations.dtype == np.float16
     huge = {"observations": [FIRST * 1e5]}
-    refuses(lambda: Demonstrations.from_arrays(huge, SPEC), "400000", "float16", "dtype float32")
+    parts = ("agent 0: episode 0, step 2: observations reach 400000, above float16", "`--dtype")
+    refuses(lambda: Demonstrations.from_arrays(huge, SPEC), *parts)
 
 
 def test_an_environment_is_named_or_given():
@@ -247,6 +256,51 @@ def test_npz_and_back(tmp_path):
     refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", other), "toy/pair do not fit")
 
 
+def test_files_that_are_merged_claim_what_all_of_them_do(tmp_path):
+    paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for seed, path in enumerate(paths):
+        told = {"method": "ippo", "seed": seed, "win_rate": 0.9, "episode_indices": "4-5"}
+        bare = {"observations": [FIRST, SECOND]}
+        Demonstrations.from_arrays(bare, SPEC, provenance=told).to_npz(path)
+    names = ("method", "seed", "win_rate", "episode_indices")
+
+    def claims(given: Any) -> list[Any]:
+        source = Demonstrations.from_npz(given, SPEC).provenance
+        return [source.get(name) for name in names]
+
+    assert claims(paths[0]) == ["ippo", 0, 0.9, "4-5"]
+    assert claims(paths) == ["ippo", None, None, None]
+    # Of other episodes than those that it was measured in, a win rate says nothing.
+    with np.load(paths[0]) as stored:
+        fewer = {"observations": stored["observations"][:1], "provenance": stored["provenance"]}
+    np.savez(paths[0], **fewer)
+    assert claims(paths[0]) == ["ippo", 0, None, None]
+    fewer["provenance"] = np.array('{"seed": [1, 2, 3]}')
+    np.savez(paths[0], **fewer)
+    parts = ("provenance.seed = [1, 2, 3]", "or leave out the key 'provenance'")
+    refuses(lambda: Demonstrations.from_npz(paths[0], SPEC), f"{paths[0]}: ", *parts)
+
+
+def test_parts_of_agents_come_back_from_npz(tmp_path):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC, provenance={"seed": 7})
+    paths = [tmp_path / "b.npz", tmp_path / "a.npz"]
+    for k, path in enumerate(paths):
+        demos.subset(agent=k).to_npz(path)
+    for given in (paths, paths[::-1]):  # each says whose it is
+        again = Demonstrations.from_npz(given, SPEC, each="agent")
+        assert_recorded(again)
+        assert again.provenance["seed"] == 7
+        assert "agent" not in again.provenance and "team_agents" not in again.provenance
+    twice = [paths[0], paths[0]]
+    parts = ("both are the part of agent 0", "give one for each agent")
+    refuses(lambda: Demonstrations.from_npz(twice, SPEC, each="agent"), *parts)
+    apart = Demonstrations(demos.agents, demos.provenance | {"concurrency": [0, 1]})
+    for k, path in enumerate(paths):
+        apart.subset(agent=k).to_npz(path, overwrite=True)
+    part = "these agents come from different episodes"
+    refuses(lambda: Demonstrations.from_npz(paths, SPEC, each="agent"), part)
+
+
 def test_an_export_replaces_nothing_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     demos, path = Demonstrations.from_arrays(RAGGED, SPEC), tmp_path / "team.npz"
     path.write_text("mine")
@@ -318,6 +372,69 @@ def test_tables_of_several_files_are_one(tmp_path):
     refuses(lambda: Demonstrations.from_csv([one, two], SPEC), *twice)
 
 
+@pytest.mark.parametrize(
+    ("agents", "order"),
+    [
+        (("agent_1", "agent_0"), ("agent_0", "agent_1")),
+        (("player 10 red", "player 9 red"), ("player 9 red", "player 10 red")),
+        (("02", "01"), ("01", "02")),
+        (("red_2", "blue_1"), ("red_2", "blue_1")),  # they differ in more than a number
+        (("2", "1.0"), ("1", "2")),
+        (("1e5", "10e4"), ("1e5", "10e4")),  # texts, though equal numbers to Python
+        (("9007199254740993", "9007199254740992"), ("9007199254740992", "9007199254740993")),
+    ],
+)
+def test_the_order_of_agents_in_a_table(tmp_path, agents, order):
+    rows = [f"0,0,{agent},{i},0" for i, agent in enumerate(agents)]
+    path = write_csv(tmp_path / "film.csv", *rows, header="episode,step,agent,obs_0,obs_1")
+    wanted = [[float(agents.index(label) if label in agents else 1)] for label in order]
+    demos = Demonstrations.from_csv(path, SPEC)
+    assert [agent.observations[:, 0].tolist() for agent in demos.agents] == wanted
+    for mapping in ({"agents": ", ".join(order[::-1])}, {"agents": order[::-1]}):
+        swapped = Demonstrations.from_csv(path, SPEC, mapping=mapping)
+        assert [agent.observations[:, 0].tolist() for agent in swapped.agents] == wanted[::-1]
+
+
+def test_labels_of_episodes_are_texts(tmp_path):
+    labels = ("2024_1_12", "2024_11_2", "1e5", "10e4")
+    rows = [f"{label},0,{k},{e},0" for e, label in enumerate(labels) for k in range(2)]
+    path = write_csv(tmp_path / "film.csv", *rows, header="episode,step,agent,obs_0,obs_1")
+    demos = Demonstrations.from_csv(path, SPEC)
+    assert demos[0].observations[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_columns_whose_numbers_begin_with_zeros(tmp_path):
+    header = "episode,step,agent,obs_00,obs_01"
+    path = write_csv(tmp_path / "film.csv", "0,0,0,1,2", "0,0,1,3,4", header=header)
+    assert Demonstrations.from_csv(path, SPEC)[1].observations.tolist() == [[3, 4]]
+    np.savez(tmp_path / "team.npz", episode_00=FIRST, episode_01=SECOND)
+    demos = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
+    assert demos[0].offsets.tolist() == [0, 3, 4]
+    write_csv(path, "0,0,0,1,2", "0,0,1,3,4", header=header.replace("obs_00", "obs_1"))
+    parts = ("'obs_1' and 'obs_01' have the same number", "give each its own")
+    refuses(lambda: Demonstrations.from_csv(path, SPEC), *parts)
+
+
+def test_tables_with_unlike_columns(tmp_path):
+    header = "episode,step,agent,obs_0,obs_1"
+    one = write_csv(tmp_path / "a.csv", "0,0,0,1,2", "0,0,1,3,4", header=header)
+    two = write_csv(tmp_path / "b.csv", "1,0,0,1,2,1", "1,0,1,3,4,1", header=f"{header},alive")
+    read, remedy = Demonstrations.from_csv, "give all files of a table the same columns"
+    parts = (f"{two}: there is a column 'alive', which a.csv does not have", remedy)
+    refuses(lambda: read([one, two], SPEC), *parts)
+    parts = (f"{one}: there is no column 'alive', which b.csv has", remedy)
+    refuses(lambda: read([two, one], SPEC), *parts)
+    write_csv(two, "1,0,0,1,2", "1,0,1,3,4", header="episode,step,agent,obs_1,obs_2")
+    refuses(lambda: read([one, two], SPEC), f"{two}: there is no column 'obs_0', which a.csv has")
+
+
+def test_the_line_by_which_excel_says_what_separates(tmp_path):
+    path = write_csv(tmp_path / "film.csv", HEADER, *ROWS, header="sep=,")
+    assert_recorded(Demonstrations.from_csv(path, SPEC))
+    write_csv(path, HEADER, *edited(2, 3, "left"), header="sep=,")
+    refuses(lambda: Demonstrations.from_csv(path, SPEC), "row 5: column 'obs_0' = 'left'")
+
+
 def test_columns_that_nobody_reads_are_said(tmp_path):
     path = write_csv(tmp_path / "film.csv", *(f"{row},x" for row in ROWS), header=f"{HEADER},note")
     with pytest.warns(UserWarning, match="columns that are not read: 'note'"):
@@ -353,6 +470,11 @@ def test_parquet(tmp_path):
         ({"obs_0": list("abcdefg")}, ["column 'obs_0' is of type string", "convert it"]),
         ({"agent": [0, None, 0, 1, 0, 0, 1]}, ["row 1: column 'agent' is empty"]),
         ({"action": [0, 1, 2, None, 9, 1, 2]}, ["row 4: column 'action' = 9: must be a whole"]),
+        ({"agent": ["0", "", "0", "1", "0", "0", "1"]}, ["row 1: column 'agent' is empty"]),
+        (
+            {"agent": ["01", "1", "01", "1", "01", "0", "1"]},
+            ["column 'agent' holds 3 agents ('0', '01', '1')"],
+        ),
     ],
 )
 def test_parquet_that_is_malformed(tmp_path, changes, parts):
@@ -360,6 +482,22 @@ def test_parquet_that_is_malformed(tmp_path, changes, parts):
     parquet.write_table(as_table(**changes), tmp_path / "film.parquet")
     path = tmp_path / "film.parquet"
     refuses(lambda: Demonstrations.from_parquet(path, SPEC), str(path), *parts)
+
+
+def test_parquet_with_unusual_columns(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "film.parquet"
+    parquet.write_table(as_table(won=pyarrow.nulls(7)), path)
+    assert_recorded(Demonstrations.from_parquet(path, SPEC), "actions legal returns")
+    buffers = pyarrow.array([b"\xe9", *[b"b"] * 6]).buffers()[1:]
+    parquet.write_table(as_table(agent=pyarrow.StringArray.from_buffers(7, *buffers)), path)
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC), "'agent' holds text that is not UTF-8")
+    lists = as_table(obs=[[1.0, 2.0]] * 7).drop_columns(["obs_0", "obs_1"])
+    parquet.write_table(lists, path)
+    parts = ("there is no column 'obs_*'", "column 'obs' holds lists: make a column of each number")
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC), *parts)
+    mapped = {"obs": "obs"}
+    refuses(lambda: Demonstrations.from_parquet(path, SPEC, mapping=mapped), "are 1, but", parts[1])
 
 
 def test_parquet_that_is_none(tmp_path):
@@ -562,7 +700,8 @@ def test_a_file_that_is_no_csv(tmp_path, content, parts):
         ({"obs": "feature_*"}, ["there is no column 'feature_*'"]),
         ({"observation": "x"}, ["map = 'observation=x': there is no name 'observation'", "known:"]),
         ({"agents": "0"}, ["column 'agent' = '1': is not among the agents of the map, 0"]),
-        ({"agents": "0,1,1"}, ["map = 'agents=0,1,1': there is an agent twice"]),
+        ({"agents": "0,1,1"}, ["map = 'agents=0,1,1': '1' is there twice; name each once"]),
+        ({"obs": "obs_0, obs_0"}, ["map = 'obs=obs_0,obs_0': 'obs_0' is there twice"]),
         ({"agents": "0,1,2"}, ["holds 3 agents ('0', '1', '2')", "toy/pair has 2"]),
     ],
 )
@@ -616,6 +755,22 @@ ARRAY_PROBLEMS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no such action": (
         {"actions": with_action(3)},
         ["episode 0, step 1, agent 0: actions = 3: must be a whole number from 0 to 2"],
+    ),
+    "nan where dead": (
+        {"observations": nan_at((0, 1, 1, 0))},
+        ["step 1, agent 1: observations[0] = nan: must be a finite number", "any finite number"],
+    ),
+    "beyond float32": (
+        {"observations": whole()["observations"].astype(float) * 1e39},
+        ["observations[0] = 5e+38: must be a finite number within ±3.4e38, the range of float32"],
+    ),
+    "what nan is as an integer": (
+        {"actions": np.full((2, 3, 2), -(2**63))},
+        ["step 0, agent 0: actions = -9223372036854775808: must be a whole number from 0 to 2"],
+    ),
+    "alive again": (
+        {"alive": padded([np.array([[1, 1], [1, 0], [1, 1]]), ALIVE[1]])},
+        ["episode 0, step 2: agent 1 was dead and lives again; set alive to 1 before"],
     ),
     "nan for an action": ({"actions": with_action(np.nan)}, ["agent 0: actions = nan: must be"]),
     "alive of two": (
@@ -714,13 +869,48 @@ def test_arguments_that_do_not_fit(tmp_path):
     refuses(lambda: Demonstrations.from_csv(path, SPEC, dtype="float64"), "dtype = 'float64'")  # pyright: ignore[reportArgumentType]
     refuses(lambda: Demonstrations.from_arrays({"obs": [FIRST]}, SPEC), "no field 'obs'; known")
     refuses(lambda: Demonstrations.from_arrays({"won": WON}, SPEC), "observations are missing")
-    for given, part in (
+    cases: list[tuple[Any, str]] = [
         ({"observations": 3}, "observations has shape (), must have an entry for each episode"),
         ({"observations": [np.zeros((0, 2, 2))]}, "episode 0: observations have no step"),
         ({"observations": [[[[1, 2], [3]]]]}, "episode 0: observations is a list of unlike lists"),
         ({"observations": [FIRST], "lengths": [np.nan]}, "episode 0: lengths = nan"),
-    ):
+        ({"observations": np.ma.masked_less(FIRST[None], 0)}, "observations holds masked values"),
+        ({"observations": [np.ma.masked_less(FIRST, 0)]}, "observations holds masked values"),
+        (FIRST[None], "arrays: are of type ndarray, must be a dictionary"),
+        ([FIRST], "arrays: are of type list, must be a dictionary"),
+    ]
+    for given, part in cases:
         refuses(lambda given=given: Demonstrations.from_arrays(given, SPEC), part)
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        (lambda path: Demonstrations.from_csv(None, SPEC), "files = None: must be a path"),  # pyright: ignore[reportArgumentType]
+        (lambda path: Demonstrations.from_minari(5, SPEC), "files = 5: must be a path"),  # pyright: ignore[reportArgumentType]
+        (lambda path: Demonstrations.from_csv(path, None), "env = None: must be an environment"),
+        (lambda path: Demonstrations.from_csv(path, {}), "env = {}: must be an environment"),
+        (
+            lambda path: Demonstrations.from_csv(path, SPEC, mapping="obs=x"),  # pyright: ignore[reportArgumentType]
+            "mapping = 'obs=x': must be a dictionary of names",
+        ),
+        (
+            lambda path: Demonstrations.from_csv(path, SPEC, mapping={"obs": 3}),  # pyright: ignore[reportArgumentType]
+            "mapping = {'obs': 3}: must be a dictionary of names",
+        ),
+        (
+            lambda path: Demonstrations.from_csv(path, SPEC, mapping={"action": ["a", "b"]}),
+            "map = 'action=['a', 'b']': must be one name, not a list",
+        ),
+        (
+            lambda path: Demonstrations.from_csv(path, SPEC, provenance="scripted"),  # pyright: ignore[reportArgumentType]
+            "provenance = 'scripted': must be a dictionary",
+        ),
+    ],
+)
+def test_arguments_of_wrong_types(tmp_path, call, part):
+    path = write_csv(tmp_path / "film.csv", *ROWS)
+    refuses(lambda: call(path), part)
 
 
 # --- the authors' files -----------------------------------------------------------------------
@@ -997,8 +1187,8 @@ def test_minari_datasets_are_replaced_as_a_whole(tmp_path, minari, monkeypatch):
     demos = Demonstrations.from_arrays(RAGGED, SPEC)
     demos.to_minari("pair")
     refuses(lambda: demos.to_minari("pair"), "minari = 'pair': exists", "overwrite")
-    refuses(lambda: demos.to_minari("a b"), "minari = 'a b': must be of letters")
-    refuses(lambda: demos.to_minari("../pair"), "must be of letters")
+    refuses(lambda: demos.to_minari("a b"), "minari = 'a b': must be of two or more letters")
+    refuses(lambda: demos.to_minari("../pair"), "more letters")
     shorter = Demonstrations.from_arrays({"observations": [SECOND]}, SPEC)
     monkeypatch.setattr("dm2.demos.exporting._episode", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -1012,6 +1202,33 @@ def test_minari_datasets_are_replaced_as_a_whole(tmp_path, minari, monkeypatch):
     assert [folder.name for folder in (tmp_path / "minari").iterdir()] == ["pair"]
 
 
+def test_other_minari_datasets_of_the_same_beginning_stay(tmp_path, minari):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC)
+    demos.to_minari("toy/film")
+    shorter = Demonstrations.from_arrays({"observations": [SECOND]}, SPEC)
+    shorter.to_minari("toy")  # where nothing of these names is
+    refuses(lambda: shorter.to_minari("toy"), "minari = 'toy': exists")
+    shorter.to_minari("toy", overwrite=True)
+    assert_same_arrays(demos, Demonstrations.from_minari("toy/film", SPEC))
+    assert_same_arrays(shorter, Demonstrations.from_minari("toy", SPEC))
+    for name in ("toy/agent_0-v0", "toy/agent_0-v0/more"):
+        part = f"minari = '{name}': lies in a dataset; choose another name"
+        refuses(lambda name=name: demos.to_minari(name, overwrite=True), part)
+    refuses(lambda: demos.to_minari("h"), "minari = 'h': must be of two or more letters")
+
+
+def test_minari_datasets_say_which_agent_they_are_of(minari):
+    demos = Demonstrations.from_arrays(RAGGED, SPEC)
+    names = demos.to_minari("toy/pair")
+    assert_same_arrays(demos, Demonstrations.from_minari(names[::-1], SPEC))
+    refuses(lambda: Demonstrations.from_minari(names[:1] * 2, SPEC), "both are the part of agent 0")
+    parts = [demos.subset(agent=k).to_minari(f"toy/{name}")[0] for k, name in enumerate("ba")]
+    for given in (parts, parts[::-1]):
+        again = Demonstrations.from_minari(given, SPEC)
+        assert_same_arrays(demos, again)
+        assert "agent" not in again.provenance
+
+
 def test_minari_datasets_outlive_a_failed_or_killed_exchange(tmp_path, minari, monkeypatch):
     demos = Demonstrations.from_arrays(RAGGED, SPEC)
     shorter = Demonstrations.from_arrays({"observations": [SECOND]}, SPEC)
@@ -1019,7 +1236,7 @@ def test_minari_datasets_outlive_a_failed_or_killed_exchange(tmp_path, minari, m
     target, rename = tmp_path / "minari" / "pair", Path.rename
 
     def full(self: Path, to: Path) -> Path:
-        if self.name == ".tmp-pair":
+        if self.name == "agent_1-v0" and self.parent.name == ".tmp-pair":
             raise OSError(28, "No space left on device")
         return rename(self, to)
 
@@ -1029,8 +1246,9 @@ def test_minari_datasets_outlive_a_failed_or_killed_exchange(tmp_path, minari, m
     monkeypatch.setattr(Path, "rename", rename)
     assert [folder.name for folder in target.parent.iterdir()] == ["pair"]
     assert_same_arrays(demos, Demonstrations.from_minari("pair", SPEC))
-    # Killed between the two renames, the old datasets wait under another name.
+    # Killed before the second new dataset was there, the old ones wait under another name.
     target.rename(target.with_name(".tmp-old-pair"))
+    (target / "agent_0-v0" / "data").mkdir(parents=True)
     refuses(lambda: shorter.to_minari("pair"), "minari = 'pair': exists")
     assert_same_arrays(demos, Demonstrations.from_minari("pair", SPEC))
 
@@ -1096,6 +1314,47 @@ def test_a_minari_dataset_whose_team_is_a_dictionary(minari):
     parts = ("there is no agent 'green' among", "correct the map")
     wrong = {"agents": "red,green"}
     refuses(lambda: Demonstrations.from_minari(name, SPEC, mapping=wrong), *parts)
+    wrong = {"agents": ["red", "red"]}
+    part = "map = 'agents=red,red': 'red' is there twice"
+    refuses(lambda: Demonstrations.from_minari(name, SPEC, mapping=wrong), part)
+
+
+def test_minari_actions_that_start_elsewhere(minari):
+    from gymnasium import spaces
+
+    box, one = spaces.Box(-9, 9, (2, 2), np.float32), spaces.Discrete(3, start=1)
+    later = spaces.MultiDiscrete([3, 3], start=[1, 0])
+    data = [(one_more(FIRST), ACTIONS[0] + [1, 0], [1.0, 0.0, 1.0])]
+    demos = Demonstrations.from_minari(foreign(minari, "team-v0", (box, later), data), SPEC)
+    np.testing.assert_array_equal(demos[0].actions, [0, 2, 1])
+    np.testing.assert_array_equal(demos[1].actions, [1, 0, 0])
+    both = spaces.Tuple((one, spaces.Discrete(3)))
+    columns = tuple((ACTIONS[0] + [1, 0]).T)
+    data = [(one_more(FIRST), columns, [1.0, 0.0, 1.0])]
+    demos = Demonstrations.from_minari(foreign(minari, "two-v0", (box, both), data), SPEC)
+    np.testing.assert_array_equal(demos[0].actions, [0, 2, 1])
+    # An order of agents can be said only where they have names.
+    part = "map = 'agents=1,0': observations are no dictionary of agents"
+    order = {"agents": "1,0"}
+    refuses(lambda: Demonstrations.from_minari("two-v0", SPEC, mapping=order), part, "leave it out")
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "tuple"])
+def test_minari_observations_in_pieces(minari, kind):
+    from gymnasium import spaces
+
+    one = spaces.Box(-9, 9, (1,), np.float32)
+    pieces = one_more(FIRST)
+    team: Any = {k: {"x": pieces[:, i, :1], "y": pieces[:, i, 1:]} for i, k in enumerate("ab")}
+    space: Any = spaces.Dict({k: spaces.Dict({"x": one, "y": one}) for k in "ab"})
+    agent = "'a'"
+    if kind == "tuple":
+        team = tuple(tuple(of_agent.values()) for of_agent in team.values())
+        space, agent = spaces.Tuple([spaces.Tuple([one, one])] * 2), "0"
+    both = (space, spaces.MultiDiscrete([3, 3]))
+    name = foreign(minari, "team-v0", both, [(team, ACTIONS[0], [1.0, 0.0, 1.0])])
+    part = f"observations of agent {agent} are a {kind} of 2, must be one array"
+    refuses(lambda: Demonstrations.from_minari(name, SPEC), "episode 0: ", part)
 
 
 def test_minari_datasets_of_agents_by_others(minari):
@@ -1196,6 +1455,22 @@ def test_a_refused_import_writes_nothing(capsys, tmp_path):
     assert (code, "film.mp4: its format is not known" in error) == (2, True)
     code, _, error = run(capsys, "demos", "import", *command[3:7])
     assert (code, "files: there are none" in error) == (2, True)
+
+
+def test_what_an_import_does_to_other_files(capsys, tmp_path):
+    path = film(tmp_path / "film.csv")
+    rest = ["--env", "smax/3m", "--map", "episode=clip", "obs=f*"]
+    code, _, error = run(capsys, "demos", "import", path, *rest, "--out", path, "--overwrite")
+    assert (code, f"out = '{path}': is imported; choose another file" in error) == (2, True)
+    out = tmp_path / "new" / "folders" / "film.safetensors"
+    code, _, _ = run(capsys, "demos", "import", path, *rest[:2], "--out", out)
+    assert (code, (tmp_path / "new").exists()) == (2, False)
+    assert run(capsys, "demos", "import", path, *rest, "--out", out)[0] == 0
+    np.save(tmp_path / "film.npy", np.zeros(3))
+    both = [path, tmp_path / "film.npy"]
+    code, _, error = run(capsys, "demos", "import", *both, *rest, "--out", tmp_path / "x")
+    part = f"{path} is of the format csv, {both[1]} of npz; give files of one format"
+    assert (code, part in error) == (2, True)
 
 
 def test_export_and_import(capsys, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.envs.workers import quiet_output
-from test_importing import ACTIONS, FIRST, LEGAL, SECOND, SPEC, refuses
+from test_importing import ACTIONS, FIRST, LEGAL, SECOND, SPEC, assert_same_arrays, refuses
 
 ENDS = np.array([[0, 0], [0, 0], [1, 1], [1, 1], [0, 0]])
 """Of two episodes of 3 and 1 steps, and of one that is cut after its first."""
@@ -115,6 +115,32 @@ def test_streams_and_agents_by_name(tmp_path):
     np.testing.assert_array_equal(other[0].observations, demos[1].observations)
 
 
+def test_a_vault_with_other_keys(tmp_path):
+    known = experience()
+    mava = {
+        "observation": known["observations"],
+        "action": known["actions"],
+        "reward": known["rewards"],
+        "done": known["terminals"],
+        "legal_action_mask": known["infos"]["legals"],
+    }
+    with pytest.warns(UserWarning, match=CUT):
+        usual = Demonstrations.from_vault(write(tmp_path / "a", known), SPEC)
+    with pytest.warns(UserWarning, match=CUT):
+        same = Demonstrations.from_vault(write(tmp_path / "b", mava), SPEC)
+    assert_same_arrays(usual, same)
+    folder = write(tmp_path / "c", {"seen": known["observations"], "infos": {"end": ENDS[None]}})
+    mapping = {"observations": "seen", "terminals": "infos/end"}
+    with pytest.warns(UserWarning, match=CUT):
+        mapped = Demonstrations.from_vault(folder, SPEC, mapping=mapping)
+    np.testing.assert_array_equal(mapped[0].observations, usual[0].observations)
+    wrong = {"observations": "looks"}
+    parts = ("there is no key 'looks' for observations", "the vault has infos, seen, infos/end")
+    refuses(lambda: Demonstrations.from_vault(folder, SPEC, mapping=wrong), *parts)
+    parts = ("observations are missing, the vault has infos, seen", "`--map observations=KEY`")
+    refuses(lambda: Demonstrations.from_vault(folder, SPEC), *parts)
+
+
 def test_a_vault_by_the_command(tmp_path, capsys):
     sizes = {"observations": np.ones((1, 3, 3, 75)), "terminals": np.array([[0, 0, 1]])}
     fits, out = write(tmp_path / "fits", sizes), tmp_path / "team.safetensors"
@@ -138,6 +164,9 @@ def test_vaults_that_are_malformed(tmp_path, monkeypatch):
     refuses(lambda: read(folder.parent, SPEC), "it is no vault", "one of those in it: Good")
     refuses(lambda: read(folder, SPEC, mapping={"dead": "no"}), "dead=no", "use dead=zeros")
     refuses(lambda: read(folder, SPEC, mapping={"obs": "x"}), "there is no name 'obs'")
+    for agents, said in (("1,0", "are no dictionary of agents"), (["a", "a"], "is there twice")):
+        mapping = {"agents": agents}
+        refuses(lambda mapping=mapping: read(folder, SPEC, mapping=mapping), said)
     refuses(lambda: read(tmp_path / "none", SPEC), "no such file")
     bare = write(tmp_path / "bare", experience(terminals=None, truncations=None))
     refuses(lambda: read(bare, SPEC), "terminals and truncations are missing", "no episode ends")
@@ -151,6 +180,15 @@ def test_vaults_that_are_malformed(tmp_path, monkeypatch):
             ("rewards", np.ones((1, 5, 3)), f"rewards have shape (5, 3) {fewer}"),
             ("truncations", np.stack([ENDS, ENDS]), "its arrays have 1, 2 streams"),
             ("observations", np.ones((1, 5, 2)), "observations have shape (5, 2) in a stream"),
+            ("terminals", np.ones((1, 5, 2, 2)), f"terminals have shape (5, 2, 2) {fewer}"),
+            ("terminals", ENDS[None] * 0.5, "step 2, agent 0 of a stream: terminals = 0.5: must"),
+            ("terminals", ENDS[None] * np.nan, "agent 0 of a stream: terminals = nan: must be 0"),
+            ("rewards", np.full((1, 5), np.nan), "step 0 of a stream: rewards = nan: must be a"),
+            (
+                "observations",
+                {n: {"o": np.ones((1, 5, 2))} for n in ("a", "b")},
+                "observations of agent 'a' are a dictionary of 1, must be one array",
+            ),
         )
     ):
         odd = write(tmp_path / str(number), experience(**{name: array}))

@@ -199,7 +199,11 @@ def _subset(options: _Subset) -> None:
 def _import(options: _Import) -> None:
     from dm2.demos.importing.formats import from_files, guess_format
     from dm2.demos.importing.layout import as_mapping
+    from dm2.errors import InputError
 
+    for file in options.files:
+        if Path(file).resolve() == options.out.resolve():
+            raise InputError(f"out = {str(options.out)!r}: is imported; choose another file")
     check_new(options.out, options.overwrite)
     made = from_files(
         options.files,

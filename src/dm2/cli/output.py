@@ -47,7 +47,7 @@ Overwrite = Annotated[bool, arg(help="Replace a file that is there.")]
 
 def check_new(out: Path, overwrite: bool) -> None:
     """Makes sure, before the work is done whose result it takes, that demonstrations can be written
-    to a file.
+    to a file. Folders that are missing are made only where the file is written.
 
     Args:
         out: The file.
@@ -58,7 +58,11 @@ def check_new(out: Path, overwrite: bool) -> None:
     """
     from dm2.demos.file import EXISTS
 
-    if check_target("out", out).exists() and not overwrite:
+    missing = [folder for folder in out.parents if not folder.exists()]
+    exists = check_target("out", out).exists()
+    for folder in missing:
+        folder.rmdir()
+    if exists and not overwrite:
         raise InputError(f"out = {str(out)!r}: {EXISTS}")
 
 

@@ -30,6 +30,7 @@ __all__ = ["Demonstrations"]
 
 AnyArray = Array | np.ndarray
 Files = str | Path | Sequence[str | Path]
+Mapped = Mapping[str, str | Sequence[str]]
 Dtype = Literal["float16", "float32"]
 
 
@@ -230,7 +231,7 @@ class Demonstrations:
         files: Files,
         env: Any,
         *,
-        mapping: Mapping[str, str] | None = None,
+        mapping: Mapped | None = None,
         each: Literal["recording", "episode", "agent"] = "recording",
         dtype: Dtype = "float16",
         provenance: Mapping[str, Any] | None = None,
@@ -263,7 +264,7 @@ class Demonstrations:
         files: Files,
         env: Any,
         *,
-        mapping: Mapping[str, str] | None = None,
+        mapping: Mapped | None = None,
         dtype: Dtype = "float16",
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -273,7 +274,7 @@ class Demonstrations:
         Args:
             files: The file, or several that are one table.
             env: The environment, or its name (see `from_arrays`).
-            mapping: The columns that are called otherwise, for example `{"obs": "x,y,speed"}` or
+            mapping: The columns that are called otherwise, for example `{"obs": ["x", "y"]}` or
                 `{"obs": "feature_*"}`.
             dtype: The type in which observations are stored.
             provenance: Entries to add to the provenance.
@@ -293,7 +294,7 @@ class Demonstrations:
         files: Files,
         env: Any,
         *,
-        mapping: Mapping[str, str] | None = None,
+        mapping: Mapped | None = None,
         dtype: Dtype = "float16",
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -322,7 +323,7 @@ class Demonstrations:
         datasets: Files,
         env: Any,
         *,
-        mapping: Mapping[str, str] | None = None,
+        mapping: Mapped | None = None,
         dtype: Dtype = "float16",
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -330,10 +331,11 @@ class Demonstrations:
         `dm2.demos.importing.minari`). It needs `pip install 'dm2[minari]'`.
 
         Args:
-            datasets: The names or folders of one dataset for each agent, in the agents' order, or
-                of one dataset of the team.
+            datasets: The names or folders of one dataset for each agent, in the agents' order
+                unless `to_minari` wrote them, or of one dataset of the team.
             env: The environment, or its name (see `from_arrays`).
-            mapping: `{"agents": "red,green"}` says in what order the agents of a dictionary are.
+            mapping: `{"agents": ["red", "green"]}` says in what order the agents of a dictionary
+                are.
             dtype: The type in which observations are stored.
             provenance: Entries to add to the provenance.
 
@@ -353,7 +355,7 @@ class Demonstrations:
         vaults: Files,
         env: Any,
         *,
-        mapping: Mapping[str, str] | None = None,
+        mapping: Mapped | None = None,
         dtype: Dtype = "float16",
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -363,8 +365,9 @@ class Demonstrations:
         Args:
             vaults: The folders of the vaults.
             env: The environment, or its name (see `from_arrays`).
-            mapping: `{"agents": "red,green"}` says in what order the agents of a dictionary are,
-                `{"dead": "zeros"}` that who observes zeros alone until the end is dead.
+            mapping: The keys of fields that are called otherwise. `{"agents": ["red", "green"]}`
+                says in what order the agents of a dictionary are, `{"dead": "zeros"}` that who
+                observes zeros alone until the end is dead.
             dtype: The type in which observations are stored.
             provenance: Entries to add to the provenance.
 
@@ -428,7 +431,8 @@ class Demonstrations:
         Args:
             name: What the team is called, for example `smax/3m`; agent `k` is then
                 `smax/3m/agent_k-v0`. The metadata of each says how the team is laid out.
-            overwrite: Whether datasets of that name may be replaced.
+            overwrite: Whether datasets of these names may be replaced. Others of the same
+                beginning stay.
 
         Returns:
             The names of the datasets.

@@ -5,6 +5,7 @@ from jaxtyping import Bool
 
 from dm2.demos.agent import AgentDemonstrations
 from dm2.demos.fields import FIELDS, check
+from dm2.errors import InputError
 
 __all__ = ["check_shapes", "one_agent"]
 
@@ -58,9 +59,11 @@ def one_agent(
     exact = parts.pop("observations")
     with np.errstate(over="ignore"):
         parts["observations"] = exact.astype(dtype)
-    over = np.isinf(parts["observations"]) & np.isfinite(exact)
-    largest = np.abs(exact).max(initial=0.0)
-    check(not over.any(), f"observations reach {largest:g}, above {dtype}", "use dtype float32")
+    if (np.isinf(parts["observations"]) & np.isfinite(exact)).any():
+        row, i = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)
+        e, t = np.argwhere(keep)[row]
+        problem = f"episode {e}, step {t}: observations reach {exact[row, i]:g}, above {dtype}"
+        raise InputError(f"{problem}; use dtype float32, `--dtype float32`")
     if "actions" in parts:
         parts["actions"] = parts["actions"].astype(np.int32)
     if "returns" in parts:

@@ -11,7 +11,10 @@ from dm2.demos.fields import check
 
 __all__ = ["load_experts", "load_joint_expert"]
 
-_NO_ACTIONS = "record some with `dm2 record --actions`, which keeps actions and legal actions"
+_NO_ACTIONS = (
+    "record some with `dm2 record --actions`, which keeps actions and legal actions, or import "
+    "both: `action` and `legal_0` … of a table, `actions` and `legal` of arrays"
+)
 
 
 def load_experts(demos: Demonstrations, *, actions: bool = False, episodes: bool = False) -> Expert:

@@ -15,13 +15,13 @@ import numpy as np
 from dm2.demos.agent import AgentDemonstrations
 from dm2.demos.dataset import Demonstrations
 from dm2.demos.file import EXISTS
-from dm2.demos.importing.minari import LAYOUT, root
+from dm2.demos.importing.minari import LAYOUT, find, root
 from dm2.demos.importing.npz import PROVENANCE
 from dm2.demos.importing.team import needs
 from dm2.errors import InputError, as_path
 from dm2.files import TEMPORARY, check_target, replacing
 
-__all__ = ["check_minari_name", "to_minari", "to_npz"]
+__all__ = ["to_minari", "to_npz"]
 
 _PER_STEP = ("observations", "alive", "actions", "legal")
 
@@ -49,34 +49,37 @@ def to_npz(demos: Demonstrations, path: str | Path, *, overwrite: bool = False) 
 
 def to_minari(demos: Demonstrations, name: str, *, overwrite: bool = False) -> list[str]:
     """Writes demonstrations as Minari datasets (see `Demonstrations.to_minari`)."""
-    target = check_minari_name(name, overwrite)
     agents = _concurrent(demos)
-    datasets = [f"{name}/agent_{k}-v0" for k in range(len(agents))]
+    folders = [f"agent_{k}-v0" for k in range(len(agents))]
+    target = _check_minari_name(name, folders, overwrite)
+    datasets = [f"{name}/{folder}" for folder in folders]
     layout = {"agents": len(agents), "datasets": datasets, "provenance": demos.provenance}
-    with _replacing_folder(target) as temporary:
+    with _replacing_folders(target, folders) as temporary:
         for k, (agent, dataset) in enumerate(zip(agents, datasets, strict=True)):
             facts = {"dataset_id": dataset, LAYOUT: layout | {"agent": k}}
-            _write_agent(agent, demos.provenance, facts, temporary / f"agent_{k}-v0" / "data")
+            _write_agent(agent, demos.provenance, facts, temporary / folders[k] / "data")
     return datasets
 
 
-def check_minari_name(name: str, overwrite: bool) -> Path:
-    """The folder that the datasets of a team have. Raises InputError if they cannot be written
-    there, or are there and may not be replaced."""
+def _check_minari_name(name: str, folders: list[str], overwrite: bool) -> Path:
+    """The folder in which the datasets of a team have theirs. Raises InputError if they cannot be
+    written there, or one is there and may not be replaced."""
     try:
         from minari.dataset.minari_dataset import parse_dataset_id
     except ImportError:
         raise needs("Minari", "minari") from None
     try:
-        parse_dataset_id(f"{as_path('minari', name)}/agent_0-v0")
+        parse_dataset_id(f"{as_path('minari', name)}/{folders[0]}")
     except ValueError:
-        remedy = "must be of letters, digits, '_', '-' and '/', for example 'smax/3m'"
+        remedy = "must be of two or more letters, digits, '_', '-' and '/', for example 'smax/3m'"
         raise InputError(f"minari = {name!r}: {remedy}") from None
     target = root() / name
-    old = _aside(target)
-    if old.exists() and not target.exists():  # a process was killed between two renames
-        old.rename(target)
-    if target.exists() and not overwrite:
+    for folder in (target, *target.parents):
+        if folder.is_relative_to(root()) and find(folder) is not None:
+            raise InputError(f"minari = {name!r}: lies in a dataset; choose another name")
+    if _aside(target).exists():  # a process was killed while it replaced them
+        _put_back(target)
+    if any((target / folder).exists() for folder in folders) and not overwrite:
         raise InputError(f"minari = {name!r}: {EXISTS}")
     return target
 
@@ -95,30 +98,46 @@ def _concurrent(demos: Demonstrations) -> tuple[AgentDemonstrations, ...]:
 
 
 def _aside(target: Path) -> Path:
-    """Where a folder waits until another one has taken its place."""
+    """Where the folders in `target` that are replaced wait until all the others are there."""
     return target.with_name(f"{TEMPORARY}old-{target.name}")
 
 
+def _put_back(target: Path) -> None:
+    """Moves the folders that wait aside back into `target`. Raises OSError."""
+    for folder in sorted(_aside(target).iterdir()):
+        shutil.rmtree(target / folder.name, ignore_errors=True)
+        folder.rename(target / folder.name)
+    _aside(target).rmdir()
+
+
 @contextlib.contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `target` at the end of the context. If the
-    context raises, `target` stays as it was and nothing is left. Raises OSError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(TEMPORARY + target.name)
-    old = _aside(target)
-    for left in (temporary, old):
-        shutil.rmtree(left, ignore_errors=True)
+def _replacing_folders(target: Path, names: list[str]) -> Iterator[Path]:
+    """A folder to write folders of these names to, which take the places of those in `target` at
+    the end of the context. If the context raises, `target` stays as it was and nothing is left.
+    Raises OSError."""
+    target.mkdir(parents=True, exist_ok=True)
+    temporary, old = target.with_name(TEMPORARY + target.name), _aside(target)
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         yield temporary
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
+        old.mkdir()
+        for name in names:
+            if (target / name).exists():
+                (target / name).rename(old / name)
+        for name in names:
+            (temporary / name).rename(target / name)
+        temporary.rmdir()
+        old.rename(temporary)  # from here on the new ones hold
     finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
+        if old.exists():
+            for name in names:
+                if not (temporary / name).exists():
+                    shutil.rmtree(target / name, ignore_errors=True)
+            _put_back(target)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other datasets are in it
+            target.rmdir()
 
 
 def _write_agent(

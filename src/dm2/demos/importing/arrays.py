@@ -14,8 +14,7 @@ A file may hold all of that; or one episode, without the axis of episodes; or on
 all episodes, without the axis of agents.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +28,7 @@ from dm2.demos.importing.checks import (
     check_episode,
     check_steps,
 )
+from dm2.demos.importing.layout import in_order
 from dm2.demos.importing.team import join_agents
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -67,6 +67,9 @@ def split(arrays: Mapping[str, Any], each: Each, spec: EnvSpec) -> list[Fields]:
         raise InputError("observations are missing; they are what agents learn from")
     if each == "episode":
         given = {name: [array] for name, array in given.items()}
+    for name, array in given.items():
+        if any(map(np.ma.is_masked, array if isinstance(array, list | tuple) else [array])):
+            raise InputError(f"{name} holds masked values; fill them in, or cut them off")
     given = {n: a if isinstance(a, list | tuple) else np.asarray(a) for n, a in given.items()}
     separate = {name: _one_each(name, array) for name, array in given.items()}
     count = len(separate["observations"])
@@ -179,40 +182,43 @@ def join_files(
     return joined, labels
 
 
-def stack_agents(values: Any, agents: list[str] | None) -> np.ndarray:
+def stack_agents(name: str, values: Any, agents: list[str]) -> np.ndarray:
     """Puts the arrays of a team's agents into one.
 
     Args:
-        values: A dictionary or tuple of the agents' arrays, `[steps, …]` each; or an array.
-        agents: The agents, in their order, by a dictionary's keys; by default in the order of the
-            numbers that these end with, otherwise in the dictionary's own.
+        name: What messages call the values.
+        values: A dictionary or tuple of the agents' arrays, `[steps, …]` each; or an array, of the
+            team if it has one axis alone.
+        agents: The agents, in their order, by a dictionary's keys. If there are none, the keys'
+            order is taken if they differ in one number alone, else the dictionary's own.
 
     Returns:
         The array, in which a dictionary's or tuple's agents are the second axis.
 
     Raises:
-        InputError: If there is no agent of such a name, or if the arrays have unlike shapes.
+        InputError: If there is no agent of such a name, if there are agents to be ordered that have
+            no names, or if the agents' values are no arrays of one shape.
     """
     if isinstance(values, dict):
-        for agent in agents or []:
+        for agent in agents:
             if agent not in values:
                 problem = f"there is no agent {agent!r} among {', '.join(values)}"
                 raise InputError(f"{problem}; correct the map")
-        values = tuple(values[agent] for agent in agents or _in_order(values))
-    if isinstance(values, tuple):
-        parts = [np.asarray(value) for value in values]
-        if len({part.shape for part in parts}) > 1:
-            shapes = ", ".join(str(part.shape) for part in parts)
-            remedy = "give every agent observations and actions of one size"
-            raise InputError(f"the agents' arrays have shapes {shapes}; {remedy}")
-        return np.stack(parts, axis=1)
-    return np.asarray(values)
-
-
-def _in_order(names: Iterable[Any]) -> list[Any]:
-    """Names that differ in their last number alone in its order, which is not that of their
-    letters: `agent_2`, `agent_10`. Others as they come."""
-    parts = {name: re.fullmatch(r"(.*?)(\d+)", str(name)) for name in names}
-    alike = all(parts.values()) and len({match[1] for match in parts.values() if match}) == 1
-    numbers = {name: int(match[2]) for name, match in parts.items() if match}
-    return sorted(numbers, key=lambda name: numbers[name]) if alike else list(parts)
+        values = {agent: values[agent] for agent in agents or in_order(values)}
+    elif agents and (isinstance(values, tuple) or np.ndim(values) > 1):
+        problem = f"map = 'agents={','.join(agents)}': {name} are no dictionary of agents"
+        raise InputError(f"{problem}, so that these have their order already; leave it out")
+    if not isinstance(values, dict | tuple):
+        return np.asarray(values)
+    named = values if isinstance(values, dict) else dict(enumerate(values))
+    for agent, value in named.items():
+        if isinstance(value, dict | tuple):
+            kind = f"a {'dictionary' if isinstance(value, dict) else 'tuple'} of {len(value)}"
+            problem = f"{name} of agent {agent!r} are {kind}, must be one array"
+            raise InputError(f"{problem}; write what an agent observed or did as one array")
+    parts = [np.asarray(value) for value in named.values()]
+    if len({part.shape for part in parts}) != 1:
+        shapes = ", ".join(str(part.shape) for part in parts) or "none"
+        remedy = "give every agent observations and actions of one size"
+        raise InputError(f"the agents' arrays have shapes {shapes}; {remedy}")
+    return np.stack(parts, axis=1)

@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float, Int32, Num, Shaped
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 
-__all__ = ["EPISODE_FIELDS", "STEP_FIELDS", "Fields", "Names", "check_episode", "check_steps"]
+__all__ = [
+    "EPISODE_FIELDS",
+    "STEP_FIELDS",
+    "Fields",
+    "Names",
+    "check_episode",
+    "check_flags",
+    "check_steps",
+    "refuse",
+]
 
 Fields = dict[str, np.ndarray]
 """The arrays of one episode, or of some steps, by the names of their fields."""
@@ -27,6 +36,8 @@ STEP_FIELDS = {
 
 EPISODE_FIELDS = ("returns", "won")
 """The fields that have one value in each episode."""
+
+_FINITE = "must be a finite number within ±3.4e38, the range of float32"
 
 
 class Names(NamedTuple):
@@ -55,12 +66,13 @@ def check_steps(steps: Fields, names: Names, spec: EnvSpec) -> Fields:
         InputError: If a number is not finite, a boolean neither 0 nor 1, or an action of a living
             agent none of the environment's or not legal.
     """
-    made = {"observations": _observations(steps["observations"], names)}
-    made["alive"] = np.ones(made["observations"].shape[:-1], bool)
+    given = steps["observations"]
+    alive = np.ones(given.shape[:-1], bool)
     if "alive" in steps:
-        made["alive"] = _flags("alive", steps["alive"], names)
+        alive = check_flags("alive", steps["alive"], names)
+    made = {"observations": _observations(given, alive, names), "alive": alive}
     if "legal" in steps:
-        made["legal"] = _legal(steps["legal"], made["alive"], names)
+        made["legal"] = _legal(steps["legal"], alive, names)
     if "actions" in steps:
         made["actions"] = _actions(steps["actions"], made, names, spec)
     return made
@@ -83,27 +95,32 @@ def check_episode(values: dict[str, Any], names: Names) -> Fields:
     if "returns" in values:
         given = np.atleast_1d(values["returns"])
         made["returns"] = _narrow(given)
-        remedy = "must be a finite number; give the undiscounted return of the team"
-        _refuse(~np.isfinite(made["returns"]), given, "returns", names, remedy)
+        remedy = f"{_FINITE}; give the undiscounted return of the team"
+        refuse(~np.isfinite(made["returns"]), given, "returns", names, remedy)
     if "won" in values:
-        made["won"] = _flags("won", np.atleast_1d(values["won"]), names)
+        made["won"] = check_flags("won", np.atleast_1d(values["won"]), names)
     return made
 
 
-def _observations(given: Num[np.ndarray, "*at O"], names: Names) -> Float[np.ndarray, "*at O"]:
+def _observations(
+    given: Num[np.ndarray, "*at O"], alive: Bool[np.ndarray, "*at"], names: Names
+) -> Float[np.ndarray, "*at O"]:
     observations = _narrow(given)
-    remedy = "must be a finite number; write what was observed, or leave the episode out"
-    _refuse(~np.isfinite(observations), given, "observations", names, remedy, featured=True)
+    bad, living = ~np.isfinite(observations), alive[..., None]
+    remedy = f"{_FINITE}; write what was observed, or leave the episode out"
+    refuse(bad & living, given, "observations", names, remedy, featured=True)
+    remedy = f"{_FINITE}; the agent is dead, so put any finite number there, such as 0"
+    refuse(bad & ~living, given, "observations", names, remedy, featured=True)
     return observations
 
 
 def _legal(
     given: Shaped[np.ndarray, "*at A"], alive: Bool[np.ndarray, "*at"], names: Names
 ) -> Bool[np.ndarray, "*at A"]:
-    legal = _flags("legal", given, names, featured=True)
+    legal = check_flags("legal", given, names, featured=True)
     none = np.logical_not(legal.any(axis=-1))
     remedy = "must have a legal action, for the agent is alive; set one of its actions to 1"
-    _refuse(none & alive, np.zeros(none.shape, int), "legal", names, remedy)
+    refuse(none & alive, np.zeros(none.shape, int), "legal", names, remedy)
     return legal | none[..., None]  # what a dead agent may do means nothing
 
 
@@ -112,25 +129,27 @@ def _actions(
 ) -> Int32[np.ndarray, "*at"]:
     last, alive = spec.num_actions - 1, made["alive"]
     with np.errstate(invalid="ignore"):
-        whole = np.isfinite(given) & (given == np.floor(given)) & (abs(given) < 2**31)
+        whole = np.isfinite(given) & (given == np.floor(given))
+        whole &= (given > -(2**31)) & (given < 2**31)
     remedy = f"must be a whole number from 0 to {last}, as {spec.name} numbers its actions"
-    _refuse(~whole, given, "actions", names, remedy)
+    refuse(~whole, given, "actions", names, remedy)
     actions = given.astype(np.int32)
-    _refuse(alive & ((actions < 0) | (actions > last)), actions, "actions", names, remedy)
+    refuse(alive & ((actions < 0) | (actions > last)), actions, "actions", names, remedy)
     if "legal" in made:
         chosen = np.where(alive, actions, 0)[..., None]
         illegal = alive & ~np.take_along_axis(made["legal"], chosen, -1)[..., 0]
         remedy = "must be legal, for the agent is alive; correct the action, or what is legal"
-        _refuse(illegal, actions, "actions", names, remedy)
+        refuse(illegal, actions, "actions", names, remedy)
     return actions
 
 
-def _flags(
+def check_flags(
     name: str, given: Shaped[np.ndarray, "*at"], names: Names, featured: bool = False
 ) -> Bool[np.ndarray, "*at"]:
+    """The flags as booleans. Raises InputError about the first that is neither 0 nor 1."""
     flags = given == 1
     remedy = "must be 0 or 1, or false or true"
-    _refuse(~flags & (given != 0), given, name, names, remedy, featured)
+    refuse(~flags & (given != 0), given, name, names, remedy, featured)
     return flags
 
 
@@ -140,7 +159,7 @@ def _narrow(given: Num[np.ndarray, "*at"]) -> Float[np.ndarray, "*at"]:
         return given if given.dtype == np.float16 else given.astype(np.float32)
 
 
-def _refuse(
+def refuse(
     bad: Bool[np.ndarray, "*at"],
     values: Shaped[np.ndarray, "*at"],
     name: str,

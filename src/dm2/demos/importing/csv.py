@@ -3,15 +3,15 @@
 import csv
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dm2.demos.fields import about
 from dm2.demos.importing.checks import Fields
-from dm2.demos.importing.table import Columns, Table, choose_columns, concatenate, episodes_of
+from dm2.demos.importing.layout import Mapped
+from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 
@@ -20,9 +20,7 @@ __all__ = ["read"]
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
-def read(
-    paths: list[Path], mapping: Mapping[str, str], spec: EnvSpec
-) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
     """Reads CSV files with a header, separated by commas, in UTF-8. Several are one table.
 
     Args:
@@ -37,17 +35,10 @@ def read(
         InputError: If a file cannot be read or does not fit. The rows that messages name are
             numbered as an editor numbers lines: the header is row 1.
     """
-    tables, columns = [], None
-    for path in paths:
-        with about(path):
-            columns, table = _read_one(path, mapping, spec)
-            tables.append(table)
-    assert columns is not None
-    with about(", ".join(map(str, paths))):
-        return episodes_of(concatenate(tables, [path.name for path in paths]), columns, spec)
+    return read_tables(paths, _read_one, mapping, spec)
 
 
-def _read_one(path: Path, mapping: Mapping[str, str], spec: EnvSpec) -> tuple[Columns, Table]:
+def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Table]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _numbered(csv.reader(file, strict=True))
@@ -72,6 +63,8 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
     width = None
     try:
         for row in filter(None, reader):
+            if width is None and row == ["sep=", ""]:  # Excel's word for what separates cells
+                continue
             width = width or len(row)
             if len(row) != width:
                 problem = f"row {reader.line_num} has {len(row)} cells, but the header has {width}"
@@ -89,7 +82,7 @@ def _cells(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], columns
     picked, numbers_of_rows, places = [where[column] for column in numbers], array("d"), []
     for number, row in rows:
         for column, found in labels.items():
-            found.append(_label(row[where[column]], number, column))
+            found.append(as_label(row[where[column]], f"row {number}", column))
         try:
             numbers_of_rows.extend([_number(row[i]) for i in picked])
         except ValueError:
@@ -99,18 +92,6 @@ def _cells(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], columns
         places.append(f"row {number}")
     values = np.frombuffer(numbers_of_rows, np.float64).reshape(len(places), len(picked))
     return Table(labels, {c: values[:, i] for i, c in enumerate(numbers)}, places)
-
-
-def _label(cell: str, row: int, column: str) -> str:
-    text = cell.strip()
-    if not text:
-        raise InputError(f"row {row}: column {column!r} is empty; say whose row it is")
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    # Spreadsheets and pandas write whole numbers as 3.0 where a column has an empty cell.
-    return str(int(number)) if math.isfinite(number) and number == int(number) else text
 
 
 def _number(cell: str) -> float:

@@ -8,11 +8,14 @@ from dm2.demos.dataset import Demonstrations
 from dm2.demos.fields import about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
+from dm2.demos.importing.layout import Mapped, check_mapping
 from dm2.demos.importing.team import (
     Dtype,
     Env,
     Files,
     as_files,
+    as_given,
+    as_provenance,
     as_spec,
     build,
     describe_files,
@@ -27,10 +30,19 @@ _SUFFIXES |= {".parquet": "parquet", ".pq": "parquet"}
 
 
 def guess_format(files: Sequence[str | Path]) -> Format:
-    """The format of files by the name of the first. Raises InputError if it does not say."""
+    """The format of files by their names. Raises InputError if one does not say, or if they are not
+    all of one format."""
     if not files:
         raise InputError("files: there are none; give the files of a recording")
-    file = files[0]
+    formats: list[Format] = [_format_of(file) for file in files]
+    for file, one in zip(files, formats, strict=True):
+        if one != formats[0]:
+            problem = f"{files[0]} is of the format {formats[0]}, {file} of {one}"
+            raise InputError(f"{problem}; give files of one format, or say it, `--format`")
+    return formats[0]
+
+
+def _format_of(file: str | Path) -> Format:
     suffix = Path(file).suffix.lower()
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
@@ -56,9 +68,12 @@ def from_arrays(
 ) -> Demonstrations:
     """Makes demonstrations of arrays in memory (see `Demonstrations.from_arrays`)."""
     spec = as_spec(env)
+    if not isinstance(arrays, Mapping):
+        problem = f"arrays: are of type {type(arrays).__name__}, must be a dictionary"
+        raise InputError(f'{problem}, for example {{"observations": array}}')
     episodes = split(arrays, "recording", spec)
     labels = [f"episode {e}" for e in range(len(episodes))]
-    told = {"imported": {"format": "arrays"}} | dict(provenance or {})
+    told = {"imported": {"format": "arrays"}} | as_provenance(provenance)
     return build(episodes, labels, spec, dtype, told)
 
 
@@ -68,7 +83,7 @@ def from_files(
     env: Env,
     file_format: Format,
     *,
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapped | None = None,
     each: Each = "recording",
     dtype: Dtype = "float16",
     provenance: Mapping[str, Any] | None = None,
@@ -80,8 +95,8 @@ def from_files(
         env: The environment in which it was recorded, which says how many agents, features and
             actions there must be.
         file_format: The format of the files.
-        mapping: What fields are called in the files, where it is not the usual name. Not for
-            `authors`.
+        mapping: What fields are called in the files, where it is not the usual name; a list, or a
+            text with commas, where several columns or agents are meant. Not for `authors`.
         each: What each of the files holds, in the format `npz`: joint episodes (`recording`), one
             joint episode, or one agent's part of all episodes.
         dtype: The type in which observations are stored.
@@ -99,11 +114,11 @@ def from_files(
     check_setting(file_format in get_args(Format), "format", file_format, f"use {_or(Format)}")
     check_setting(each in get_args(Each), "each", each, f"use {_or(Each)}")
     check_setting(each == "recording" or file_format == "npz", "each", each, "is for npz alone")
-    spec, mapping, told = as_spec(env), dict(mapping or {}), {}
+    spec, mapping, told = as_spec(env), check_mapping(mapping), {}
+    added = as_provenance(provenance)
     check_setting(not mapping or file_format != "authors", "map", mapping, "leave it out")
     if file_format == "minari":
-        given = [files] if isinstance(files, str | Path) else list(files)
-        paths = minari.expand(given, spec)
+        paths = minari.expand(as_given(files), spec)
         episodes, labels, told = minari.read(paths, mapping, spec)
     else:
         paths = as_files(files)
@@ -124,7 +139,7 @@ def from_files(
     imported = {"format": file_format, "files": describe_files(paths)}
     imported |= {"map": mapping} if mapping else {}
     imported |= {"before": told["imported"]} if "imported" in told else {}
-    told = told | {"imported": imported} | dict(provenance or {})
+    told = told | {"imported": imported} | added
     with about(", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")):
         return build(episodes, labels, spec, dtype, told)
 

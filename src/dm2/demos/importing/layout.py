@@ -3,10 +3,24 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dm2.errors import InputError
 
-__all__ = ["as_mapping", "check_names", "numbered", "suggestion"]
+__all__ = [
+    "Mapped",
+    "as_mapping",
+    "check_mapping",
+    "check_names",
+    "in_order",
+    "listed",
+    "numbered",
+    "suggestion",
+]
+
+Mapped = Mapping[str, str | Sequence[str]]
+"""Columns or keys by the names of what they hold; where several are meant, a list of them, or one
+text in which commas separate them."""
 
 
 def as_mapping(words: Sequence[str]) -> dict[str, str]:
@@ -32,13 +46,57 @@ def as_mapping(words: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def check_names(mapping: Mapping[str, str], known: Sequence[str]) -> None:
-    """Raises InputError if a mapping has a name that is not among those known."""
+def check_mapping(given: Any) -> dict[str, Any]:
+    """The mapping that was given, or an empty one. Raises InputError if it does not map names to
+    texts or to lists of texts."""
+    if given is None:
+        return {}
+    remedy = "must be a dictionary of names, for example {'action': 'choice', 'obs': ['x', 'y']}"
+    if not isinstance(given, Mapping):
+        raise InputError(f"mapping = {given!r}: {remedy}")
+    for name, value in given.items():
+        words = value if isinstance(value, list | tuple) else [value]
+        if not words or not all(isinstance(word, str) and word for word in (name, *words)):
+            raise InputError(f"mapping = {dict(given)!r}: {remedy}")
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
+
+
+def check_names(mapping: Mapped, known: Sequence[str], lists: Sequence[str] = ()) -> None:
+    """Raises InputError if a mapping has a name that is not among those known, or a list of columns
+    where it is none of the names `lists`."""
     for name, column in mapping.items():
         if name not in known:
             near = suggestion(name, known)
             problem = f"map = '{name}={column}': there is no name {name!r}; {near}"
             raise InputError(f"{problem}known: {', '.join(known)}")
+        if not isinstance(column, str) and name not in lists:
+            raise InputError(f"map = '{name}={column}': must be one name, not a list")
+
+
+def listed(mapping: Mapped, name: str) -> list[str]:
+    """The list that a mapping has for a name; an empty one if it has none. Raises InputError if a
+    word of it is there twice."""
+    value = mapping.get(name, [])
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    for word in words:
+        if words.count(word) > 1:
+            problem = f"map = '{name}={','.join(words)}': {word!r} is there twice"
+            raise InputError(f"{problem}; name each once")
+    return words
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names that differ in one number alone in its order, which is not that of their letters:
+    `agent_2`, `agent_10`. Others as they come."""
+    names = list(names)
+    parts = {name: re.split(r"([0-9]+)", name) for name in names}
+    columns = list(zip(*parts.values(), strict=False))
+    differ = [i for i, column in enumerate(columns) if len(set(column)) > 1]
+    alike = len(set(map(len, parts.values()))) == 1 and len(differ) == 1
+    if not alike or differ[0] % 2 == 0:  # texts stand at even places, numbers between them
+        return names
+    digits = {name: part[differ[0]].lstrip("0") for name, part in parts.items()}
+    return sorted(names, key=lambda name: (len(digits[name]), digits[name]))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -52,17 +110,25 @@ def numbered(pattern: str, names: Sequence[str]) -> list[str]:
 
     Args:
         pattern: A name in which `*` stands for a number, for example `obs_*`.
-        names: The names that there are.
+        names: The names that there are. Their numbers may begin with zeros.
 
     Returns:
         Those that fit, from number 0 or 1 up.
 
     Raises:
-        InputError: If a number between the first and the last is missing.
+        InputError: If a number between the first and the last is missing, or one is there twice.
     """
     before, _, after = pattern.partition("*")
-    shape = re.compile(rf"{re.escape(before)}(0|[1-9]\d{{0,8}}){re.escape(after)}")
-    found = {int(match[1]): name for name in names if (match := shape.fullmatch(name))}
+    shape = re.compile(rf"{re.escape(before)}([0-9]{{1,9}}){re.escape(after)}")
+    found: dict[int, str] = {}
+    for name in names:
+        match = shape.fullmatch(name)
+        number = int(match[1]) if match else None
+        if number in found:
+            problem = f"{found[number]!r} and {name!r} have the same number"
+            raise InputError(f"{problem}; give each its own")
+        if number is not None:
+            found[number] = name
     first = 0 if 0 in found else 1
     for number in range(first, max(found, default=0)):
         if number not in found:

@@ -2,7 +2,8 @@
 
 An episode of Minari's has one observation more than actions; that one, on which nobody acted, is
 left out. A dataset of a team has observations of shape `[agents, features]`, or a dictionary or
-tuple of one observation for each agent, and actions alike. In datasets for each agent, an agent
+tuple of one observation for each agent, and actions alike; where the space of these does not start
+at 0, its start is subtracted. In datasets for each agent, an agent
 whose episode is shorter than the others' died. The return is the sum of the rewards, if all agents
 have the same rewards; else it is not known.
 
@@ -13,7 +14,7 @@ in the infos of each step who was alive, what was legal and whether the team won
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files, split, stack_agents
 from dm2.demos.importing.checks import Fields
-from dm2.demos.importing.layout import check_names
+from dm2.demos.importing.layout import Mapped, check_names, listed
+from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -85,16 +87,16 @@ def expand(datasets: Sequence[str | Path], spec: EnvSpec) -> list[Path]:
 
 
 def read(
-    folders: list[Path], mapping: Mapping[str, str], spec: EnvSpec
+    folders: list[Path], mapping: Mapped, spec: EnvSpec
 ) -> tuple[list[Fields], list[str], dict[str, Any]]:
     """Reads datasets.
 
     Args:
         folders: The folders, as `expand` returns them: of one dataset for each agent, in their
-            order, or of one dataset of the team.
+            order unless their metadata says it, or of one dataset of the team.
         mapping: `agents` lists the agents, in their order, by the keys under which a dictionary of
-            the team has them. By default they are taken in the order of the numbers that these end
-            with, otherwise in the dictionary's.
+            the team has them (see `stack_agents`). Minari itself stores dictionaries in the
+            alphabetical order of their keys.
         spec: The environment.
 
     Returns:
@@ -103,29 +105,31 @@ def read(
     Raises:
         InputError: If Minari is not installed, or if a dataset cannot be read or does not fit.
     """
-    check_names(mapping, ("agents",))
-    agents = mapping["agents"].split(",") if "agents" in mapping else None
-    team = len(folders) == 1 and spec.num_agents > 1
-    files, told = [], {}
+    check_names(mapping, ("agents",), lists=("agents",))
+    agents = listed(mapping, "agents")
+    each = "recording" if len(folders) == 1 and spec.num_agents > 1 else "agent"
+    files, told = [], []
     for folder in folders:
         with about(folder):
-            layout, found = _load(folder)
-            told |= layout.get("provenance", {})
-            each = "recording" if team else "agent"
-            episodes = [_episode(episode, layout, agents) for episode in found]
+            layout, space, found = _load(folder)
+            told.append({"agent": layout.get("agent")} | layout.get("provenance", {}))
+            episodes = [_episode(episode, layout, space, agents) for episode in found]
             if not layout and any("actions" not in episode for episode in episodes):
                 text = f"{folder}: actions that are no whole numbers are not read"
                 warnings.warn(text, UserWarning, stacklevel=2)
             arrays = {name: [e[name] for e in episodes] for name in _names(episodes)}
             files.append(split(arrays, each, spec))
     names = [str(folder) for folder in folders]
-    joined = _same_returns(files) if not team else files
-    return *join_files(joined, names, "recording" if team else "agent", spec), told
+    if each == "agent":
+        order = agent_order(told, names)
+        files, names = _same_returns([files[i] for i in order]), [names[i] for i in order]
+    joint, labels = join_files(files, names, each, spec)
+    return joint, labels, merged(told, len(joint), parts=True)
 
 
-def _load(folder: Path) -> tuple[dict[str, Any], list[Any]]:
-    """What the metadata says of a team's layout, if `dm2 demos export` wrote it, and the episodes
-    of the dataset in a folder."""
+def _load(folder: Path) -> tuple[dict[str, Any], Any, list[Any]]:
+    """What the metadata says of a team's layout, if `dm2 demos export` wrote it, and the space of
+    actions and the episodes of the dataset in a folder."""
     try:
         import minari
     except ImportError:
@@ -135,6 +139,7 @@ def _load(folder: Path) -> tuple[dict[str, Any], list[Any]]:
         # Without its spaces, Minari would make the environment that the metadata names.
         spaces = {"observation_space", "action_space"} <= metadata.keys()
         dataset = minari.MinariDataset(folder) if spaces else None
+        space = dataset.action_space if dataset else None
         episodes = list(dataset.iterate_episodes()) if dataset else []
     except ImportError as error:
         raise InputError(f"{error}; install what it names") from None
@@ -146,7 +151,7 @@ def _load(folder: Path) -> tuple[dict[str, Any], list[Any]]:
     layout = metadata.get(LAYOUT)
     parts = (layout.get("provenance"), layout.get("fields")) if isinstance(layout, dict) else ()
     ours = list(map(type, parts)) == [dict, list]
-    return (layout if ours else {}), episodes
+    return (layout if ours else {}), space, episodes
 
 
 def _names(episodes: list[Fields]) -> list[str]:
@@ -156,12 +161,22 @@ def _names(episodes: list[Fields]) -> list[str]:
     return [name for name in episodes[0] if all(name in episode for episode in episodes)]
 
 
-def _episode(data: Any, layout: dict[str, Any], agents: list[str] | None) -> dict[str, Any]:
+def _from_zero(actions: Any, space: Any) -> Any:
+    """Actions numbered from 0, also if those of their space start elsewhere."""
+    if isinstance(actions, dict):
+        return {name: _from_zero(part, space[name]) for name, part in actions.items()}
+    if isinstance(actions, tuple):
+        return tuple(_from_zero(part, space[i]) for i, part in enumerate(actions))
+    return np.asarray(actions) - getattr(space, "start", 0)
+
+
+def _episode(data: Any, layout: dict[str, Any], space: Any, agents: list[str]) -> dict[str, Any]:
     """The arrays of one episode, as `split` takes them."""
     infos, steps = data.infos or {}, len(data.rewards)
     with about(f"episode {data.id}"):
-        episode: dict[str, Any] = {"observations": stack_agents(data.observations, agents)[:steps]}
-        actions = stack_agents(data.actions, agents)
+        observations = stack_agents("observations", data.observations, agents)
+        episode: dict[str, Any] = {"observations": observations[:steps]}
+        actions = stack_agents("actions", _from_zero(data.actions, space), agents)
         episode |= {"actions": actions} if actions.dtype.kind in "iu" else {}
         episode["returns"] = np.asarray(data.rewards, np.float64).sum()
         if layout:

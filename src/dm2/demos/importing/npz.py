@@ -8,7 +8,6 @@ episodes come from.
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import ARRAYS, Each, join_files, split
-from dm2.demos.importing.checks import Fields
-from dm2.demos.importing.layout import check_names, numbered
+from dm2.demos.importing.checks import STEP_FIELDS, Fields
+from dm2.demos.importing.layout import Mapped, check_names, numbered
+from dm2.demos.importing.origin import agent_order, merged
+from dm2.demos.provenance import complete
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 
@@ -30,7 +31,7 @@ _SAVE_EACH = "save one array an episode, `numpy.savez(file, episode_0=…, episo
 
 
 def read(
-    paths: list[Path], mapping: Mapping[str, str], each: Each, spec: EnvSpec
+    paths: list[Path], mapping: Mapped, each: Each, spec: EnvSpec
 ) -> tuple[list[Fields], list[str], dict[str, Any]]:
     """Reads files of arrays.
 
@@ -48,14 +49,26 @@ def read(
         InputError: If a file cannot be read, holds Python objects, or does not fit.
     """
     check_names(mapping, ARRAYS)
-    files, told = [], {}
+    files, told = [], []
     for path in paths:
         with about(path):
             arrays = _load(path)
-            told |= _provenance(arrays.pop(PROVENANCE, None))
+            told.append(_provenance(arrays.pop(PROVENANCE, None), spec))
+            if each == "agent" and "agent" in told[-1]:
+                arrays = {name: _own_part(name, array) for name, array in arrays.items()}
             files.append(split(_fields(arrays, mapping), each, spec))
     names = [str(path) for path in paths]
-    return *join_files(files, names, each, spec), told
+    if each == "agent":
+        order = agent_order(told, names)
+        files, names = [files[i] for i in order], [names[i] for i in order]
+    episodes, labels = join_files(files, names, each, spec)
+    return episodes, labels, merged(told, len(episodes), parts=each == "agent")
+
+
+def _own_part(name: str, array: np.ndarray) -> np.ndarray:
+    """A field of `dm2 demos subset --agent`'s, without the axis of the one agent that it has."""
+    alone = name in STEP_FIELDS and array.ndim > 2 and array.shape[2] == 1
+    return array[:, :, 0] if alone else array
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -88,7 +101,7 @@ def _refusal(what: str, error: Exception) -> InputError:
     return InputError(f"{what} cannot be read ({why}); the file is damaged: save it again")
 
 
-def _fields(arrays: dict[str, np.ndarray], mapping: Mapping[str, str]) -> dict[str, Any]:
+def _fields(arrays: dict[str, np.ndarray], mapping: Mapped) -> dict[str, Any]:
     """The arrays by the names of the fields; a list, if a field has a key for each episode."""
     fields, used = {}, set()
     for name in ARRAYS:
@@ -112,13 +125,13 @@ def _fields(arrays: dict[str, np.ndarray], mapping: Mapping[str, str]) -> dict[s
     return fields
 
 
-def _patterns(name: str, mapping: Mapping[str, str]) -> list[str]:
+def _patterns(name: str, mapping: Mapped) -> list[str]:
     if name in mapping:
-        return [mapping[name]]
+        return [str(mapping[name])]
     return [name, f"{name}_*", *(["episode_*"] if name == "observations" else [])]
 
 
-def _provenance(stored: np.ndarray | None) -> dict[str, Any]:
+def _provenance(stored: np.ndarray | None, spec: EnvSpec) -> dict[str, Any]:
     if stored is None:
         return {}
     try:
@@ -127,4 +140,10 @@ def _provenance(stored: np.ndarray | None) -> dict[str, Any]:
         told = None
     if not isinstance(told, dict):
         raise InputError(f"key {PROVENANCE!r} holds no JSON object; leave the key out")
+    needed = {"environment": spec.name, "environment_version": spec.version}
+    needed |= {"num_actions": spec.num_actions, "episode_limit": spec.episode_limit}
+    try:
+        complete(needed | {"concurrency": []} | told, spec.num_agents)
+    except InputError as error:
+        raise InputError(f"{error}, or leave out the key {PROVENANCE!r}") from None
     return told

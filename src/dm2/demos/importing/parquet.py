@@ -1,15 +1,14 @@
 """Parquet files, by pyarrow: one row a step and agent (see `table`)."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dm2.demos.fields import about
 from dm2.demos.importing.checks import Fields
-from dm2.demos.importing.table import Columns, Table, choose_columns, concatenate, episodes_of
+from dm2.demos.importing.layout import Mapped
+from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -17,9 +16,7 @@ from dm2.errors import InputError
 __all__ = ["read"]
 
 
-def read(
-    paths: list[Path], mapping: Mapping[str, str], spec: EnvSpec
-) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
     """Reads Parquet files. Several are one table.
 
     Args:
@@ -34,17 +31,10 @@ def read(
         InputError: If pyarrow is not installed, or if a file cannot be read or does not fit. The
             rows that messages name are numbered from 0, as pandas does.
     """
-    tables, columns = [], None
-    for path in paths:
-        with about(path):
-            columns, table = _read_one(path, mapping, spec)
-            tables.append(table)
-    assert columns is not None
-    with about(", ".join(map(str, paths))):
-        return episodes_of(concatenate(tables, [path.name for path in paths]), columns, spec)
+    return read_tables(paths, _read_one, mapping, spec)
 
 
-def _read_one(path: Path, mapping: Mapping[str, str], spec: EnvSpec) -> tuple[Columns, Table]:
+def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Table]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -52,7 +42,7 @@ def _read_one(path: Path, mapping: Mapping[str, str], spec: EnvSpec) -> tuple[Co
         raise needs("pyarrow", "parquet") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = choose_columns(file.schema_arrow.names, mapping, spec)
+            columns = _choose(file.schema_arrow, mapping, spec)
             table = file.read(columns=[*columns.labels, *columns.numbers])
     except (pyarrow.ArrowException, OSError) as error:
         problem = f"cannot be read as Parquet ({' '.join(str(error).split())[:200]})"
@@ -62,14 +52,32 @@ def _read_one(path: Path, mapping: Mapping[str, str], spec: EnvSpec) -> tuple[Co
     return columns, Table(labels, numbers, [f"row {row}" for row in range(table.num_rows)])
 
 
+def _choose(schema: Any, mapping: Mapped, spec: EnvSpec) -> Columns:
+    """The columns that are to be read. Raises InputError if some are missing."""
+    from pyarrow import types
+
+    try:
+        return choose_columns(schema.names, mapping, spec)
+    except InputError as error:
+        lists = [field.name for field in schema if types.is_nested(field.type)]
+        remedy = f"; column {lists[0]!r} holds lists: make a column of each number" if lists else ""
+        raise InputError(f"{error}{remedy}") from None
+
+
 def _labels(cells: Any, column: str) -> list[str]:
-    labels = []
-    for row, value in enumerate(cells.to_pylist()):
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"row {row}: column {column!r} is empty; say whose row it is")
-        whole = isinstance(value, float) and value == int(value)
-        labels.append(str(int(value) if whole else value))
-    return labels
+    try:
+        values = cells.to_pylist()
+    except UnicodeDecodeError:
+        problem = f"column {column!r} holds text that is not UTF-8"
+        raise InputError(f"{problem}; write the file again, with text in UTF-8") from None
+    return [as_label(_text(value), f"row {row}", column) for row, value in enumerate(values)]
+
+
+def _text(value: Any) -> str:
+    """A label as a text; an empty one if there is none."""
+    if isinstance(value, float):
+        return "" if not math.isfinite(value) else str(int(value) if value == int(value) else value)
+    return "" if value is None else str(value)
 
 
 def _numbers(cells: Any, column: str) -> np.ndarray:
@@ -78,7 +86,8 @@ def _numbers(cells: Any, column: str) -> np.ndarray:
     from pyarrow import types
 
     kind = cells.type
-    if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind)):
+    known = (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
+    if not any(is_kind(kind) for is_kind in known):
         problem = f"column {column!r} is of type {kind}"
         raise InputError(f"{problem}, must be of numbers or booleans; convert it")
     values = cells.cast(pyarrow.int8()) if types.is_boolean(kind) else cells

@@ -9,26 +9,36 @@ By default the columns are
     legal_0, legal_1 …     whether it could have done each action
     return, won            of the whole episode, in any of its rows, the same in all that have it
 
-Rows may be in any order. Steps are numbered from 0 or from 1, in all episodes alike. Agents are
-numbered, and taken in the order of their numbers, or named, and taken in the order in which they
-first appear unless the mapping says `agents=red,green,blue`. An agent without rows at the end of
-an episode is dead there. A cell may be empty where its agent is dead.
+Rows may be in any order. Steps are numbered from 0 or from 1, in all episodes alike. Agents that
+are numbered, or whose names differ in one number alone, are taken in its order, others in the order
+in which they first appear; unless the mapping says `agents=red,green,blue`. An agent without rows
+at the end of an episode is dead there. A cell may be empty where its agent is dead.
 """
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from dm2.demos.fields import about
 from dm2.demos.importing.checks import Fields, Names, check_episode, check_steps
-from dm2.demos.importing.layout import check_names, numbered, suggestion
+from dm2.demos.importing.layout import (
+    Mapped,
+    check_names,
+    in_order,
+    listed,
+    numbered,
+    suggestion,
+)
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 
-__all__ = ["Columns", "Table", "choose_columns", "concatenate", "episodes_of"]
+__all__ = ["Columns", "Table", "as_label", "choose_columns", "episodes_of", "read_tables"]
 
 _DEFAULTS = {
     "episode": "episode",
@@ -47,6 +57,9 @@ _FIELDS = {"alive": "alive", "action": "actions", "legal": "legal", "obs": "obse
 _FEATURED = ("obs", "legal")
 _EMPTY_WHERE_DEAD = {"obs": 0.0, "action": 0.0, "legal": 1.0}
 """What an empty cell of a dead agent's row is taken for, which means nothing."""
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,99}))(?:\.0*)?")
+"""A whole number, also as spreadsheets and pandas write it where a column has an empty cell: 3.0.
+Other labels are texts, as 03, 1e5 and 2024_01 are."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +101,65 @@ class Table(NamedTuple):
     """What messages call each row: `row 7`, after the file's name if there are several."""
 
 
-def choose_columns(header: Sequence[str], mapping: Mapping[str, str], spec: EnvSpec) -> Columns:
+def read_tables(
+    paths: Sequence[Path],
+    read: Callable[[Path, Mapped, EnvSpec], tuple[Columns, Table]],
+    mapping: Mapped,
+    spec: EnvSpec,
+) -> tuple[list[Fields], list[str]]:
+    """Reads the files of one table.
+
+    Args:
+        paths: The files.
+        read: Reads one of them.
+        mapping: The columns that are not called as usual (see `choose_columns`).
+        spec: The environment.
+
+    Returns:
+        The episodes, and what messages call each of them.
+
+    Raises:
+        InputError: If a file cannot be read, does not fit, or has other columns than the first.
+    """
+    parts: list[tuple[Columns, Table]] = []
+    for path in paths:
+        with about(path):
+            parts.append(read(path, mapping, spec))
+            _check_alike(parts[-1][0], parts[0][0], paths[0].name)
+    with about(", ".join(map(str, paths))):
+        table = _concatenate([table for _, table in parts], [path.name for path in paths])
+        return episodes_of(table, parts[0][0], spec)
+
+
+def _check_alike(columns: Columns, first: Columns, file: str) -> None:
+    """Raises InputError if other columns of a file are read than of the first file."""
+    read, wanted = (one.labels + one.numbers for one in (columns, first))
+    missing, added = set(wanted) - set(read), set(read) - set(wanted)
+    remedy = "give all files of a table the same columns"
+    if missing:
+        raise InputError(f"there is no column {min(missing)!r}, which {file} has; {remedy}")
+    if added:
+        raise InputError(f"there is a column {min(added)!r}, which {file} does not have; {remedy}")
+
+
+def as_label(text: str, place: str, column: str) -> str:
+    """The label that a text is, whole numbers without a point. Raises InputError if there is
+    none."""
+    text = text.strip()
+    if not text:
+        raise _empty(place, column, "say whose row it is")
+    number = _WHOLE.fullmatch(text)
+    return str(int(number[1])) if number else text
+
+
+def choose_columns(header: Sequence[str], mapping: Mapped, spec: EnvSpec) -> Columns:
     """Finds the columns that are to be read.
 
     Args:
         header: The names of the table's columns.
         mapping: The columns that are not called as usual. `obs` and `legal` are a pattern in which
-            `*` stands for the number of the feature, or a list of columns with commas. `agents` is
-            a list of the agents' labels.
+            `*` stands for the number of the feature, or a list of columns. `agents` is a list of
+            the agents' labels.
         spec: The environment.
 
     Returns:
@@ -105,17 +169,19 @@ def choose_columns(header: Sequence[str], mapping: Mapping[str, str], spec: EnvS
         InputError: If a column is missing or there twice, or if there is another number of
             features, actions or agents than in the environment.
     """
-    check_names(mapping, _NAMES)
+    check_names(mapping, _NAMES, lists=(*_FEATURED, "agents"))
     for column in header:
         if list(header).count(column) > 1:
             raise InputError(f"column {column!r} is there twice; give every column its own name")
     sizes = {"obs": (spec.observation_size, "features of an observation")}
     sizes["legal"] = (spec.num_actions, "actions")
     named: dict[str, list[str]] = {}
-    for name, default in _DEFAULTS.items():
-        found = _find(name, mapping.get(name, default), header)
+    columns_of = _DEFAULTS | dict(mapping)
+    for name in _DEFAULTS:
+        wanted = listed(columns_of, name) if name in _FEATURED else [str(columns_of[name])]
+        found = _find(name, wanted, header)
         if not found and (name in mapping or name in _REQUIRED):
-            raise _missing(name, mapping.get(name, default), header)
+            raise _missing(name, wanted[0], header)
         if found and name in sizes and len(found) != sizes[name][0]:
             count, what = sizes[name]
             problem = f"columns {found[0]!r} to {found[-1]!r} are {len(found)}"
@@ -127,21 +193,20 @@ def choose_columns(header: Sequence[str], mapping: Mapping[str, str], spec: EnvS
     if unused:
         text = f"columns that are not read: {_listed(unused)}; `--map` names those that are"
         warnings.warn(text, UserWarning, stacklevel=2)
-    agents = mapping["agents"].split(",") if "agents" in mapping else None
-    return Columns(named, agents)
+    agents = [as_label(agent, "map", "agents") for agent in listed(mapping, "agents")]
+    return Columns(named, agents or None)
 
 
-def _find(name: str, wanted: str, header: Sequence[str]) -> list[str]:
-    """The columns that a name stands for. None of them, if one is missing from the header."""
-    if name in _FEATURED and "*" in wanted:
-        return numbered(wanted, header)
-    columns = wanted.split(",") if name in _FEATURED else [wanted]
-    for column in columns:
+def _find(name: str, wanted: list[str], header: Sequence[str]) -> list[str]:
+    """The columns that a name stands for. None of them, if the only one is not in the header."""
+    if name in _FEATURED and len(wanted) == 1 and "*" in wanted[0]:
+        return numbered(wanted[0], header)
+    for column in wanted:
         if column not in header:
-            if len(columns) > 1:
+            if len(wanted) > 1:
                 raise _missing(name, column, header)
             return []
-    return columns
+    return wanted
 
 
 def _missing(name: str, column: str, header: Sequence[str]) -> InputError:
@@ -156,7 +221,7 @@ def _listed(words: Sequence[Any]) -> str:
     return ", ".join(map(repr, words[:20])) + (" …" if len(words) > 20 else "")
 
 
-def concatenate(tables: Sequence[Table], files: Sequence[str]) -> Table:
+def _concatenate(tables: Sequence[Table], files: Sequence[str]) -> Table:
     """The rows of several tables of the same columns, one after the other."""
     if len(tables) == 1:
         return tables[0]
@@ -231,18 +296,16 @@ def _empty(place: str, column: str, remedy: str) -> InputError:
 
 
 def _index(labels: list[str], order: list[str] | None) -> tuple[Int64[np.ndarray, " rows"], list]:
-    """The index of each row's label, and the labels: numbers ascending, names as they appear."""
+    """The index of each row's label, and the labels in their order, numbers as numbers."""
     distinct = list(dict.fromkeys(labels))
-    keys = {label: label for label in distinct}
     if order is not None:
         ordered = [*order, *(label for label in distinct if label not in order)]
-    elif all(label.removeprefix("-").isdecimal() for label in distinct):
-        keys = {label: int(label) for label in distinct}
-        ordered = sorted(set(keys.values()))
+    elif all(map(_WHOLE.fullmatch, distinct)):
+        ordered = sorted(map(int, distinct))
     else:
-        ordered = distinct
-    index = {key: i for i, key in enumerate(ordered)}
-    return np.array([index[keys[label]] for label in labels], np.int64), ordered
+        ordered = in_order(distinct)
+    index = {str(label): i for i, label in enumerate(ordered)}
+    return np.array([index[label] for label in labels], np.int64), ordered
 
 
 def _check_agents(agents: list, columns: Columns, spec: EnvSpec) -> None:
@@ -250,9 +313,6 @@ def _check_agents(agents: list, columns: Columns, spec: EnvSpec) -> None:
     if columns.agents is not None and agents != columns.agents:
         problem = f"column {column!r} = {agents[len(columns.agents)]!r}: is not among the agents of"
         raise InputError(f"{problem} the map, {', '.join(columns.agents)}; correct either")
-    if len(set(agents)) < len(agents):
-        problem = f"map = 'agents={','.join(agents)}': there is an agent twice"
-        raise InputError(f"{problem}; name each agent once")
     if len(agents) != count:
         problem = f"column {column!r} holds {len(agents)} agents ({_listed(agents)})"
         remedy = "give the rows of every agent, or name another environment"

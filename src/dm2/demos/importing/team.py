@@ -10,13 +10,15 @@ import numpy as np
 from dm2.demos.dataset import Demonstrations
 from dm2.demos.importing.checks import EPISODE_FIELDS, STEP_FIELDS, Fields
 from dm2.envs import Environment, EnvSpec, make
-from dm2.errors import InputError, as_path
+from dm2.errors import InputError, as_path, check_setting
 
 __all__ = [
     "Dtype",
     "Env",
     "Files",
     "as_files",
+    "as_given",
+    "as_provenance",
     "as_spec",
     "build",
     "describe_files",
@@ -30,23 +32,36 @@ Files = str | Path | Sequence[str | Path]
 Dtype = Literal["float16", "float32"]
 
 
-def as_spec(env: Env) -> EnvSpec:
+def as_spec(env: Any) -> EnvSpec:
     """The specification of an environment. Raises InputError if there is none of that name."""
-    if isinstance(env, EnvSpec):
-        return env
-    return (make(env) if isinstance(env, str) else env).spec
+    spec = make(env).spec if isinstance(env, str) else getattr(env, "spec", env)
+    if not isinstance(spec, EnvSpec):
+        raise InputError(f"env = {env!r}: must be an environment, its name or its specification")
+    return spec
 
 
-def as_files(files: Files) -> list[Path]:
-    """The files that were given. Raises InputError if there is none, or if one is not there."""
-    given = [files] if isinstance(files, str | Path) else list(files)
+def as_given(files: Any) -> list[str]:
+    """The names that were given, as texts. Raises InputError if there is none."""
+    given = list(files) if isinstance(files, list | tuple) else [files]
     if not given:
         raise InputError("files: there are none; give the files of a recording")
-    paths = [Path(as_path("files", path)) for path in given]
+    return [as_path("files", path) for path in given]
+
+
+def as_files(files: Any) -> list[Path]:
+    """The files that were given. Raises InputError if there is none, or if one is not there."""
+    paths = [Path(path) for path in as_given(files)]
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file; give the file of a recording")
     return paths
+
+
+def as_provenance(given: Any) -> dict[str, Any]:
+    """The entries to add to a provenance. Raises InputError if they are no dictionary."""
+    remedy = "must be a dictionary, for example {'method': 'scripted'}"
+    check_setting(given is None or isinstance(given, Mapping), "provenance", given, remedy)
+    return dict(given or {})
 
 
 def needs(package: str, extra: str) -> InputError:
@@ -135,8 +150,8 @@ def build(
 
     Raises:
         InputError: If there is no episode, if one is longer than the environment's episodes or
-            lacks a field that others have, if an agent is never alive, or if the recording says
-            that it is of another environment.
+            lacks a field that others have, if an agent is never alive or lives again after its
+            death, or if the recording says that it is of another environment.
     """
     if not episodes:
         raise InputError("the recording holds no episode; record one")
@@ -178,3 +193,8 @@ def _check_episodes(episodes: Sequence[Fields], labels: Sequence[str], spec: Env
         if missing:
             remedy = "give it for every episode, or for none"
             raise InputError(f"{label} has no {missing[0]}, but others have; {remedy}")
+        revived = episode["alive"][1:] & ~episode["alive"][:-1]
+        for t, k in np.argwhere(revived)[:1]:
+            problem = f"{label}, step {t + 1}: agent {k} was dead and lives again"
+            remedy = "set alive to 1 before, or to 0 from its death to the end of the episode"
+            raise InputError(f"{problem}; {remedy}")

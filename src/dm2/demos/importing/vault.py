@@ -1,10 +1,13 @@
 """Flashbax's vaults, in which OG-MARL and Mava keep what teams did. Nothing is downloaded.
 
+The names below are OG-MARL's; Mava's are `observation`, `action`, `done`, `reward` and
+`legal_action_mask`. A mapping says others, such as `actions=moves` or `legal=infos/legals`.
+
 A vault holds streams of steps, one behind another: `observations` `[streams, steps, agents,
 features]`, and if known `actions` `[streams, steps, agents]`, `terminals` and `truncations`
-`[streams, steps, agents]` or `[streams, steps]`, `rewards` like these, and in `infos` `legals`
-`[streams, steps, agents, actions]`. A dictionary of the agents' arrays may stand for an array with
-an axis of agents. Anything else, such as `infos/state`, is left out.
+`[streams, steps, agents]` or `[streams, steps]`, 0 or 1, `rewards` like these, and in `infos`
+`legals` `[streams, steps, agents, actions]`. A dictionary of the agents' arrays may stand for an
+array with an axis of agents. Anything else, such as `infos/state`, is left out.
 
 An episode ends with the step at which every agent is terminated or truncated; an agent that is
 earlier than others is dead from its next step on. Where a stream ends within an episode, that one
@@ -14,7 +17,7 @@ rewards; else it is not known.
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,8 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import split, stack_agents
-from dm2.demos.importing.checks import Fields
-from dm2.demos.importing.layout import check_names
+from dm2.demos.importing.checks import Fields, Names, check_flags, refuse
+from dm2.demos.importing.layout import Mapped, check_names, listed
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
 from dm2.envs.workers import quiet_output
@@ -32,6 +35,16 @@ from dm2.errors import InputError
 __all__ = ["is_vault", "read", "vaults_in"]
 
 _METADATA, _STRUCTURE = "metadata.json", "structure_shape"
+_KEYS = {
+    "observations": ("observations", "observation"),
+    "actions": ("actions", "action"),
+    "rewards": ("rewards", "reward"),
+    "terminals": ("terminals", "done"),
+    "truncations": ("truncations",),
+    "legal": ("infos/legals", "legal_action_mask"),
+}
+"""What OG-MARL and Mava call each field, the first that there is."""
+_OF_A_STEP = ("terminals", "truncations", "rewards")
 
 
 def is_vault(folder: str | Path) -> bool:
@@ -47,17 +60,15 @@ def vaults_in(folder: str | Path) -> list[str]:
     return sorted(path.name for path in Path(folder).glob("*") if is_vault(path))
 
 
-def read(
-    folders: Sequence[Path], mapping: Mapping[str, str], spec: EnvSpec
-) -> tuple[list[Fields], list[str]]:
+def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
     """Reads vaults of a team.
 
     Args:
         folders: The vaults.
-        mapping: `agents` lists the agents, in their order, by the keys of a dictionary of their
-            arrays; by default they are taken in the order of the numbers that these end with.
-            `dead=zeros` says that an agent is dead from where it observes zeros alone until the
-            end of the episode, as in SMAC, whose vaults do not say who is alive.
+        mapping: The keys of fields that are called otherwise. `agents` lists the agents, in their
+            order, by the keys of a dictionary of their arrays (see `stack_agents`). `dead=zeros`
+            says that an agent is dead from where it observes zeros alone until the end of the
+            episode, as in SMAC, whose vaults do not say who is alive.
         spec: The environment.
 
     Returns:
@@ -66,17 +77,17 @@ def read(
     Raises:
         InputError: If flashbax is not installed, or if a vault cannot be read or does not fit.
     """
-    check_names(mapping, ("agents", "dead"))
+    check_names(mapping, (*_KEYS, "agents", "dead"), lists=("agents",))
     if mapping.get("dead", "zeros") != "zeros":
         problem = f"map = 'dead={mapping['dead']}': there is no such way to tell"
         raise InputError(f"{problem}; use dead=zeros, or leave it out")
-    agents = mapping["agents"].split(",") if "agents" in mapping else None
+    agents = listed(mapping, "agents")
     episodes, labels = [], []
     for folder in folders:
         with about(folder):
             found = [
                 _without_dead(episode) if "dead" in mapping else episode
-                for stream in _streams(_load(folder))
+                for stream in _streams(_fields(_load(folder), mapping))
                 for episode in _episodes(stream, agents)
             ]
             if not found:
@@ -91,7 +102,7 @@ def read(
 
 
 def _load(folder: Path) -> dict[str, Any]:
-    """The arrays of a vault, by the names that it has for them."""
+    """The arrays of a vault, by the keys that it has for them."""
     try:
         from flashbax.vault import Vault
     except ImportError:
@@ -108,15 +119,29 @@ def _load(folder: Path) -> dict[str, Any]:
     except Exception as error:  # damaged files make these libraries raise almost anything
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"flashbax cannot read it ({what}); get or write it again") from None
-    if not isinstance(experience, dict) or "observations" not in experience:
-        raise InputError("observations are missing; they are what agents learn from")
+    return experience if isinstance(experience, dict) else {}
+
+
+def _fields(experience: dict[str, Any], mapping: Mapped) -> dict[str, Any]:
+    """The arrays of a vault by the names of the fields."""
     infos = experience.get("infos")
-    known = {n: experience[n] for n in ("observations", "actions", "rewards") if n in experience}
-    known |= {n: experience[n] for n in ("terminals", "truncations") if n in experience}
-    if isinstance(infos, dict) and "legals" in infos:
-        known["legal"] = infos["legals"]
+    within = infos if isinstance(infos, dict) else {}
+    there = experience | {f"infos/{name}": array for name, array in within.items()}
+    known = {}
+    for name, usual in _KEYS.items():
+        wanted = (str(mapping[name]),) if name in mapping else usual
+        found = [there[key] for key in wanted if key in there]
+        if name in mapping and not found:
+            problem = f"there is no key {mapping[name]!r} for {name}"
+            raise InputError(f"{problem}; the vault has {', '.join(there)}")
+        if found:
+            known[name] = found[0]
+    if "observations" not in known:
+        problem = f"observations are missing, the vault has {', '.join(there) or 'none'}"
+        raise InputError(f"{problem}; say which they are, `--map observations=KEY`")
     if not {"terminals", "truncations"} & known.keys():
-        raise InputError("terminals and truncations are missing; without one no episode ends")
+        problem = f"terminals and truncations are missing, the vault has {', '.join(there)}"
+        raise InputError(f"{problem}; without one no episode ends: `--map terminals=KEY`")
     return known
 
 
@@ -144,25 +169,30 @@ def _leaves(values: Any) -> Iterator[Any]:
         yield values
 
 
-def _episodes(stream: dict[str, Any], agents: list[str] | None) -> Iterator[dict[str, Any]]:
+def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, Any]]:
     """The whole episodes of a stream, as `split` takes them."""
-    known = {name: stack_agents(values, agents) for name, values in stream.items()}
+    known = {name: stack_agents(name, values, agents) for name, values in stream.items()}
     seen = known["observations"].shape
     if len(seen) != 3:
         problem = f"observations have shape {seen} in a stream, must be [steps, agents, features]"
         raise InputError(f"{problem}; write them with these axes")
     steps, team = seen[:2]
     for name, array in known.items():
-        team_wide = name in ("terminals", "truncations", "rewards") and array.shape == (steps,)
-        if array.shape[:2] != (steps, team) and not team_wide:
+        fits = array.shape[:2] == (steps, team)
+        if name in _OF_A_STEP:
+            fits = array.shape in ((steps, team), (steps,))
+        if not fits:
             problem = f"{name} have shape {array.shape} in a stream, observations {seen}"
             raise InputError(f"{problem}; give them for the same steps and agents")
+    names = Names(_place, lambda field, _: field)
     ended = np.zeros((steps, team), bool)
     for name in ("terminals", "truncations"):
         if name in known:
-            flags = known.pop(name) != 0
-            ended |= flags.reshape(steps, -1)
+            ended |= check_flags(name, known.pop(name), names).reshape(steps, -1)
     rewards = known.pop("rewards", None)
+    if rewards is not None:
+        remedy = "must be a finite number; write what was paid"
+        refuse(~np.isfinite(rewards), rewards, "rewards", names, remedy)
     if known.get("actions", ended).dtype.kind not in "biu":
         warnings.warn("actions that are no whole numbers are not read", UserWarning, stacklevel=2)
         del known["actions"]
@@ -183,6 +213,12 @@ def _episodes(stream: dict[str, Any], agents: list[str] | None) -> Iterator[dict
     if start < steps:
         problem = f"the last {steps - start} steps of a stream are no whole episode"
         warnings.warn(f"{problem} and are left out", UserWarning, stacklevel=2)
+
+
+def _place(index: tuple[int, ...]) -> str:
+    """What messages call a step of a stream, and an agent if it is one's own."""
+    words = zip(("step", "agent"), index, strict=False)
+    return ", ".join(f"{word} {i}" for word, i in words) + " of a stream"
 
 
 def _without_dead(episode: dict[str, Any]) -> dict[str, Any]:
