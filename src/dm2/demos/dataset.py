@@ -13,6 +13,7 @@ from dm2.demos import file
 from dm2.demos.agent import AgentDemonstrations
 from dm2.demos.episodes import check_shapes, one_agent
 from dm2.demos.fields import about, check
+from dm2.demos.importing.layout import Mapped
 from dm2.demos.provenance import (
     PER_AGENT,
     as_ranges,
@@ -30,7 +31,6 @@ __all__ = ["Demonstrations"]
 
 AnyArray = Array | np.ndarray
 Files = str | Path | Sequence[str | Path]
-Mapped = Mapping[str, str | Sequence[str]]
 Dtype = Literal["float16", "float32"]
 
 
