@@ -137,9 +137,11 @@ def falling(scale: Scale) -> Study:
         (
             Claim("It is.", "DM², falling", DM2, source="ours"),
             Claim("It is in the end.", "DM², falling", DM2, "final", source="ours"),
+            Claim("DM² learns faster than IPPO.", DM2, IPPO, source="ours"),
+            Claim("With weaker experts it does, too.", WEAKER, IPPO, source="ours"),
             Claim("Falling, DM² learns faster than IPPO.", "DM², falling", IPPO, source="ours"),
             Claim(
-                "With weaker experts it does, too.",
+                "Falling, with weaker experts, it does, too.",
                 "DM², falling, weaker experts",
                 IPPO,
                 source="ours",
