@@ -2,6 +2,7 @@
 of their claims."""
 
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -114,6 +115,11 @@ def test_a_study_refuses_what_does_not_fit():
         Curve("IPPO", (ippo(), training(dm2.IPPO(), "smax/3m")))
     with pytest.raises(InputError, match="by = 'speed': must be one of area, final"):
         Claim("", "a", "b", "speed")  # pyright: ignore[reportArgumentType]
+    for margin in (1.0, 1.5, math.nan):
+        with pytest.raises(
+            InputError, match=r"margin = .*: must be a number from 0 up, and below 1"
+        ):
+            Claim("", "a", "b", "steps_to_80", margin=margin)
     with pytest.raises(InputError, match="either at or quality"):
         Recording((ippo(),), at=1, quality=0.5)
 
@@ -197,9 +203,9 @@ def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
 # ---- claims
 
 
-def made_up(seed: int, height: float, label: str, steps: int = 1000) -> Run:
+def made_up(seed: int, height: float, label: str, steps: int = 1000, env: str = "smax/3m") -> Run:
     """A run whose win rate is `height` from its first evaluation on."""
-    info = {"config": {"method": "ippo", "env": "smax/3m", "seed": seed, "steps": steps}}
+    info = {"config": {"method": "ippo", "env": env, "seed": seed, "steps": steps}}
     at = np.arange(0, steps + 1, 100.0)
     values = np.full(len(at), height)
     return Run(Path(label) / str(seed), info, at, values, values, label=label)
@@ -285,6 +291,7 @@ def test_a_run_that_never_gets_there_is_a_bound():
     assert speed(slow, fast).outcome != "holds"
     # 2000 is all that is known of either: nothing can be said.
     assert speed([None, None], [None, None]).outcome == "not decided"
+    assert speed([None, None], [None, None]).value_text(2) == "—"
     assert speed([None, None], [None, None], alike=True).outcome == "not decided"
 
 
@@ -299,6 +306,70 @@ def test_what_a_stranger_costs_is_judged_by_team():
     assert found.value == pytest.approx(-0.25 / 3 + 2.35 / 3)
     assert found.outcome == "holds"
     assert judge(Claim("", "a", "b", "kept"), title, environment, {}) is None
+
+
+def three_curves(**claim: Any):
+    """A study of IPPO with other clips, by label, two seeds each, and a claim about `a` and `b`."""
+    curves = [
+        Curve(
+            label, tuple(training(dm2.IPPO(dm2.PPO(clip=clip)), "smax/3m", seed=n) for n in (0, 1))
+        )
+        for label, clip in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+    ]
+    return Study("three", "", "", tuple(curves), (Claim("", "a", "b", **claim),))
+
+
+def test_a_claim_is_judged_by_its_own_curves_alone():
+    """`a` begins ahead of `b` and ends behind it; a run of `c` that has only begun changes nothing,
+    and is said."""
+    study = three_curves()
+    early, late = (np.where(np.arange(11) < 4, high, 1 - high) for high in (0.9, 0.1))
+    runs = {}
+    for curve, values in zip(study.curves, (early, late, early), strict=True):
+        for n, training_ in enumerate(curve.runs):
+            run = made_up(n, 0.0, "")
+            runs[training_.name] = dataclasses.replace(run, win_rates=values + n / 100)
+    c, _ = study.curves[2].runs
+    cut = {name: getattr(runs[c.name], name)[:3] for name in ("steps", "win_rates", "returns")}
+    begun = {c.name: dataclasses.replace(runs[c.name], **cut)}
+    whole = {run.name: runs[run.name] for curve in study.curves[:2] for run in curve.runs}
+    without, beside = (results_of(study, Records(known)) for known in (whole, whole | begun))
+    assert without.verdicts == beside.verdicts
+    assert beside.verdicts[0].outcome == "does not hold"
+    said = "c in smax/3m: 0 of 2 runs are finished"
+    assert without.unfinished == [said]
+    assert beside.unfinished == [f"{said}; the others are used up to step 200"]
+
+
+@pytest.mark.parametrize(
+    ("by", "outcome", "statistic", "note"),
+    [
+        ("area", "holds", "area under the test return", ""),
+        ("final", "holds", "final test return", ""),
+        ("steps_to_80", "not decided", "environment steps to a test win rate of 80 %", "nobody"),
+    ],
+)
+def test_where_nobody_can_win_claims_are_about_returns(by, outcome, statistic, note):
+    runs = [made_up(n, height, label) for n in (0, 1) for label, height in (("a", 2), ("b", 1))]
+    for one in runs:
+        one.info["environment"] = {"wins": False}
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    found = judge(Claim("", "a", "b", by), title, environment, {})
+    assert found is not None
+    assert (found.outcome, found.statistic) == (outcome, statistic)
+    assert found.note.startswith(note) and bool(found.note) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("better", "than", "text"),
+    [
+        ([400, 400], [1600, 1600], "× 0.27\n0.27 to 0.27"),  # 440 / 1640
+        ([400, 400], [None, None], "≤ × 0.22\n0.22 to 0.22"),  # 440 / 2000
+        ([None, None], [400, 400], "≥ × 4.55\n4.55 to 4.55"),
+    ],
+)
+def test_a_value_says_where_it_is_a_bound(better, than, text):
+    assert speed(better, than).value_text(2) == text
 
 
 # ---- results in one file
@@ -333,7 +404,7 @@ def test_a_damaged_file_of_results_is_refused(tmp_path, text):
 
 def test_a_result_leaves_out_what_is_missing():
     study = tiny_study(2)
-    runs = {run.name: made_up(run.config.seed, 0.5, "") for run in study.runs[:3]}
+    runs = {run.name: made_up(run.config.seed, 0.5, "", env=ENV) for run in study.runs[:3]}
     result = results_of(study, Records(runs))
     (environment,) = result.comparison.environments.values()
     assert {label: len(group.runs) for label, group in environment.groups.items()} == {
@@ -342,7 +413,9 @@ def test_a_result_leaves_out_what_is_missing():
     }
     (found,) = result.verdicts
     assert found.outcome == "not decided"
-    assert results_of(study, Records()).verdicts == []
+    assert result.unfinished == [f"DM² in {ENV}: 1 of 2 runs are finished"]
+    (found,) = results_of(study, Records()).verdicts
+    assert (found.env, found.outcome, found.note) == (ENV, "not decided", "no runs yet")
 
 
 # ---- making things

@@ -163,9 +163,11 @@ def _run(options: _Run) -> None:
 
     studies = _studies(options)
     failures = make_studies(studies, options.out, options.scale, options.jobs)
-    _show(studies, options, None)
-    if failures:
-        raise RuntimeError("; ".join(failures))
+    try:
+        _show(studies, options, None)
+    finally:
+        if failures:  # they are why, where there is nothing to show
+            raise RuntimeError("; ".join(failures))
 
 
 def _status(options: _Status) -> None:
@@ -249,9 +251,15 @@ def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
         target = options.out / "figures" / f"{one.name}_{options.scale}"
         figures = draw_study(result, target)
         verdicts = [_as_json(verdict) for verdict in result.verdicts]
-        shown[one.name] = {"figures": [str(path) for path in figures], "claims": verdicts}
+        shown[one.name] = {
+            "figures": [str(path) for path in figures],
+            "claims": verdicts,
+            "unfinished": result.unfinished,
+        }
         if not options.json:
             _print_claims(result)
+            for said in result.unfinished:
+                print(f"not finished  {said}")
             for path in figures:
                 print(f"figure  {path}")
     if options.json:
@@ -259,23 +267,19 @@ def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
 
 
 def _print_claims(result: Any) -> None:
-    from dm2.studies.study import STATISTICS
-
     table = _table(result.study.title, "claim", "environment", "by", "value", "seeds", "verdict")
     colours = {"holds": "green", "does not hold": "red", "not decided": "yellow"}
     for verdict in result.verdicts:
         claim = verdict.claim
-        value = f"{verdict.value:.2f}"
-        if not math.isnan(verdict.low):
-            value += f"\n{verdict.low:.2f} to {verdict.high:.2f}"
+        note = f"\n[dim]{escape(verdict.note)}[/dim]" if verdict.note else ""
         colour = colours[verdict.outcome]
         table.add_row(
             f"{escape(claim.text)}\n[dim]{escape(claim.better)} / {escape(claim.than)}[/dim]",
             escape(verdict.env),
-            STATISTICS[claim.by],
-            value,
-            "/".join(map(str, verdict.seeds)),
-            f"[{colour}]{verdict.outcome}[/{colour}]",
+            verdict.statistic,
+            verdict.value_text(2),
+            verdict.seeds_text,
+            f"[{colour}]{verdict.outcome}[/{colour}]{note}",
         )
     console().print(table)
 
@@ -294,6 +298,8 @@ def _as_json(verdict: Any) -> dict[str, Any]:
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
         "seeds": list(verdict.seeds),
         "censored": list(verdict.censored),
+        "bound": verdict.bound,
+        "note": verdict.note or None,
     }
 
 

@@ -12,12 +12,15 @@ __all__ = ["Claim", "Curve", "Statistic", "Study"]
 
 Statistic = Literal["area", "final", "steps_to_80", "kept"]
 STATISTICS: dict[Statistic, str] = {
-    "area": "area under the test win rate",
-    "final": "final test win rate",
+    "area": "area under the {measure}",
+    "final": "final {measure}",
     "steps_to_80": "environment steps to a test win rate of 80 %",
     "kept": "change of the win rate by an agent of another team",
 }
-"""What claims are about, in words. One number a seed each."""
+"""What claims are about, in words, by what an environment is compared by. One number a seed
+each."""
+_FAR_APART = 30.0
+"""From this ratio of the highest to the lowest level on, an axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Claim:
 
     def __post_init__(self) -> None:
         check_choice(self, "", "by", Statistic)
-        ok = math.isfinite(self.margin) and self.margin >= 0
-        check_setting(ok, "margin", self.margin, "must be a number from 0 up")
+        below = 1.0 if self.by == "steps_to_80" else math.inf
+        remedy = "must be a number from 0 up, and below 1 where it is a share of steps"
+        check_setting(0 <= self.margin < below, "margin", self.margin, remedy)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,12 @@ class Study:
         """All that it needs, each after what it is made of."""
         exchanges: Iterable[Product] = (exchange for _, exchange in self.exchanges)
         return in_order([*self.runs, *exchanges])
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether levels are so far apart that their axis is a logarithmic one, which has no 0."""
+        levels = [curve.level for curve in self.curves if curve.level is not None]
+        return min(levels, default=0) > 0 and max(levels) >= _FAR_APART * min(levels)
 
     @property
     def labels(self) -> list[str]:
