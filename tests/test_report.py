@@ -167,13 +167,15 @@ def test_texts_are_shown_as_they_are(write):
     made.add("two", [HALF])
     clean = write(pair([RISING], [HALF]).result(Claim("It is.", "one", "two")))
     claim = Claim(f"{NASTY} & more", NASTY, "two", source=NASTY)
-    text = write(made.result(claim, name=NASTY), commands={NASTY: f"dm2 {NASTY}"})
+    result = made.result(claim)
+    result = dataclasses.replace(result, study=dataclasses.replace(result.study, title=NASTY))
+    text = write(result, commands={"tiny": f"dm2 {NASTY}"})
     page = Page(text)
     assert page.scripts == Page(clean).scripts and NASTY not in text
     assert page.rows("numbers")[0][0] == NASTY
     assert f"dm2 {NASTY}" in page.words and "amp;" not in page.words
     # Plotly takes tags for formatting, so they are escaped for it as well.
-    (line, _), _ = figure(text, "study-_script_alert__label____script_-curves")
+    (line, _), _ = figure(text, "study-tiny-curves")
     assert line["name"] == '&lt;script&gt;alert("label")&lt;/script&gt;'
 
 

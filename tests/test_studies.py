@@ -2,6 +2,7 @@
 of their claims."""
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -124,6 +125,46 @@ def test_a_study_refuses_what_does_not_fit():
         Recording((ippo(),), at=1, quality=0.5)
 
 
+NO_TEXT: Any = None
+NO_NUMBER: Any = "much"
+
+
+def study_of(name: Any = "x", curves: Any = None, claims: Any = (), exchanges: Any = ()) -> Study:
+    """A study of two curves, `a` and `b`, with something changed."""
+    two = [Curve(label, (ippo(0), ippo(1))) for label in "ab"]
+    return Study(name, "", "", two if curves is None else curves, claims, exchanges)
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: Claim(NO_TEXT, "a", "b"), "claim None, text = None: must be a text"),
+        (lambda: Claim("It.", "a", "a"), "claim 'It.', than = 'a': must be another curve"),
+        (lambda: Claim("It.", "a", "b", margin=NO_NUMBER), "claim 'It.', margin = 'much': must be"),
+        (lambda: Curve("a", (ippo(0),), level=NO_NUMBER), "curve 'a', level = 'much': must be"),
+        (
+            lambda: Curve("a", (ippo(0), ippo(0, steps=128))),
+            r"seeds of a = \[0, 0\]: must be a seed",
+        ),
+        (lambda: study_of(curves=()), r"curves of x = \(\): must be one at least"),
+        (lambda: study_of(""), "study.name = '': must be letters"),
+        (lambda: study_of("../../x"), "study.name = '../../x': must be letters"),
+        (
+            lambda: study_of(exchanges=[("c", Exchange((ippo(0), ippo(1))))]),
+            "exchange of x = 'c': must be one of a, b",
+        ),
+        (
+            lambda: study_of(claims=[Claim("", "a", "b", "kept")]),
+            "claim of x = 'a': there is no exch",
+        ),
+        (lambda: Exchange((ippo(0),)), "teams of an exchange = 1: .*; ask for more --seeds"),
+    ],
+)
+def test_what_makes_no_study_is_refused_in_a_sentence(declare, said):
+    with pytest.raises(InputError, match=said):
+        declare()
+
+
 # ---- the studies that there are
 
 
@@ -193,6 +234,7 @@ def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
         ("x = 1", "AttributeError"),
         ("def study(scale): return 3", "must be a Study"),
         ("1 / 0", "ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "SystemExit"),
     ):
         file = tmp_path / "mine.py"
         file.write_text(text)
@@ -376,10 +418,10 @@ def test_a_value_says_where_it_is_a_bound(better, than, text):
 
 
 def test_results_come_back_as_they_were(tmp_path):
-    study = tiny_study(1)
-    (first, second) = (run.name for run in study.runs)
+    first, _, second, _ = (run.name for run in tiny_study().runs)
     run = made_up(0, 0.5, "")
     broken = dataclasses.replace(made_up(1, 0.25, ""), diverged_at=300.0)
+    broken.config["demos"] = "/somewhere/demos/good.safetensors"
     records = Records({first: run, second: broken}, {"x": np.eye(2)})
     records.write(tmp_path / "deep" / "r.json")
     again = Records.read(tmp_path / "deep" / "r.json")
@@ -387,9 +429,53 @@ def test_results_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(again.runs[first].win_rates, run.win_rates)
     np.testing.assert_array_equal(again.runs[first].steps, run.steps)
     assert again.runs[second].diverged_at == 300.0
+    assert again.runs[second].config["demos"] == "good"
     assert again.runs[first].config == run.config
     np.testing.assert_array_equal(again.exchanges["x"], np.eye(2))
     assert Records.read(tmp_path / "absent.json").runs == {}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A run in a file of results, with something changed; `config` by what it is to hold."""
+    config = {"method": "ippo", "env": "smax/3m", "seed": 0, "steps": 100}
+    info = {"config": config | changes.pop("config", {})}
+    info |= {
+        name: changes.pop(name) for name in ("environment", "demonstrations") if name in changes
+    }
+    whole = {"name": "x", "label": None, "steps": [0, 100], "win_rates": [0.5, None]}
+    return whole | {"returns": [1.0, 2.0], "diverged_at": None, "info": info} | changes
+
+
+@pytest.mark.parametrize(
+    ("whole", "values"),
+    [
+        (True, row()),
+        *(
+            (False, row(**changes))
+            for changes in (
+                {"config": {"steps": "many"}},
+                {"config": {"seed": "0"}},
+                {"environment": [1]},
+                {"demonstrations": "x"},
+                {"diverged_at": "soon"},
+                {"win_rates": [5.0, 0.5]},
+                {"win_rates": [-0.1, 0.5]},
+                {"steps": [0, None]},
+            )
+        ),
+        (True, [[1, 0], [0, 1]]),
+        *((False, rates) for rates in ([[1]], [0.5, 0.5], [[1, 0]], [[1, 2], [0, 1]], "x")),
+    ],
+)
+def test_results_that_cannot_be_are_refused(tmp_path, whole, values):
+    is_run = isinstance(values, dict)
+    held = {"runs": [values] if is_run else [], "exchanges": {} if is_run else {"x": values}}
+    (tmp_path / "r.json").write_text(json.dumps({"format": 1, **held}))
+    if whole:
+        assert Records.read(tmp_path / "r.json") != Records()
+    else:
+        with pytest.raises(InputError, match=r"r.json: holds no results of a study"):
+            Records.read(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize(
@@ -473,10 +559,14 @@ def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text,
     after, good = Note("after", (bad,)), Note("good", (Note("fine"),))
     failures = make_notes(monkeypatch, tmp_path, after, good)
     assert [said in failures[0], "needs note" in failures[1], len(failures)] == [True, True, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:5] for line in lines if line.startswith("[")] == [
+        f"[{n}/4]" for n in (1, 2, 3, 4)
+    ]
     assert good.made(tmp_path)
     assert state_of(bad, tmp_path) == state_of(after, tmp_path) == "failed"
     assert said in runner.failure_of(bad, tmp_path)
-    assert "failed" in capsys.readouterr().err
+    assert any("failed" in line for line in lines)
     # What is mended is made, and what needs it.
     mended = Note(text if text == "bad" else "mended")
     assert make_notes(monkeypatch, tmp_path, Note("after", (mended,))) == []
@@ -543,6 +633,67 @@ def test_a_run_that_was_stopped_goes_on_though_a_part_of_it_is_in_the_results(ma
     records.runs[stopped.name] = diverged
     records.write(path)
     assert missing([study], tmp_path, "quick") == []
+
+
+def test_collecting_drops_what_is_not_asked_for_any_more(tmp_path):
+    """A run of other settings goes, one of a further seed stays."""
+    study, path = study_of(), tmp_path / "results" / "x_quick.json"
+    products = {one.name: one.config.seed for one in (*study.runs, ippo(1, steps=128), ippo(2))}
+    Records({name: made_up(seed, 0.5, "") for name, seed in products.items()}).write(path)
+    collect([study], tmp_path, "quick")
+    kept = {one.name for one in (*study.runs, ippo(2))}
+    assert Records.read(path).runs.keys() == kept
+
+
+def begun(product: Any, root: Path) -> Path:
+    """The directory of a run that was evaluated at its beginning and half-way."""
+    run = RunDirectory.create(product.path(root), product.config, {})
+    for step in (0, 128):
+        run.append({"kind": "eval", "step": step, "win_rate": 0.5, "mean_return": 1.0})
+    return run.path
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_damaged_run_fails_by_itself(tmp_path, name):
+    study = Study("x", "", "", (Curve("a", (ippo(0), ippo(1))),))
+    paths = [begun(run, tmp_path) for run in study.runs]
+    (paths[0] / name).write_text('{"kind": "ev\n')
+    assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
+    assert planning.plan([study], tmp_path, "quick").count == 2
+    (said,) = collect([study], tmp_path, "quick")
+    assert name in said and said.endswith(f"or delete {paths[0]}, and it is made again")
+    assert runner.failure_of(study.runs[0], tmp_path) in said
+    assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
+    with pytest.raises(InputError, match=f"delete {paths[0]}"):
+        runner._make(study.runs[0], tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"win_rates": [0.5, 0.5]}', "[]"])
+def test_a_damaged_exchange_names_its_file(tmp_path, text):
+    played = Exchange((ippo(0), ippo(1)))
+    played.path(tmp_path).parent.mkdir()
+    played.path(tmp_path).write_text(text)
+    with pytest.raises(InputError, match=rf"{played.name}.json: holds no exchange .*; delete it"):
+        played.read(tmp_path)
+    assert state_of(played, tmp_path) == "failed"
+
+
+@pytest.mark.parametrize(("jobs", "processes"), [(1, 1), (2, 2), (1_000_000, 3)])
+def test_there_are_no_more_processes_than_products(jobs, processes):
+    assert runner.processes_for([Note(text) for text in "abc"], jobs) == processes
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_jobs_that_do_nothing_are_refused(capsys, tmp_path, command, jobs):
+    said = refused(capsys, "study", command, "fig8", "--out", tmp_path, "--jobs", jobs)
+    assert f"jobs = {jobs}: must be a whole number above 0" in said
+
+
+def test_a_folder_that_is_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = refused(capsys, "study", "run", "fig8", "--out", tmp_path / "file")
+    assert "file/lock': cannot be written: " in said
 
 
 def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
@@ -649,6 +800,8 @@ def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
     assert len(drawn["figures"]) == 4  # the curves and the exchange
     (claim,) = drawn["claims"]
     assert claim["verdict"] in ("holds", "does not hold", "not decided")
+    page = Path(run_json(capsys, "study", "report", tiny, *out)["report"]).read_text()
+    assert f"dm2 study run {tiny} --scale quick --seeds 2 --out {made}</code>" in page
     assert run_json(capsys, "study", "run", tiny, *out)["tiny"]["claims"] == [claim]
     code, text, _ = run(capsys, "study", "status", tiny, *out)
     assert code == 0

@@ -1,6 +1,7 @@
 """The command `study`: the paper's figures, and others, from runs to report."""
 
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,11 +204,9 @@ def _report(options: _Report) -> None:
 
     studies = _studies(options)
     results = [result for _, result in _results(studies, options, options.results)]
-    seeds = "" if options.seeds is None else f" --seeds {options.seeds}"
-    commands = {
-        one.study.name: f"dm2 study run {one.study.name} --scale {options.scale}{seeds}"
-        for one in results
-    }
+    given = options.names or [one.name for one in studies]
+    names = {one.name: name for one, name in zip(studies, given, strict=True)}
+    commands = {one.study.name: _command(names[one.study.name], options) for one in results}
     path = write_report(
         results,
         options.out / f"report_{options.scale}.html",
@@ -215,6 +214,16 @@ def _report(options: _Report) -> None:
         commands=commands,
     )
     report({"report": str(path)}, options.json)
+
+
+def _command(name: str, options: _Chosen) -> str:
+    """The command that makes a study, named as it was asked for."""
+    words = ["dm2", "study", "run", name, "--scale", options.scale]
+    if options.seeds is not None:
+        words += ["--seeds", str(options.seeds)]
+    if options.out != _Chosen.out:
+        words += ["--out", str(options.out)]
+    return shlex.join(words)
 
 
 def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[tuple[Any, Any]]:
@@ -225,7 +234,8 @@ def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[
     from dm2.studies.verdicts import results_of
 
     if folder is None:
-        collect(studies, options.out, options.scale)  # as far as they are
+        for said in collect(studies, options.out, options.scale):  # as far as they are
+            print(f"dm2: note: {said}", file=sys.stderr)
     found = []
     for one in studies:
         path = records_path(options.out, one, options.scale)
