@@ -131,7 +131,7 @@ NO_NUMBER: Any = "much"
 
 def study_of(name: Any = "x", curves: Any = None, claims: Any = (), exchanges: Any = ()) -> Study:
     """A study of two curves, `a` and `b`, with something changed."""
-    two = [Curve(label, (ippo(0), ippo(1))) for label in "ab"]
+    two: Any = [Curve(label, (ippo(0), ippo(1))) for label in "ab"]
     return Study(name, "", "", two if curves is None else curves, claims, exchanges)
 
 
@@ -571,6 +571,32 @@ def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text,
     mended = Note(text if text == "bad" else "mended")
     assert make_notes(monkeypatch, tmp_path, Note("after", (mended,))) == []
     assert state_of(mended, tmp_path) == "made"
+
+
+KILLED = """
+import functools, signal, time
+from dm2.run.pool import run_side_by_side
+
+stops_as_training_does = functools.partial(
+    signal.signal, signal.SIGTERM, signal.default_int_handler
+)
+if __name__ == "__main__":
+    for _ in run_side_by_side([stops_as_training_does, functools.partial(time.sleep, 60)], 1):
+        print("ready", flush=True)
+"""
+
+
+def test_processes_say_nothing_when_the_one_that_started_them_is_killed():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", KILLED], **pipes)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # until the second task has begun
+    process.kill()
+    process.wait()
+    assert process.stderr.read() == ""  # ends when the process beside it has ended
+    process.stdout.close()
+    process.stderr.close()
 
 
 def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):

@@ -167,7 +167,7 @@ def find_runs(
     what was skipped.
 
     `labels`, one per path, name the groups; without them, runs in files of results have the labels
-    of their studies. A run that two paths lead to is read once. Raises InputError if a path holds
+    that those hold, if any. A run that two paths lead to is read once. Raises InputError if a path holds
     no run or a file is malformed.
     """
     if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def is_info(info: Any) -> bool:
+def is_info(info: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a run's configuration file can hold this."""
     try:
         config, demonstrations = info["config"], info.get("demonstrations") or {}

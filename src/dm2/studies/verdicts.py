@@ -188,8 +188,9 @@ def judge(
     environment lacks one of them."""
     labels = (claim.better, claim.than)
     if claim.by == "kept":
-        rates = [exchanges.get((environment_name(title), label)) for label in labels]
-        if any(one is None for one in rates):
+        places = [(environment_name(title), label) for label in labels]
+        rates = [exchanges[place] for place in places if place in exchanges]
+        if len(rates) < len(labels):
             return None
         return _verdict(claim, title, "win_rate", [(_kept(one), 0) for one in rates])
     if not environment.groups.keys() >= set(labels):
