@@ -167,8 +167,8 @@ def find_runs(
     what was skipped.
 
     `labels`, one per path, name the groups; without them, runs in files of results have the labels
-    that those hold, if any. A run that two paths lead to is read once. Raises InputError if a path holds
-    no run or a file is malformed.
+    that those hold, if any. A run that two paths lead to is read once. Raises InputError if a path
+    holds no run or a file is malformed.
     """
     if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
         raise InputError(f"paths = {paths!r}: must be a list of paths")
