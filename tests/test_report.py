@@ -167,13 +167,15 @@ def test_texts_are_shown_as_they_are(write):
     made.add("two", [HALF])
     clean = write(pair([RISING], [HALF]).result(Claim("It is.", "one", "two")))
     claim = Claim(f"{NASTY} & more", NASTY, "two", source=NASTY)
-    text = write(made.result(claim, name=NASTY), commands={NASTY: f"dm2 {NASTY}"})
+    result = made.result(claim)
+    result = dataclasses.replace(result, study=dataclasses.replace(result.study, title=NASTY))
+    text = write(result, commands={"tiny": f"dm2 {NASTY}"})
     page = Page(text)
     assert page.scripts == Page(clean).scripts and NASTY not in text
     assert page.rows("numbers")[0][0] == NASTY
     assert f"dm2 {NASTY}" in page.words and "amp;" not in page.words
     # Plotly takes tags for formatting, so they are escaped for it as well.
-    (line, _), _ = figure(text, "study-_script_alert__label____script_-curves")
+    (line, _), _ = figure(text, "study-tiny-curves")
     assert line["name"] == '&lt;script&gt;alert("label")&lt;/script&gt;'
 
 
@@ -240,11 +242,12 @@ def test_steps_are_compared_by_their_ratio(write):
     fast = (0.0, 0.9, 0.9, 0.9, 0.9)
     made = pair([fast, fast], [RISING, RISING])
     made.add("never", [HALF, HALF])
+    made.add("nor", [HALF, HALF])
     claims = (
         Claim("Faster.", "one", "two", "steps_to_80"),
         Claim("As fast.", "one", "never", "steps_to_80", alike=True),
         Claim("Slower.", "never", "one", "steps_to_80"),
-        Claim("Neither.", "never", "never", "steps_to_80"),
+        Claim("Neither.", "never", "nor", "steps_to_80"),
     )
     rows = {row[1].split("|")[0]: row for row in Page(write(made.result(*claims))).rows("claims")}
     assert rows["Faster."][4:7] == [
@@ -266,13 +269,14 @@ def test_claims_without_runs_are_listed_as_not_decided(write):
     made.add("one", [RISING], OTHER)
     made.add("two", [RISING], OTHER, known=False)
     made.add("alone", [RISING], OTHER)
-    result = made.result(Claim("It leads.", "one", "two"), Claim("It kept.", "one", "two", "kept"))
+    result = made.result(Claim("It leads.", "one", "two"))
     rows = Page(write(result)).rows("claims")
     assert [(row[3], row[-1]) for row in rows] == [
         (OTHER, "not decided|no runs yet"),
         (ENV, "holds"),
     ]
-    assert f"Without a usable run so far: two in {OTHER}." in Page(write(result)).words
+    said = f"Not finished: two in {OTHER}: 0 of 1 runs are finished."
+    assert said in Page(write(result)).words
 
 
 def test_one_seed_decides_nothing_and_has_no_interval(write):
@@ -406,6 +410,28 @@ def test_levels_of_unlike_size_are_numbers_on_the_axis():
     drawn.canvas.draw()
     labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
     assert {"1", "10", "100"} <= set(labels) and "$" not in "".join(labels)
+
+
+def test_an_axis_with_a_level_of_0_is_linear():
+    drawn = drawings._levels(levels(0.0, 1.0, 100.0).result(axis="episodes"))
+    assert drawn.axes[0].get_xscale() == "linear"
+
+
+def test_levels_without_runs_leave_the_other_lines():
+    made = Made()
+    made.add("none", [HALF])
+    made.add("1 episode", [HALF], level=1.0, known=False)
+    drawn = drawings._levels(made.result(axis="episodes"))
+    assert [line.get_label() for line in drawn.axes[0].lines] == ["none"]
+
+
+def test_levels_of_returns_are_called_returns():
+    made = levels(1.0, 2.0)
+    for run in made.records.runs.values():
+        run.info["environment"] = {"version": "1", "wins": False}
+        run.returns[:] = -20.0
+    axes = drawings._levels(made.result(axis="tenths")).axes[0]
+    assert axes.get_ylabel() == "area under the test return" and axes.get_ylim()[0] < -20
 
 
 def test_panels_of_exchanges_are_whole():

@@ -2,6 +2,8 @@
 of their claims."""
 
 import dataclasses
+import json
+import math
 import os
 import re
 import shutil
@@ -114,8 +116,53 @@ def test_a_study_refuses_what_does_not_fit():
         Curve("IPPO", (ippo(), training(dm2.IPPO(), "smax/3m")))
     with pytest.raises(InputError, match="by = 'speed': must be one of area, final"):
         Claim("", "a", "b", "speed")  # pyright: ignore[reportArgumentType]
+    for margin in (1.0, 1.5, math.nan):
+        with pytest.raises(
+            InputError, match=r"margin = .*: must be a number from 0 up, and below 1"
+        ):
+            Claim("", "a", "b", "steps_to_80", margin=margin)
     with pytest.raises(InputError, match="either at or quality"):
         Recording((ippo(),), at=1, quality=0.5)
+
+
+NO_TEXT: Any = None
+NO_NUMBER: Any = "much"
+
+
+def study_of(name: Any = "x", curves: Any = None, claims: Any = (), exchanges: Any = ()) -> Study:
+    """A study of two curves, `a` and `b`, with something changed."""
+    two: Any = [Curve(label, (ippo(0), ippo(1))) for label in "ab"]
+    return Study(name, "", "", two if curves is None else curves, claims, exchanges)
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: Claim(NO_TEXT, "a", "b"), "claim None, text = None: must be a text"),
+        (lambda: Claim("It.", "a", "a"), "claim 'It.', than = 'a': must be another curve"),
+        (lambda: Claim("It.", "a", "b", margin=NO_NUMBER), "claim 'It.', margin = 'much': must be"),
+        (lambda: Curve("a", (ippo(0),), level=NO_NUMBER), "curve 'a', level = 'much': must be"),
+        (
+            lambda: Curve("a", (ippo(0), ippo(0, steps=128))),
+            r"seeds of a = \[0, 0\]: must be a seed",
+        ),
+        (lambda: study_of(curves=()), r"curves of x = \(\): must be one at least"),
+        (lambda: study_of(""), "study.name = '': must be letters"),
+        (lambda: study_of("../../x"), "study.name = '../../x': must be letters"),
+        (
+            lambda: study_of(exchanges=[("c", Exchange((ippo(0), ippo(1))))]),
+            "exchange of x = 'c': must be one of a, b",
+        ),
+        (
+            lambda: study_of(claims=[Claim("", "a", "b", "kept")]),
+            "claim of x = 'a': there is no exch",
+        ),
+        (lambda: Exchange((ippo(0),)), "teams of an exchange = 1: .*; ask for more --seeds"),
+    ],
+)
+def test_what_makes_no_study_is_refused_in_a_sentence(declare, said):
+    with pytest.raises(InputError, match=said):
+        declare()
 
 
 # ---- the studies that there are
@@ -187,6 +234,7 @@ def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
         ("x = 1", "AttributeError"),
         ("def study(scale): return 3", "must be a Study"),
         ("1 / 0", "ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "SystemExit"),
     ):
         file = tmp_path / "mine.py"
         file.write_text(text)
@@ -197,9 +245,9 @@ def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
 # ---- claims
 
 
-def made_up(seed: int, height: float, label: str, steps: int = 1000) -> Run:
+def made_up(seed: int, height: float, label: str, steps: int = 1000, env: str = "smax/3m") -> Run:
     """A run whose win rate is `height` from its first evaluation on."""
-    info = {"config": {"method": "ippo", "env": "smax/3m", "seed": seed, "steps": steps}}
+    info = {"config": {"method": "ippo", "env": env, "seed": seed, "steps": steps}}
     at = np.arange(0, steps + 1, 100.0)
     values = np.full(len(at), height)
     return Run(Path(label) / str(seed), info, at, values, values, label=label)
@@ -285,6 +333,7 @@ def test_a_run_that_never_gets_there_is_a_bound():
     assert speed(slow, fast).outcome != "holds"
     # 2000 is all that is known of either: nothing can be said.
     assert speed([None, None], [None, None]).outcome == "not decided"
+    assert speed([None, None], [None, None]).value_text(2) == "—"
     assert speed([None, None], [None, None], alike=True).outcome == "not decided"
 
 
@@ -301,14 +350,78 @@ def test_what_a_stranger_costs_is_judged_by_team():
     assert judge(Claim("", "a", "b", "kept"), title, environment, {}) is None
 
 
+def three_curves(**claim: Any):
+    """A study of IPPO with other clips, by label, two seeds each, and a claim about `a` and `b`."""
+    curves = [
+        Curve(
+            label, tuple(training(dm2.IPPO(dm2.PPO(clip=clip)), "smax/3m", seed=n) for n in (0, 1))
+        )
+        for label, clip in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+    ]
+    return Study("three", "", "", tuple(curves), (Claim("", "a", "b", **claim),))
+
+
+def test_a_claim_is_judged_by_its_own_curves_alone():
+    """`a` begins ahead of `b` and ends behind it; a run of `c` that has only begun changes nothing,
+    and is said."""
+    study = three_curves()
+    early, late = (np.where(np.arange(11) < 4, high, 1 - high) for high in (0.9, 0.1))
+    runs = {}
+    for curve, values in zip(study.curves, (early, late, early), strict=True):
+        for n, training_ in enumerate(curve.runs):
+            run = made_up(n, 0.0, "")
+            runs[training_.name] = dataclasses.replace(run, win_rates=values + n / 100)
+    c, _ = study.curves[2].runs
+    cut = {name: getattr(runs[c.name], name)[:3] for name in ("steps", "win_rates", "returns")}
+    begun = {c.name: dataclasses.replace(runs[c.name], **cut)}
+    whole = {run.name: runs[run.name] for curve in study.curves[:2] for run in curve.runs}
+    without, beside = (results_of(study, Records(known)) for known in (whole, whole | begun))
+    assert without.verdicts == beside.verdicts
+    assert beside.verdicts[0].outcome == "does not hold"
+    said = "c in smax/3m: 0 of 2 runs are finished"
+    assert without.unfinished == [said]
+    assert beside.unfinished == [f"{said}; the others are used up to step 200"]
+
+
+@pytest.mark.parametrize(
+    ("by", "outcome", "statistic", "note"),
+    [
+        ("area", "holds", "area under the test return", ""),
+        ("final", "holds", "final test return", ""),
+        ("steps_to_80", "not decided", "environment steps to a test win rate of 80 %", "nobody"),
+    ],
+)
+def test_where_nobody_can_win_claims_are_about_returns(by, outcome, statistic, note):
+    runs = [made_up(n, height, label) for n in (0, 1) for label, height in (("a", 2), ("b", 1))]
+    for one in runs:
+        one.info["environment"] = {"wins": False}
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    found = judge(Claim("", "a", "b", by), title, environment, {})
+    assert found is not None
+    assert (found.outcome, found.statistic) == (outcome, statistic)
+    assert found.note.startswith(note) and bool(found.note) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("better", "than", "text"),
+    [
+        ([400, 400], [1600, 1600], "× 0.27\n0.27 to 0.27"),  # 440 / 1640
+        ([400, 400], [None, None], "≤ × 0.22\n0.22 to 0.22"),  # 440 / 2000
+        ([None, None], [400, 400], "≥ × 4.55\n4.55 to 4.55"),
+    ],
+)
+def test_a_value_says_where_it_is_a_bound(better, than, text):
+    assert speed(better, than).value_text(2) == text
+
+
 # ---- results in one file
 
 
 def test_results_come_back_as_they_were(tmp_path):
-    study = tiny_study(1)
-    (first, second) = (run.name for run in study.runs)
+    first, _, second, _ = (run.name for run in tiny_study().runs)
     run = made_up(0, 0.5, "")
     broken = dataclasses.replace(made_up(1, 0.25, ""), diverged_at=300.0)
+    broken.config["demos"] = "/somewhere/demos/good.safetensors"
     records = Records({first: run, second: broken}, {"x": np.eye(2)})
     records.write(tmp_path / "deep" / "r.json")
     again = Records.read(tmp_path / "deep" / "r.json")
@@ -316,9 +429,53 @@ def test_results_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(again.runs[first].win_rates, run.win_rates)
     np.testing.assert_array_equal(again.runs[first].steps, run.steps)
     assert again.runs[second].diverged_at == 300.0
+    assert again.runs[second].config["demos"] == "good"
     assert again.runs[first].config == run.config
     np.testing.assert_array_equal(again.exchanges["x"], np.eye(2))
     assert Records.read(tmp_path / "absent.json").runs == {}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A run in a file of results, with something changed; `config` by what it is to hold."""
+    config = {"method": "ippo", "env": "smax/3m", "seed": 0, "steps": 100}
+    info = {"config": config | changes.pop("config", {})}
+    info |= {
+        name: changes.pop(name) for name in ("environment", "demonstrations") if name in changes
+    }
+    whole = {"name": "x", "label": None, "steps": [0, 100], "win_rates": [0.5, None]}
+    return whole | {"returns": [1.0, 2.0], "diverged_at": None, "info": info} | changes
+
+
+@pytest.mark.parametrize(
+    ("whole", "values"),
+    [
+        (True, row()),
+        *(
+            (False, row(**changes))
+            for changes in (
+                {"config": {"steps": "many"}},
+                {"config": {"seed": "0"}},
+                {"environment": [1]},
+                {"demonstrations": "x"},
+                {"diverged_at": "soon"},
+                {"win_rates": [5.0, 0.5]},
+                {"win_rates": [-0.1, 0.5]},
+                {"steps": [0, None]},
+            )
+        ),
+        (True, [[1, 0], [0, 1]]),
+        *((False, rates) for rates in ([[1]], [0.5, 0.5], [[1, 0]], [[1, 2], [0, 1]], "x")),
+    ],
+)
+def test_results_that_cannot_be_are_refused(tmp_path, whole, values):
+    is_run = isinstance(values, dict)
+    held = {"runs": [values] if is_run else [], "exchanges": {} if is_run else {"x": values}}
+    (tmp_path / "r.json").write_text(json.dumps({"format": 1, **held}))
+    if whole:
+        assert Records.read(tmp_path / "r.json") != Records()
+    else:
+        with pytest.raises(InputError, match=r"r.json: holds no results of a study"):
+            Records.read(tmp_path / "r.json")
 
 
 @pytest.mark.parametrize(
@@ -333,7 +490,7 @@ def test_a_damaged_file_of_results_is_refused(tmp_path, text):
 
 def test_a_result_leaves_out_what_is_missing():
     study = tiny_study(2)
-    runs = {run.name: made_up(run.config.seed, 0.5, "") for run in study.runs[:3]}
+    runs = {run.name: made_up(run.config.seed, 0.5, "", env=ENV) for run in study.runs[:3]}
     result = results_of(study, Records(runs))
     (environment,) = result.comparison.environments.values()
     assert {label: len(group.runs) for label, group in environment.groups.items()} == {
@@ -342,7 +499,9 @@ def test_a_result_leaves_out_what_is_missing():
     }
     (found,) = result.verdicts
     assert found.outcome == "not decided"
-    assert results_of(study, Records()).verdicts == []
+    assert result.unfinished == [f"DM² in {ENV}: 1 of 2 runs are finished"]
+    (found,) = results_of(study, Records()).verdicts
+    assert (found.env, found.outcome, found.note) == (ENV, "not decided", "no runs yet")
 
 
 # ---- making things
@@ -400,14 +559,44 @@ def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text,
     after, good = Note("after", (bad,)), Note("good", (Note("fine"),))
     failures = make_notes(monkeypatch, tmp_path, after, good)
     assert [said in failures[0], "needs note" in failures[1], len(failures)] == [True, True, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:5] for line in lines if line.startswith("[")] == [
+        f"[{n}/4]" for n in (1, 2, 3, 4)
+    ]
     assert good.made(tmp_path)
     assert state_of(bad, tmp_path) == state_of(after, tmp_path) == "failed"
     assert said in runner.failure_of(bad, tmp_path)
-    assert "failed" in capsys.readouterr().err
+    assert any("failed" in line for line in lines)
     # What is mended is made, and what needs it.
     mended = Note(text if text == "bad" else "mended")
     assert make_notes(monkeypatch, tmp_path, Note("after", (mended,))) == []
     assert state_of(mended, tmp_path) == "made"
+
+
+KILLED = """
+import functools, signal, time
+from dm2.run.pool import run_side_by_side
+
+stops_as_training_does = functools.partial(
+    signal.signal, signal.SIGTERM, signal.default_int_handler
+)
+if __name__ == "__main__":
+    for _ in run_side_by_side([stops_as_training_does, functools.partial(time.sleep, 60)], 1):
+        print("ready", flush=True)
+"""
+
+
+def test_processes_say_nothing_when_the_one_that_started_them_is_killed():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", KILLED], **pipes)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # until the second task has begun
+    process.kill()
+    process.wait()
+    assert process.stderr.read() == ""  # ends when the process beside it has ended
+    process.stdout.close()
+    process.stderr.close()
 
 
 def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):
@@ -470,6 +659,67 @@ def test_a_run_that_was_stopped_goes_on_though_a_part_of_it_is_in_the_results(ma
     records.runs[stopped.name] = diverged
     records.write(path)
     assert missing([study], tmp_path, "quick") == []
+
+
+def test_collecting_drops_what_is_not_asked_for_any_more(tmp_path):
+    """A run of other settings goes, one of a further seed stays."""
+    study, path = study_of(), tmp_path / "results" / "x_quick.json"
+    products = {one.name: one.config.seed for one in (*study.runs, ippo(1, steps=128), ippo(2))}
+    Records({name: made_up(seed, 0.5, "") for name, seed in products.items()}).write(path)
+    collect([study], tmp_path, "quick")
+    kept = {one.name for one in (*study.runs, ippo(2))}
+    assert Records.read(path).runs.keys() == kept
+
+
+def begun(product: Any, root: Path) -> Path:
+    """The directory of a run that was evaluated at its beginning and half-way."""
+    run = RunDirectory.create(product.path(root), product.config, {})
+    for step in (0, 128):
+        run.append({"kind": "eval", "step": step, "win_rate": 0.5, "mean_return": 1.0})
+    return run.path
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_damaged_run_fails_by_itself(tmp_path, name):
+    study = Study("x", "", "", (Curve("a", (ippo(0), ippo(1))),))
+    paths = [begun(run, tmp_path) for run in study.runs]
+    (paths[0] / name).write_text('{"kind": "ev\n')
+    assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
+    assert planning.plan([study], tmp_path, "quick").count == 2
+    (said,) = collect([study], tmp_path, "quick")
+    assert name in said and said.endswith(f"or delete {paths[0]}, and it is made again")
+    assert runner.failure_of(study.runs[0], tmp_path) in said
+    assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
+    with pytest.raises(InputError, match=f"delete {paths[0]}"):
+        runner._make(study.runs[0], tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"win_rates": [0.5, 0.5]}', "[]"])
+def test_a_damaged_exchange_names_its_file(tmp_path, text):
+    played = Exchange((ippo(0), ippo(1)))
+    played.path(tmp_path).parent.mkdir()
+    played.path(tmp_path).write_text(text)
+    with pytest.raises(InputError, match=rf"{played.name}.json: holds no exchange .*; delete it"):
+        played.read(tmp_path)
+    assert state_of(played, tmp_path) == "failed"
+
+
+@pytest.mark.parametrize(("jobs", "processes"), [(1, 1), (2, 2), (1_000_000, 3)])
+def test_there_are_no_more_processes_than_products(jobs, processes):
+    assert runner.processes_for([Note(text) for text in "abc"], jobs) == processes
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_jobs_that_do_nothing_are_refused(capsys, tmp_path, command, jobs):
+    said = refused(capsys, "study", command, "fig8", "--out", tmp_path, "--jobs", jobs)
+    assert f"jobs = {jobs}: must be a whole number above 0" in said
+
+
+def test_a_folder_that_is_a_file_is_refused(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = refused(capsys, "study", "run", "fig8", "--out", tmp_path / "file")
+    assert "file/lock': cannot be written: " in said
 
 
 def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
@@ -576,6 +826,8 @@ def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
     assert len(drawn["figures"]) == 4  # the curves and the exchange
     (claim,) = drawn["claims"]
     assert claim["verdict"] in ("holds", "does not hold", "not decided")
+    page = Path(run_json(capsys, "study", "report", tiny, *out)["report"]).read_text()
+    assert f"dm2 study run {tiny} --scale quick --seeds 2 --out {made}</code>" in page
     assert run_json(capsys, "study", "run", tiny, *out)["tiny"]["claims"] == [claim]
     code, text, _ = run(capsys, "study", "status", tiny, *out)
     assert code == 0

@@ -1,6 +1,7 @@
 """The command `study`: the paper's figures, and others, from runs to report."""
 
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,9 +164,11 @@ def _run(options: _Run) -> None:
 
     studies = _studies(options)
     failures = make_studies(studies, options.out, options.scale, options.jobs)
-    _show(studies, options, None)
-    if failures:
-        raise RuntimeError("; ".join(failures))
+    try:
+        _show(studies, options, None)
+    finally:
+        if failures:  # they are why, where there is nothing to show
+            raise RuntimeError("; ".join(failures))
 
 
 def _status(options: _Status) -> None:
@@ -201,11 +204,9 @@ def _report(options: _Report) -> None:
 
     studies = _studies(options)
     results = [result for _, result in _results(studies, options, options.results)]
-    seeds = "" if options.seeds is None else f" --seeds {options.seeds}"
-    commands = {
-        one.study.name: f"dm2 study run {one.study.name} --scale {options.scale}{seeds}"
-        for one in results
-    }
+    given = options.names or [one.name for one in studies]
+    names = {one.name: name for one, name in zip(studies, given, strict=True)}
+    commands = {one.study.name: _command(names[one.study.name], options) for one in results}
     path = write_report(
         results,
         options.out / f"report_{options.scale}.html",
@@ -213,6 +214,16 @@ def _report(options: _Report) -> None:
         commands=commands,
     )
     report({"report": str(path)}, options.json)
+
+
+def _command(name: str, options: _Chosen) -> str:
+    """The command that makes a study, named as it was asked for."""
+    words = ["dm2", "study", "run", name, "--scale", options.scale]
+    if options.seeds is not None:
+        words += ["--seeds", str(options.seeds)]
+    if options.out != _Chosen.out:
+        words += ["--out", str(options.out)]
+    return shlex.join(words)
 
 
 def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[tuple[Any, Any]]:
@@ -223,7 +234,8 @@ def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[
     from dm2.studies.verdicts import results_of
 
     if folder is None:
-        collect(studies, options.out, options.scale)  # as far as they are
+        for said in collect(studies, options.out, options.scale):  # as far as they are
+            print(f"dm2: note: {said}", file=sys.stderr)
     found = []
     for one in studies:
         path = records_path(options.out, one, options.scale)
@@ -249,9 +261,15 @@ def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
         target = options.out / "figures" / f"{one.name}_{options.scale}"
         figures = draw_study(result, target)
         verdicts = [_as_json(verdict) for verdict in result.verdicts]
-        shown[one.name] = {"figures": [str(path) for path in figures], "claims": verdicts}
+        shown[one.name] = {
+            "figures": [str(path) for path in figures],
+            "claims": verdicts,
+            "unfinished": result.unfinished,
+        }
         if not options.json:
             _print_claims(result)
+            for said in result.unfinished:
+                print(f"not finished  {said}")
             for path in figures:
                 print(f"figure  {path}")
     if options.json:
@@ -259,23 +277,19 @@ def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
 
 
 def _print_claims(result: Any) -> None:
-    from dm2.studies.study import STATISTICS
-
     table = _table(result.study.title, "claim", "environment", "by", "value", "seeds", "verdict")
     colours = {"holds": "green", "does not hold": "red", "not decided": "yellow"}
     for verdict in result.verdicts:
         claim = verdict.claim
-        value = f"{verdict.value:.2f}"
-        if not math.isnan(verdict.low):
-            value += f"\n{verdict.low:.2f} to {verdict.high:.2f}"
+        note = f"\n[dim]{escape(verdict.note)}[/dim]" if verdict.note else ""
         colour = colours[verdict.outcome]
         table.add_row(
             f"{escape(claim.text)}\n[dim]{escape(claim.better)} / {escape(claim.than)}[/dim]",
             escape(verdict.env),
-            STATISTICS[claim.by],
-            value,
-            "/".join(map(str, verdict.seeds)),
-            f"[{colour}]{verdict.outcome}[/{colour}]",
+            verdict.statistic,
+            verdict.value_text(2),
+            verdict.seeds_text,
+            f"[{colour}]{verdict.outcome}[/{colour}]{note}",
         )
     console().print(table)
 
@@ -294,6 +308,8 @@ def _as_json(verdict: Any) -> dict[str, Any]:
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
         "seeds": list(verdict.seeds),
         "censored": list(verdict.censored),
+        "bound": verdict.bound,
+        "note": verdict.note or None,
     }
 
 

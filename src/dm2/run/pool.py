@@ -220,14 +220,17 @@ def _work(share: Sequence[int], line: Connection) -> None:
         while True:
             try:
                 task = line.recv()
-            except EOFError:  # nobody is there any more
-                return
-            try:
-                task()
-            except KeyboardInterrupt as stopped:
-                line.send(stopped)
-                raise SystemExit(1) from None
-            except Exception as error:
+                error = _error_of(task)
                 line.send(error)
-            else:
-                line.send(None)
+            except (EOFError, ConnectionError):  # nobody is there any more
+                return
+            if isinstance(error, KeyboardInterrupt):
+                raise SystemExit(1)
+
+
+def _error_of(task: Task) -> BaseException | None:
+    try:
+        task()
+    except (Exception, KeyboardInterrupt) as error:
+        return error
+    return None

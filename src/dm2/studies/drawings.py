@@ -9,6 +9,7 @@ from dm2.figures import check_figure, drawing, save_figure
 from dm2.studies import statistics
 from dm2.studies.groups import Environment, Group
 from dm2.studies.plots import STYLE, looks, save_learning_curves
+from dm2.studies.runs import MEASURES
 from dm2.studies.verdicts import Result
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _new_figure(panels: int, height: float) -> tuple["Figure", Any]:
 
 def _levels(result: Result) -> "Figure":
     """The area under the curve over the level: mean and standard error of the seeds. A curve
-    without a level is a horizontal line, demonstrators' win rates are crosses."""
+    without a level is a horizontal line, what demonstrators reach are crosses."""
     study, environments = result.study, result.comparison.environments
     levels = {curve.label: curve.level for curve in study.curves if curve.level is not None}
     with drawing(STYLE):
@@ -79,9 +80,10 @@ def _levels(result: Result) -> "Figure":
                     axes.axhline(mean, color=look.colour, linewidth=1.6, label=label)
             axes.set_title(title, fontsize=11, fontweight="bold")
             axes.set_xlabel(study.axis or "")
-            axes.set_ylabel("area under the test win rate")
-            axes.set_ylim(-0.02, 1.02)
-            if max(levels.values()) >= 100 * min(levels.values()):
+            axes.set_ylabel(f"area under the {MEASURES[environment.measure]}")
+            if environment.measure == "win_rate":
+                axes.set_ylim(-0.02, 1.02)
+            if study.logarithmic:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter("{x:g}")  # no powers: no text here is a formula
         handles, labels = row[0].get_legend_handles_labels()
@@ -105,13 +107,14 @@ def _draw_levels(axes: "Axes", environment: Environment, levels: dict[str, float
             points.append((levels[label], mean, np.nan_to_num(error)))
             if group.runs[0].demo_value is not None:
                 experts.append((levels[label], group.runs[0].demo_value))
-    x, mean, error = np.array(sorted(points)).T
-    colour = "#D55E00"
-    axes.errorbar(
-        x, mean, error, color=colour, marker="o", capsize=3, label="mean ± standard error"
-    )
+    if points:
+        x, mean, error = np.array(sorted(points)).T
+        words = "mean ± standard error"
+        axes.errorbar(x, mean, error, color="#D55E00", marker="o", capsize=3, label=words)
     if experts:
-        axes.plot(*np.array(sorted(experts)).T, "x", color="#333333", label="demonstrators win")
+        wins = environment.measure == "win_rate"
+        words = "demonstrators win" if wins else "demonstrators' return"
+        axes.plot(*np.array(sorted(experts)).T, "x", color="#333333", label=words)
 
 
 def _exchanges(result: Result) -> "Figure":

@@ -68,6 +68,12 @@ class Environment:
         """
         return min(run.steps[run.steps <= self.budget][-_FINAL:][0] for run in self.runs)
 
+    def only(self, *labels: str) -> "Environment":
+        """These of its groups by themselves. The budget is the last step up to which all their runs
+        go, however far those of others are."""
+        groups = {label: self.groups[label] for label in labels}
+        return Environment(self.measure, groups, min(group.end for group in groups.values()))
+
     def window(self, run: Run) -> int:
         """The number of evaluations that its curve is smoothed over, odd.
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from dm2.config import ProgramSettings
 from dm2.envs import make
+from dm2.errors import InputError
 from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Recording, Training
 from dm2.studies.records import Records
-from dm2.studies.runner import best_jobs, missing, records_path, state_of
+from dm2.studies.runner import missing, processes_for, records_path, state_of
 from dm2.studies.study import Study, needed
 
 __all__ = ["Plan", "PlanRow", "Progress", "plan", "progress", "trained_steps"]
@@ -104,7 +105,7 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
         jobs: the number of processes; by default as `make_studies` chooses.
     """
     products = missing(studies, root, scale)
-    processes = jobs or best_jobs(products)
+    processes = processes_for(products, jobs)
     rates = _measured(root)
     rows: dict[tuple[str, str, str], list[PlanRow]] = {}
     for product in products:
@@ -163,7 +164,10 @@ def _row(
 def _done(run: Training, root: Path) -> int:
     if not (run.path(root) / CONFIG).exists():
         return 0
-    return max(RunDirectory.open(run.path(root)).steps(), default=0)
+    try:
+        return max(RunDirectory.open(run.path(root)).steps(), default=0)
+    except InputError:  # it is damaged
+        return 0
 
 
 def _measured(root: Path) -> dict[tuple[str, str], float]:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from dm2.config import Config
-from dm2.errors import InputError
+from dm2.errors import InputError, check_setting
 from dm2.files import write_atomically
 from dm2.methods import Settings
 from dm2.run.combine import record_style
@@ -26,6 +27,8 @@ from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.evaluate import evaluate, exchange
 from dm2.run.styles import Style
 from dm2.run.sweep import train_or_resume
+from dm2.studies.records import as_exchange
+from dm2.studies.runs import METRICS, read_run
 
 __all__ = ["Exchange", "Product", "Recording", "Training", "in_order", "training"]
 
@@ -62,6 +65,9 @@ class Product(ABC):
         """Whether it is there, whole: by default a file that is written wholly or not at all."""
         return self.path(root).exists()
 
+    def check(self, root: Path) -> None:  # noqa: B027  (most are files written whole)
+        """Raises InputError, with the remedy, if what is there of it is damaged."""
+
     @abstractmethod
     def make(self, root: Path) -> None:
         """Makes it, or goes on where that stopped, once what it needs is there."""
@@ -96,6 +102,18 @@ class Training(Product):
             return False
         steps = RunDirectory.open(self.path(root)).steps()
         return bool(steps) and steps[-1] >= self.config.iterations * self.config.iteration_steps
+
+    def check(self, root: Path) -> None:
+        """Raises InputError if one of its files holds what no run writes."""
+        path = self.path(root)
+        if not (path / CONFIG).exists():
+            return
+        try:
+            RunDirectory.open(path).read_metrics()
+            if (path / METRICS).exists():
+                read_run(path)
+        except InputError as error:
+            raise InputError(f"{error}; or delete {path}, and it is made again") from None
 
     def make(self, root: Path) -> None:
         """Trains, or goes on with the run that is there."""
@@ -223,13 +241,17 @@ _TRIALS = 512
 @dataclass(frozen=True)
 class Exchange(Product):
     """Agents of several teams put together: how often each team wins, and each with one agent of
-    another team in place of its own."""
+    another team in place of its own. Raises InputError if there are fewer than two."""
 
     kind: ClassVar[str] = "exchange"
     runs: tuple[Training, ...]
     """The teams, in one environment."""
     episodes: int = 128
     """Greedy episodes of every team that is put together."""
+
+    def __post_init__(self) -> None:
+        remedy = "agents are exchanged between two or more; ask for more --seeds"
+        check_setting(len(self.runs) >= 2, "teams of an exchange", len(self.runs), remedy)
 
     @property
     def needs(self) -> tuple[Product, ...]:
@@ -253,9 +275,20 @@ class Exchange(Product):
         readable = f"{_as_file_name(config.env)}-{config.method.name}"
         return readable, [[run.name for run in self.runs], self.episodes]
 
-    def read(self, root: Path) -> Any:
-        """The win rates, `[S, S]`. Raises OSError if they were not made yet."""
-        return np.array(json.loads(self.path(root).read_text())["win_rates"])
+    def check(self, root: Path) -> None:
+        """Raises InputError if its file is damaged."""
+        if self.made(root):
+            self.read(root)
+
+    def read(self, root: Path) -> Float[np.ndarray, "S S"]:
+        """The win rates. Raises OSError if they were not made yet, InputError if the file is
+        damaged."""
+        path = self.path(root)
+        try:
+            return as_exchange(json.loads(path.read_text())["win_rates"])
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "delete it, and it is made again"
+            raise InputError(f"{path}: holds no exchange ({error}); {remedy}") from None
 
 
 def in_order(products: Iterable[Product]) -> list[Product]:

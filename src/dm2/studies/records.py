@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from dm2.errors import InputError
 from dm2.files import write_atomically
-from dm2.studies.runs import CONFIG, METRICS, Run, read_run
+from dm2.studies.runs import CONFIG, METRICS, Run, is_info, read_run
 
-__all__ = ["Records", "find_runs"]
+__all__ = ["Records", "as_exchange", "find_runs"]
 
 _FORMAT = 1
 _KEPT = ("dm2_version", "jax", "commit", "config", "demonstrations", "environment")
@@ -44,7 +45,7 @@ class Records:
             if values["format"] != _FORMAT:
                 raise ValueError(f"format {values['format']!r}")
             runs = {row["name"]: _as_run(path, row) for row in values["runs"]}
-            exchanges = {name: np.array(x, float) for name, x in values["exchanges"].items()}
+            exchanges = {name: as_exchange(x) for name, x in values["exchanges"].items()}
             return cls(runs, exchanges)
         except FileNotFoundError:
             return cls()
@@ -82,8 +83,23 @@ class Records:
             self.runs[name] = run
 
 
+def as_exchange(values: Any) -> Float[np.ndarray, "S S"]:
+    """The win rates of teams that exchanged agents, as a file holds them. Raises ValueError or
+    TypeError unless they are of two teams or more."""
+    rates = np.array(values, float)
+    if rates.ndim != 2 or not len(rates) == rates.shape[1] >= 2 or not _are_rates(rates).all():
+        raise ValueError("an exchange without a win rate from 0 to 1 for each two teams")
+    return rates
+
+
+def _are_rates(values: np.ndarray) -> np.ndarray:
+    return (values >= 0) & (values <= 1)
+
+
 def _as_row(name: str, run: Run) -> dict[str, Any]:
     info = {key: run.info[key] for key in _KEPT if key in run.info}
+    if (demos := run.config.get("demos")) is not None:  # by its name, wherever the folder lies
+        info["config"] = run.config | {"demos": Path(demos).stem}
     if run.demonstrations:
         known = ("sha256", "win_rate", "mean_return")
         info["demonstrations"] = {key: run.demonstrations.get(key) for key in known}
@@ -104,17 +120,18 @@ def _numbers(values: Iterable[float], digits: int) -> list[float | None]:
 
 
 def _as_run(path: Path, row: dict[str, Any]) -> Run:
-    config = row["info"]["config"]
-    names = ("method", "env", "seed", "steps")
-    missing = [name for name in names if name not in config]
-    if missing:
-        raise ValueError(f"a run without {missing[0]}")
-    steps = np.array(row["steps"], float)
-    rates, returns = (np.array(row[name], float) for name in ("win_rates", "returns"))
-    if not len(steps) == len(rates) == len(returns) or (np.diff(steps) <= 0).any():
+    if not is_info(row["info"]):
+        raise ValueError("a run with damaged settings")
+    steps, rates, returns = (
+        np.array(row[name], float) for name in ("steps", "win_rates", "returns")
+    )
+    increase = np.isfinite(steps).all() and (np.diff(steps) > 0).all()
+    sound = increase and (_are_rates(rates) | np.isnan(rates)).all() and not np.isinf(returns).any()
+    if not sound or not len(steps) == len(rates) == len(returns):
         raise ValueError("a run with damaged evaluations")
-    where = path / row["name"]
-    return Run(where, row["info"], steps, rates, returns, row["diverged_at"], row["label"])
+    diverged_at, where = row["diverged_at"], path / row["name"]
+    diverged_at = None if diverged_at is None else float(diverged_at)
+    return Run(where, row["info"], steps, rates, returns, diverged_at, row["label"])
 
 
 def _directories(path: Path, notes: list[str]) -> list[Path]:
@@ -150,8 +167,8 @@ def find_runs(
     what was skipped.
 
     `labels`, one per path, name the groups; without them, runs in files of results have the labels
-    of their studies. A run that two paths lead to is read once. Raises InputError if a path holds
-    no run or a file is malformed.
+    that those hold, if any. A run that two paths lead to is read once. Raises InputError if a path
+    holds no run or a file is malformed.
     """
     if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
         raise InputError(f"paths = {paths!r}: must be a list of paths")

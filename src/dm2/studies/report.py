@@ -18,13 +18,13 @@ from dm2.config import Config
 from dm2.errors import InputError
 from dm2.files import check_target, write_atomically
 from dm2.studies import statistics
-from dm2.studies.compare import SIGNS, span_text, steps_text, summarise
+from dm2.studies.compare import span_text, steps_text, summarise
 from dm2.studies.groups import Comparison, Environment, Group
 from dm2.studies.plots import Look, demonstrators, looks
 from dm2.studies.products import Recording
 from dm2.studies.runs import MEASURES
-from dm2.studies.study import STATISTICS, Claim, Curve, Study
-from dm2.studies.verdicts import Result, Verdict
+from dm2.studies.study import Claim, Curve, Study
+from dm2.studies.verdicts import Result, environment_name
 from dm2.version import __version__
 
 __all__ = ["check_report", "write_report"]
@@ -37,8 +37,6 @@ _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _WIDTH = 960  # pixels of a figure, as the template's style has it
 _PANEL = 330  # pixels of a row of panels, with its titles
 _LETTER, _ENTRY, _LINE = 7, 55, 22  # pixels in a legend: a letter, what surrounds a name, a line
-_LOGARITHMIC = 30  # from this ratio of the highest to the lowest level on
-_NO_RUN = "no runs yet"
 
 
 def check_report(out: str | Path) -> Path:
@@ -109,7 +107,7 @@ def _section(result: Result, command: str | None) -> dict[str, Any]:
         "tables": [
             _table(title, summary[title], study) for title, _ in comparison.environments.items()
         ],
-        "missing": _missing(study, comparison),
+        "unfinished": result.unfinished,
         "rows": _sorted(_rows(result)),
         "notes": comparison.notes,
         "settings": [_setting(curve) for curve in study.curves],
@@ -149,66 +147,23 @@ def _sorted(rows: Iterable[_Row]) -> list[_Row]:
 
 
 def _rows(result: Result) -> Iterator[_Row]:
-    """The verdicts, and claims without one where runs are missing."""
+    """The verdicts in words."""
     study = result.study
-    for claim in study.claims:
-        verdicts = [verdict for verdict in result.verdicts if verdict.claim == claim]
-        for verdict in verdicts:
-            yield _row(study, claim, verdict.env, **_judged(verdict))
-        for env in _envs(study, claim):
-            if env not in {_name(verdict.env) for verdict in verdicts}:
-                yield _row(study, claim, env)
-
-
-def _row(
-    study: Study,
-    claim: Claim,
-    env: str,
-    value: str = "—",
-    improvement: str = "—",
-    seeds: str = "—",
-    note: str = _NO_RUN,
-    outcome: str = "not decided",
-) -> _Row:
-    statistic, compared = STATISTICS[claim.by], _compared(claim)
-    place = (study, _identifier(study), claim, compared, env, statistic)
-    return _Row(*place, value, improvement, seeds, note, outcome)
-
-
-def _judged(verdict: Verdict) -> dict[str, str]:
-    """What there is to say of a claim that has a verdict."""
-    counts = zip(verdict.censored, verdict.seeds, strict=True)
-    labels = (verdict.claim.better, verdict.claim.than)
-    short = [
-        f"{count} of {seeds} runs of {label} never get there"
-        for label, (count, seeds) in zip(labels, counts, strict=True)
-        if count
-    ]
-    return {
-        "value": _value(verdict),
-        "improvement": _number(verdict.improvement, ".2f"),
-        "seeds": "/".join(map(str, verdict.seeds)),
-        "note": "; ".join(short),
-        "outcome": verdict.outcome,
-    }
-
-
-def _value(verdict: Verdict) -> str:
-    """`+0.120` above its interval; of steps `× 0.640`, marked where it is only a bound.
-
-    Where no run at all gets there, the ratio would be that of two budgets, and is left out.
-    """
-    if verdict.censored == verdict.seeds:
-        return "—"
-    ratio = verdict.claim.by == "steps_to_80"
-    form = ".3f" if ratio else "+.3f"
-    above, below = (count > 0 for count in verdict.censored)
-    bound = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
-    sign = SIGNS.get(bound.get((above, below), ""), "")
-    text = sign + ("× " if ratio else "") + _number(verdict.value, form)
-    if np.isnan(verdict.low) or np.isnan(verdict.high):
-        return text
-    return f"{text}\n{_number(verdict.low, form)} to {_number(verdict.high, form)}"
+    for verdict in result.verdicts:
+        claim = verdict.claim
+        yield _Row(
+            study,
+            _identifier(study),
+            claim,
+            _compared(claim),
+            verdict.env,
+            verdict.statistic,
+            verdict.value_text(3),
+            _number(verdict.improvement, ".2f"),
+            verdict.seeds_text,
+            verdict.note,
+            verdict.outcome,
+        )
 
 
 def _number(value: float, form: str) -> str:
@@ -222,21 +177,6 @@ def _compared(claim: Claim) -> str:
     if claim.alike:
         return f"{claim.better} and {claim.than} alike, to {margin}"
     return f"{claim.better} ahead of {claim.than}; what matters: {margin}"
-
-
-def _envs(study: Study, claim: Claim) -> list[str]:
-    """The environments in which the study is to have both curves, or both exchanges."""
-    places = [(curve.env, curve.label) for curve in study.curves]
-    if claim.by == "kept":
-        places = [(exchange.runs[0].config.env, label) for label, exchange in study.exchanges]
-    both = (claim.better, claim.than)
-    envs = dict.fromkeys(env for env, _ in places)
-    return [env for env in envs if all((env, label) in places for label in both)]
-
-
-def _name(title: str) -> str:
-    """The environment's name, without the version that may follow it."""
-    return title.partition(" (")[0]
 
 
 # ---- numbers
@@ -253,7 +193,7 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
     rows = [
         [
             label,
-            _seeds(group["runs"], planned[_name(title), label]),
+            _seeds(group["runs"], planned[environment_name(title), label]),
             *(steps_text(group[name]) for name in reached),
             span_text(group["area"], "mean"),
             f"{group['area']['iqm']:.2f}",
@@ -272,17 +212,6 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
 
 def _seeds(used: int, planned: int) -> str:
     return f"{used}" if used == planned else f"{used} of {planned}"
-
-
-def _missing(study: Study, comparison: Comparison) -> list[str]:
-    """The curves of which there is no run that numbers can be taken of."""
-    known = {
-        (_name(title), label)
-        for title, environment in comparison.environments.items()
-        for label in environment.groups
-    }
-    places = [(curve.env, curve.label) for curve in study.curves]
-    return [f"{label} in {env}" for env, label in places if (env, label) not in known]
 
 
 # ---- settings
@@ -449,7 +378,7 @@ def _level_line(
         "legendgroup": name,
         "x": places.tolist(),
         "y": [value] * len(places),
-        "text": words,
+        "text": [words] * len(places),  # one text for all is not shown by a template
         "mode": "lines",
         "line": line,
         "hovertemplate": "<b>%{text}</b><br>%{y:.3f}<extra></extra>",
@@ -467,7 +396,7 @@ def _levels(
     curves = [
         curve
         for curve in study.curves
-        if curve.env == _name(title) and curve.label in environment.groups
+        if curve.env == environment_name(title) and curve.label in environment.groups
     ]
     placed = sorted((curve.level, curve.label) for curve in curves if curve.level is not None)
     areas = [groups[label]["area"] for _, label in placed]
@@ -487,7 +416,7 @@ def _levels(
         "hovertemplate": "<b>%{text}</b><br>level %{x}<br>mean %{y:.3f}, %{customdata}"
         "<extra></extra>",
     }
-    axis, ends = _level_axis([level for level, _ in placed])
+    axis, ends = _level_axis([level for level, _ in placed], study.logarithmic)
     lines = [
         _level_line(
             _plain(curve.label),
@@ -504,10 +433,12 @@ def _levels(
     return _Panel(title, [points, *lines], xaxis, yaxis)
 
 
-def _level_axis(levels: Sequence[float]) -> tuple[dict[str, Any], tuple[float, float]]:
-    """The axis, logarithmic if levels are far apart, and the ends of lines along it."""
-    low, high = (min(levels), max(levels)) if levels else (0.0, 1.0)
-    if low > 0 and high / low >= _LOGARITHMIC:
+def _level_axis(
+    levels: Sequence[float], logarithmic: bool
+) -> tuple[dict[str, Any], tuple[float, float]]:
+    """The axis, and the ends of lines along it."""
+    low, high = (min(levels), max(levels)) if levels else (1.0, 1.0)
+    if logarithmic:
         edge = (high / low) ** 0.04
         return {"type": "log", "dtick": 1}, (low / edge, high * edge)
     edge = 0.04 * (high - low) or 1.0

@@ -12,8 +12,8 @@ from typing import Literal
 
 import jax
 
-from dm2.errors import DivergedError, InputError
-from dm2.files import write_atomically
+from dm2.errors import DivergedError, InputError, as_whole
+from dm2.files import check_target, write_atomically
 from dm2.run.costs import memory_mib
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.pool import Ended, Task, cores, free_mib, run_side_by_side
@@ -25,11 +25,11 @@ from dm2.studies.study import Study
 __all__ = [
     "STATES",
     "State",
-    "best_jobs",
     "collect",
     "failure_of",
     "make_studies",
     "missing",
+    "processes_for",
     "records_path",
     "state_of",
 ]
@@ -40,9 +40,9 @@ STATES: dict[State, str] = {
     "recorded": "its results are there, itself it is not",
     "running": "a process is at it",
     "diverged": "it came to a number that is not finite, and stays as it is",
-    "failed": "it could not be made, and will be tried again",
+    "failed": "it could not be made, and will be tried again; or what is there of it is damaged",
     "stopped": "begun, and will go on",
-    "missing": "not begun",
+    "missing": "not begun; or a recording or an exchange that a process is at",
 }
 """What a product can be like, and what that means."""
 
@@ -54,6 +54,8 @@ def records_path(root: Path, study: Study, scale: str) -> Path:
 
 def state_of(product: Product, root: Path, records: Records | None = None) -> State:
     """What a product is like, by what is on disk."""
+    if _damage(product, root):
+        return "failed"
     if product.made(root):
         return "made"
     if records is not None and records.settles(product.name):
@@ -69,8 +71,17 @@ def state_of(product: Product, root: Path, records: Records | None = None) -> St
 
 
 def failure_of(product: Product, root: Path) -> str:
-    """Why a product could not be made. Raises OSError if that was not tried."""
-    return _failure(product, root).read_text()
+    """Why a product could not be made, or is damaged. Raises OSError if neither is so."""
+    return _damage(product, root) or _failure(product, root).read_text()
+
+
+def _damage(product: Product, root: Path) -> str:
+    """What is wrong with what is there of a product, and the remedy; nothing if all is well."""
+    try:
+        product.check(root)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def missing(studies: Sequence[Study], root: Path, scale: str) -> list[Product]:
@@ -105,22 +116,22 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         studies: the studies.
         root: the folder of all products, which is made.
         scale: the name of their scale.
-        jobs: the number of processes; by default one a core, as memory allows, and on an
-            accelerator one.
+        jobs: the number of processes; see `processes_for`.
 
     Returns:
         What could not be made, a sentence each.
 
     Raises:
-        InputError: another process makes studies in this folder.
+        InputError: another process makes studies in this folder, it cannot be made, or `jobs` is
+            no number above 0.
         KeyboardInterrupt: after Ctrl-C, when all runs have written a checkpoint.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    check_target("out", root / "lock")
     with _lock(root):
         products = missing(studies, root, scale)
-        work = _Work(products, root)
+        processes, work = processes_for(products, jobs), _Work(products, root)
         try:
-            for ended in run_side_by_side(work.tasks(), jobs or best_jobs(products)):
+            for ended in run_side_by_side(work.tasks(), processes):
                 work.note(ended)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; the same command goes on") from None
@@ -129,20 +140,43 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         return work.failures()
 
 
-def collect(studies: Sequence[Study], root: Path, scale: str) -> None:
-    """Writes the files of results: what they held already, and every run as far as it is. Raises
-    InputError if one of them is damaged."""
+def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
+    """Writes the files of results: what they held already, and every run as far as it is. What the
+    studies do not ask for any more is dropped.
+
+    Returns:
+        What is damaged and therefore left out, a sentence each.
+
+    Raises:
+        InputError: a file of results is damaged.
+    """
+    damaged = []
     for study in studies:
         path = records_path(root, study, scale)
         records = Records.read(path)
+        _drop_others(records, study)
         for training in study.runs:
-            if (training.path(root) / METRICS).exists():
+            if why := _damage(training, root):
+                damaged.append(f"{training.name}: left out: {why}")
+            elif (training.path(root) / METRICS).exists():
                 records.add(training.name, training.path(root))
         for _, exchange in study.exchanges:
-            if exchange.made(root):
+            if why := _damage(exchange, root):
+                damaged.append(f"{exchange.name}: left out: {why}")
+            elif exchange.made(root):
                 records.exchanges[exchange.name] = exchange.read(root)
         if records.runs:
             records.write(path)
+    return damaged
+
+
+def _drop_others(records: Records, study: Study) -> None:
+    """Drops runs of other settings than the study's. Those of further seeds stay: whoever asks for
+    fewer `--seeds` once may ask for all again."""
+    names, seeds = ({run.name for run in study.runs}, {run.config.seed for run in study.runs})
+    for name, run in list(records.runs.items()):
+        if name not in names and run.config["seed"] in seeds:
+            del records.runs[name]
 
 
 class _Work:
@@ -172,18 +206,11 @@ class _Work:
     def note(self, ended: Ended) -> None:
         """Writes down how a task ended."""
         product, began = self._begun[ended.task]
-        self._open.discard(product.name)
-        seconds = time.monotonic() - began
+        seconds = f"{time.monotonic() - began:.0f} s  "
         if ended.error is None:
-            said = "made"
-        elif isinstance(ended.error, KeyboardInterrupt):
-            return
-        else:
-            self._fail(product, str(ended.error))
-            said = f"failed: {ended.error}"
-        done = self._total - len(self._open)
-        line = f"[{done}/{self._total}] {product.kind} {product.name}  {seconds:.0f} s  {said}"
-        print(line, file=sys.stderr, flush=True)
+            self._close(product, f"{seconds}made")
+        elif not isinstance(ended.error, KeyboardInterrupt):
+            self._fail(product, str(ended.error), seconds)
 
     def failures(self) -> list[str]:
         """What could not be made, a sentence each."""
@@ -192,8 +219,16 @@ class _Work:
     def _can_be_made(self, product: Product) -> bool:
         return not any(part.name in self._open for part in product.needs)
 
-    def _fail(self, product: Product, why: str) -> None:
+    def _close(self, product: Product, said: str) -> None:
+        """Counts a product as over, and says how."""
+        self._open.discard(product.name)
+        done = self._total - len(self._open)
+        line = f"[{done}/{self._total}] {product.kind} {product.name}  {said}"
+        print(line, file=sys.stderr, flush=True)
+
+    def _fail(self, product: Product, why: str, seconds: str = "") -> None:
         """Writes down that a product cannot be made, nor all that needs it."""
+        self._close(product, f"{seconds}failed: {why}")
         self._failed[product.name] = why
         path = _failure(product, self._root)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,17 +236,32 @@ class _Work:
         for other in list(self._todo.values()):
             if any(part.name == product.name for part in other.needs):
                 del self._todo[other.name]
-                self._open.discard(other.name)
                 self._fail(other, f"needs {product.kind} {product.name}, which failed")
 
 
 def _make(product: Product, root: Path) -> None:
     """In a process of the pool: makes a product. A run that diverges is settled by that."""
+    product.check(root)
     with contextlib.suppress(DivergedError):
         product.make(root)
 
 
-def best_jobs(products: Sequence[Product]) -> int:
+def processes_for(products: Sequence[Product], jobs: int | None = None) -> int:
+    """How many processes make these products, never more than there are products.
+
+    Args:
+        products: what is to be made.
+        jobs: how many were asked for; by default one a core, as memory allows, and on an
+            accelerator one.
+
+    Raises:
+        InputError: `jobs` is no whole number above 0.
+    """
+    most = _best_jobs(products) if jobs is None else as_whole("jobs", jobs)
+    return max(1, min(most, len(products)))
+
+
+def _best_jobs(products: Sequence[Product]) -> int:
     """As many processes as cores and memory allow; on an accelerator one."""
     if jax.default_backend() != "cpu":
         return 1

@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
 from dm2.config import Config
 from dm2.errors import InputError
 
-__all__ = ["CONFIG", "MEASURES", "METRICS", "Measure", "Run", "read_run"]
+__all__ = ["CONFIG", "MEASURES", "METRICS", "Measure", "Run", "is_info", "read_run"]
 
 Measure = Literal["win_rate", "return"]
 """What the curves of an environment show."""
@@ -149,18 +149,26 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def is_info(info: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a run's configuration file can hold this."""
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         config, demonstrations = info["config"], info.get("demonstrations") or {}
         known = all(isinstance(config[name], str) for name in ("method", "env"))
         known &= all(isinstance(config[name], int) for name in ("seed", "steps"))
         rate, mean = demonstrations.get("win_rate"), demonstrations.get("mean_return")
         known &= (rate is None or 0 <= rate <= 1) and (mean is None or math.isfinite(mean))
-        if known and isinstance(info.get("environment") or {}, dict):
-            return info
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
+        return known and isinstance(info.get("environment") or {}, dict)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        info = None
+    if is_info(info):
+        return info
     remedy = "must be JSON with config.method, .env, .seed and .steps, as `dm2 train` writes it"
     raise InputError(f"{path}: {remedy}")
 

@@ -1,25 +1,36 @@
 """A study is data: the runs behind each curve of a figure, and the claims that they test."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dm2.errors import InputError, check_choice, check_setting, checks_itself
+from dm2.errors import (
+    InputError,
+    check_choice,
+    check_setting,
+    checks_itself,
+    convert_fields,
+)
 from dm2.studies.products import Exchange, Product, Training, in_order
 
 __all__ = ["Claim", "Curve", "Statistic", "Study"]
 
 Statistic = Literal["area", "final", "steps_to_80", "kept"]
 STATISTICS: dict[Statistic, str] = {
-    "area": "area under the test win rate",
-    "final": "final test win rate",
+    "area": "area under the {measure}",
+    "final": "final {measure}",
     "steps_to_80": "environment steps to a test win rate of 80 %",
     "kept": "change of the win rate by an agent of another team",
 }
-"""What claims are about, in words. One number a seed each."""
+"""What claims are about, in words, by what an environment is compared by. One number a seed
+each."""
+_FAR_APART = 30.0
+"""From this ratio of the highest to the lowest level on, an axis is logarithmic."""
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Curve:
     """Runs that differ in their seed alone, in one environment."""
@@ -31,9 +42,13 @@ class Curve:
     """Where it stands on the horizontal axis, in a study of levels."""
 
     def __post_init__(self) -> None:
+        convert_fields(self, f"curve {self.label!r}, ")
         check_setting(bool(self.runs), f"runs of {self.label}", self.runs, "must be one at least")
         envs = {run.config.env for run in self.runs}
         check_setting(len(envs) == 1, f"runs of {self.label}", envs, "must be of one environment")
+        seeds = [run.config.seed for run in self.runs]
+        once = len(set(seeds)) == len(seeds)
+        check_setting(once, f"seeds of {self.label}", seeds, "must be a seed for each run")
 
     @property
     def env(self) -> str:
@@ -63,20 +78,28 @@ class Claim:
     """Where the claim comes from, such as `Figure 2`."""
 
     def __post_init__(self) -> None:
-        check_choice(self, "", "by", Statistic)
-        ok = math.isfinite(self.margin) and self.margin >= 0
-        check_setting(ok, "margin", self.margin, "must be a number from 0 up")
+        prefix = f"claim {self.text!r}, "
+        convert_fields(self, prefix)
+        check_choice(self, prefix, "by", Statistic)
+        apart = self.better != self.than
+        check_setting(apart, prefix + "than", self.than, "must be another curve than `better`")
+        below = 1.0 if self.by == "steps_to_80" else math.inf
+        remedy = "must be a number from 0 up, and below 1 where it is a share of steps"
+        fits = 0 <= self.margin < below
+        check_setting(fits, prefix + "margin", self.margin, remedy)
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Study:
     """What is run, how it is drawn, and what it tests.
 
-    Raises InputError if a claim is about a curve that there is not, or two curves of one
-    environment have one label.
+    Raises InputError if it has no curve, a claim or an exchange is about one that there is not, or
+    two curves of one environment have one label.
     """
 
     name: str
+    """Letters, digits, - and _: files are called by it."""
     title: str
     question: str
     """What it is to find out, in a sentence or two."""
@@ -89,11 +112,19 @@ class Study:
     number of each curve over them."""
 
     def __post_init__(self) -> None:
+        convert_fields(self, "study.")
+        remedy = "must be letters, digits, - and _"
+        check_setting(bool(re.fullmatch(r"[\w-]+", self.name)), "study.name", self.name, remedy)
+        check_setting(
+            bool(self.curves), f"curves of {self.name}", self.curves, "must be one at least"
+        )
         labels = {curve.label for curve in self.curves}
+        exchanged = {label for label, _ in self.exchanges}
+        for label in exchanged:
+            self._check_label("exchange", label, labels)
         for claim in self.claims:
             for label in (claim.better, claim.than):
-                known = f"must be one of {', '.join(sorted(labels))}"
-                check_setting(label in labels, f"claim of {self.name}", label, known)
+                self._check_label("claim", label, exchanged if claim.by == "kept" else labels)
         places = [(curve.env, curve.label) for curve in self.curves]
         for place in places:
             if places.count(place) > 1:
@@ -101,6 +132,10 @@ class Study:
                 raise InputError(f"curves of {self.name} = {place}: there are two; {remedy}")
         if self.axis is not None and all(curve.level is None for curve in self.curves):
             raise InputError(f"axis of {self.name} = {self.axis!r}: no curve has a level")
+
+    def _check_label(self, kind: str, label: str, known: set[str]) -> None:
+        remedy = f"must be one of {', '.join(sorted(known))}" if known else "there is no exchange"
+        check_setting(label in known, f"{kind} of {self.name}", label, remedy)
 
     @property
     def runs(self) -> list[Training]:
@@ -112,6 +147,12 @@ class Study:
         """All that it needs, each after what it is made of."""
         exchanges: Iterable[Product] = (exchange for _, exchange in self.exchanges)
         return in_order([*self.runs, *exchanges])
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether levels are so far apart that their axis is a logarithmic one, which has no 0."""
+        levels = [curve.level for curve in self.curves if curve.level is not None]
+        return min(levels, default=0) > 0 and max(levels) >= _FAR_APART * min(levels)
 
     @property
     def labels(self) -> list[str]:

@@ -66,7 +66,7 @@ def _from_file(path: Path, scale: Scale) -> Study:
         made = module.study(scale)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}"
         remedy = "it must define a function study(scale) that returns a dm2.studies.study.Study"
         raise InputError(f"study = {str(path)!r}: {problem}; {remedy}") from error
