@@ -530,9 +530,18 @@ def test_the_plots_are_drawn_and_fit(opened):
     assert names == ["none", "1 episodes", "10 episodes", NASTY, "demonstrators"]
 
 
-def test_a_curve_says_what_it_is_where_the_mouse_is(opened):
+@pytest.mark.parametrize(
+    ("identifier", "at", "words"),
+    [
+        # 0.6 and 0: the standard error of two is half their difference.
+        (CURVES, (100_000, 0.3), f"{NASTY}step 100,000mean 0.300, standard error 0.300"),
+        (CURVES, (200_000, 0.75), f"demonstrators of {NASTY}0.750"),
+        ("study-tiny-levels", (5.5, 0.2), "none, without a level0.200"),
+    ],
+)
+def test_a_curve_says_what_it_is_where_the_mouse_is(opened, identifier, at, words):
     page, *_ = opened
-    page.locator(f"#{CURVES}").scroll_into_view_if_needed()
+    page.locator(f"#{identifier}").scroll_into_view_if_needed()
     place = page.evaluate(
         """([id, step, rate]) => {
             const plot = document.getElementById(id), box = plot.getBoundingClientRect();
@@ -540,13 +549,12 @@ def test_a_curve_says_what_it_is_where_the_mouse_is(opened):
             return [box.left + xaxis._offset + xaxis.l2p(step),
                     box.top + yaxis._offset + yaxis.l2p(rate)];
         }""",
-        [CURVES, 100_000, 0.3],
+        [identifier, *at],
     )
     page.mouse.move(place[0] - 3, place[1])
     page.mouse.move(*place)
-    label = page.wait_for_selector(f"#{CURVES} .hoverlayer .hovertext")
-    # 0.6 and 0: the standard error of two is half their difference.
-    assert label.text_content() == f"{NASTY}step 100,000mean 0.300, standard error 0.300"
+    label = page.wait_for_selector(f"#{identifier} .hoverlayer .hovertext")
+    assert label.text_content() == words
 
 
 def test_a_click_on_the_legend_hides_a_curve_and_its_band(opened):

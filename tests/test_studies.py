@@ -573,16 +573,18 @@ def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text,
     assert state_of(mended, tmp_path) == "made"
 
 
-KILLED = """
-import functools, signal, time
+STOPS_AS_TRAINING_DOES = """
+import signal, time
+def stop(*_):
+    raise KeyboardInterrupt("stopped")
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+KILLED = f"""
+import functools
 from dm2.run.pool import run_side_by_side
-
-stops_as_training_does = functools.partial(
-    signal.signal, signal.SIGTERM, signal.default_int_handler
-)
-if __name__ == "__main__":
-    for _ in run_side_by_side([stops_as_training_does, functools.partial(time.sleep, 60)], 1):
-        print("ready", flush=True)
+list(run_side_by_side([functools.partial(exec, {STOPS_AS_TRAINING_DOES!r}, {{}})], 1))
 """
 
 
@@ -591,7 +593,6 @@ def test_processes_say_nothing_when_the_one_that_started_them_is_killed():
     process = subprocess.Popen([sys.executable, "-c", KILLED], **pipes)
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.5)  # until the second task has begun
     process.kill()
     process.wait()
     assert process.stderr.read() == ""  # ends when the process beside it has ended
