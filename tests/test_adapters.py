@@ -105,22 +105,25 @@ def test_wins_count_where_the_name_says_that_they_are_told():
     assert make("stand_ins:Meet?wins=true").spec.wins
 
 
-def test_a_win_that_is_said_as_an_agent_leaves_is_the_teams():
+def test_a_win_that_is_said_as_an_agent_leaves_is_the_teams_in_this_episode():
     class Early(Meet):
+        wins = True
+
         def step(self, actions: Any) -> Any:
             seen, paid, dead, cut, infos = super().step(actions)
             if self.time == 1:
-                dead["a"], infos["a"] = True, {"won": True}
+                dead["a"], infos["a"] = True, {"won": self.wins}
                 self.agents = ["b"]
             elif self.time == 2:
                 dead["b"], self.agents = True, []
             return seen, paid, dead, cut, infos
 
-    world = PettingZooWorld(Early(), "early")
-    for _ in range(2):
+    env = Early()
+    world = PettingZooWorld(env, "early")
+    for env.wins in (True, False):
         world.reset(0)
         ends = [world.step(actions(1, 1))[1] for _ in range(2)]
-        assert [(end.terminated, end.won) for end in ends] == [(False, False), (True, True)]
+        assert [(end.terminated, end.won) for end in ends] == [(False, False), (True, env.wins)]
 
 
 def test_the_end_of_a_battle_without_words_is_no_crash_if_it_is_paid():

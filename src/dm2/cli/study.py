@@ -166,9 +166,11 @@ def _run(options: _Run) -> None:
     failures = make_studies(studies, options.out, options.scale, options.jobs)
     try:
         _show(studies, options, None)
-    finally:
-        if failures:  # they are why, where there is nothing to show
-            raise RuntimeError("; ".join(failures))
+    except InputError:
+        if not failures:  # else they are why there is nothing to show
+            raise
+    if failures:
+        raise RuntimeError("; ".join(failures))
 
 
 def _status(options: _Status) -> None:
