@@ -28,6 +28,7 @@ from dm2.errors import InputError
 from dm2.files import write_atomically
 from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
+from dm2.run.pool import cores
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
 from dm2.studies.groups import group_runs
@@ -43,6 +44,7 @@ from test_cli import refused, run, run_json
 from test_readme import blocks
 
 ENV = "smax/3m?limit=12"
+RESULTS = Path(__file__).parents[1] / "results"
 PPO = dm2.PPO(hidden=8, epochs=1, minibatches=2)
 SMALL: dict[str, Any] = {
     "num_envs": 8,
@@ -195,8 +197,13 @@ def test_no_team_learns_from_its_own_seed():
 def test_the_committed_results_are_those_of_the_studies_as_they_are(name):
     """A setting that is added must not give other names to what was made before it."""
     study = find_study(name, scale_named("quick"))
-    records = Records.read(Path(__file__).parents[1] / "results" / "studies" / f"{name}_quick.json")
+    records = Records.read(RESULTS / "studies" / f"{name}_quick.json")
     assert all(records.settles(run.name) for run in study.runs)
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("**/*.json")), ids=lambda file: file.stem)
+def test_the_committed_results_name_no_folder_of_the_machine_that_made_them(file):
+    assert not re.search(r'"(/|[A-Z]:)', file.read_text())
 
 
 def test_studies_share_runs_and_experts():
@@ -672,6 +679,18 @@ def test_collecting_drops_what_is_not_asked_for_any_more(tmp_path):
     assert Records.read(path).runs.keys() == kept
 
 
+def test_a_run_is_called_by_its_curve_unless_it_is_in_two(tmp_path):
+    one, two, three = (ippo(seed) for seed in range(3))
+    curves = (Curve("a", (one, two)), Curve("b", (two, three)))
+    study, path = Study("x", "", "", curves, ()), tmp_path / "results" / "x_quick.json"
+    further = ippo(3).name
+    runs = {run.name: made_up(run.config.seed, 0.5, "earlier") for run in (one, two, three)}
+    Records(runs | {further: made_up(3, 0.5, "a")}).write(path)
+    collect([study], tmp_path, "quick")
+    labels = {name: run.label for name, run in Records.read(path).runs.items()}
+    assert labels == {one.name: "a", two.name: None, three.name: "b", further: "a"}
+
+
 def begun(product: Any, root: Path) -> Path:
     """The directory of a run that was evaluated at its beginning and half-way."""
     run = RunDirectory.create(product.path(root), product.config, {})
@@ -860,6 +879,14 @@ def test_a_plan_goes_by_the_speed_of_runs_that_are_there(made, monkeypatch):
     found = planning.plan([study], made, "quick", 2)
     assert (found.count, found.steps) == (2, 512)
     assert found.hours == pytest.approx((2 * 10 + 512 / 64) / 2 / 3600)
+
+
+def test_a_plan_does_not_count_what_else_the_machine_does(monkeypatch):
+    def busy(repeats, clock=time.perf_counter):
+        return 50.0 if clock is time.process_time else 5.0
+
+    monkeypatch.setattr(planning, "matmul_gflops", busy)
+    assert planning._gflops.__wrapped__() == 50.0 * len(cores())
 
 
 def test_the_speed_of_runs_is_their_median(made):

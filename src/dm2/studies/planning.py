@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dm2.envs import make
 from dm2.errors import InputError
 from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
+from dm2.run.pool import cores
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Recording, Training
 from dm2.studies.records import Records
@@ -96,7 +98,7 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
 
     A run's hours are those of the steps it lacks, at the median speed of the runs in `root` of the
     same method and environment, else worked out from its arithmetic and from what large matrix
-    products reach here (see `dm2.run.costs.seconds_per_step`).
+    products reach here (see `dm2.run.costs.seconds_per_step`), on cores that do nothing else.
 
     Args:
         studies: the studies.
@@ -196,7 +198,10 @@ def _worked_out(settings: ProgramSettings, processes: int) -> float:
 
 @cache
 def _gflops() -> float:
-    return matmul_gflops(3)
+    """Of all cores, or of the accelerator."""
+    if jax.default_backend() != "cpu":
+        return matmul_gflops(3)
+    return matmul_gflops(3, time.process_time) * len(cores())
 
 
 @cache

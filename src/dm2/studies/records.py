@@ -70,8 +70,8 @@ class Records:
         run = self.runs.get(name)
         return name in self.exchanges or (run is not None and (run.finished or run.diverged))
 
-    def labelled(self, name: str, label: str) -> Run:
-        """A run, called by the label of its curve."""
+    def labelled(self, name: str, label: str | None) -> Run:
+        """A run, called by a label or, with None, by its settings."""
         return dataclasses.replace(self.runs[name], label=label)
 
     def add(self, name: str, directory: Path) -> None:

@@ -141,8 +141,9 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
 
 
 def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
-    """Writes the files of results: what they held already, and every run as far as it is. What the
-    studies do not ask for any more is dropped.
+    """Writes the files of results: what they held already, and every run as far as it is, each with
+    the name of its curve unless it is in several. What the studies do not ask for any more is
+    dropped.
 
     Returns:
         What is damaged and therefore left out, a sentence each.
@@ -165,9 +166,21 @@ def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
                 damaged.append(f"{exchange.name}: left out: {why}")
             elif exchange.made(root):
                 records.exchanges[exchange.name] = exchange.read(root)
+        _label(records, study)
         if records.runs:
             records.write(path)
     return damaged
+
+
+def _label(records: Records, study: Study) -> None:
+    """Calls each run by the name of its curve, or by none where it is in several."""
+    curves: dict[str, set[str]] = {}
+    for curve in study.curves:
+        for run in curve.runs:
+            curves.setdefault(run.name, set()).add(curve.label)
+    for name in curves.keys() & records.runs.keys():
+        label, *others = curves[name]
+        records.runs[name] = records.labelled(name, None if others else label)
 
 
 def _drop_others(records: Records, study: Study) -> None:
