@@ -420,6 +420,33 @@ def test_pettingzoo_is_imported_when_it_is_asked_for():
         getattr(dm2.envs, "GymEnv")  # noqa: B009
 
 
+FORKED = """
+import multiprocessing, sys
+from dm2.envs import SmacEnv
+from dm2.errors import InputError
+
+def play(made):
+    try:
+        (made or SmacEnv("smac/3m", seed=0)).reset()
+        print("played")
+    except InputError as error:
+        print(error)
+
+earlier = [SmacEnv("smac/3m", seed=0)] if "early" in sys.argv else [None]
+child = multiprocessing.get_context("fork").Process(target=play, args=earlier)
+child.start()
+child.join(60)
+"""
+
+
+@pytest.mark.parametrize(("when", "said"), [("early", 'start it by "spawn"'), ("late", "played")])
+def test_a_forked_process_is_refused_where_it_would_hang(when, said):
+    """What is handed to a forked process is not pickled."""
+    command = [sys.executable, "-c", FORKED, when]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert said in done.stdout
+
+
 def test_the_examples_of_the_docs_play(capsys):
     page = (Path(__file__).parents[1] / "docs" / "worlds.md").read_text()
     section = page.partition("## Our battles in other people's tools")[2]

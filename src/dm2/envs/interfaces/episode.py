@@ -6,6 +6,7 @@ accelerator.
 """
 
 import functools
+import os
 import secrets
 from typing import Any, NamedTuple
 
@@ -34,6 +35,20 @@ class _Programs(NamedTuple):
     """Takes the state and the key that the last program returned, and the actions, `[K]`."""
 
 
+_first_process: int | None = None
+"""The process that made the first world, known to those that are forked from it."""
+
+
+def _refuse_forks() -> None:
+    """Raises InputError in a process that was forked after a world was made: JAX would hang."""
+    global _first_process
+    _first_process = _first_process or os.getpid()
+    if _first_process != os.getpid():
+        problem = "env: this process was forked from one that had made a world; JAX would hang"
+        remedy = 'start it by "spawn" or "forkserver", or make no world before'
+        raise InputError(f"{problem}; {remedy}")
+
+
 class EnvironmentWorld:
     """One world of an environment (`dm2.envs.world.World`), one episode after another.
 
@@ -49,7 +64,8 @@ class EnvironmentWorld:
             env: A `dm2.Environment` or its name. Worlds of one name share what is compiled.
 
         Raises:
-            InputError: `dm2.make` refuses the name, or the object is no environment.
+            InputError: `dm2.make` refuses the name, or the object is no environment; or, as in
+                `reset` and `step`, the process was forked from one that had made a world.
         """
         if not isinstance(env, str | Environment):
             remedy = "must be an environment's name, as dm2.make takes it, or a dm2.Environment"
@@ -74,6 +90,7 @@ class EnvironmentWorld:
         self._carried = jax.device_put(self._carried, _device())
 
     def _load(self) -> None:
+        _refuse_forks()
         given = self._given
         programs = _programs_by_name(given) if isinstance(given, str) else _programs_of(given)
         self._programs = programs
@@ -113,6 +130,7 @@ class EnvironmentWorld:
         Raises:
             InputError: The seed is no whole number from 0 to 2**32 - 1.
         """
+        _refuse_forks()
         self.begin_at(seed)
         source = np.array([self.seed, self._episodes], np.uint32)
         begun = self._programs.begin(jax.device_put(source, _device()))
@@ -131,6 +149,7 @@ class EnvironmentWorld:
         Raises:
             InputError: No episode is in progress, or an action is not legal.
         """
+        _refuse_forks()
         if self._carried is None:
             raise InputError("step: no episode is in progress; call reset() first")
         self._check(actions)
