@@ -17,7 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -29,6 +28,7 @@ from dm2.files import write_atomically
 from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
 from dm2.run.pool import cores
+from dm2.run.team import load_team
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
 from dm2.studies.groups import group_runs
@@ -916,10 +916,11 @@ def test_an_exchange_of_equal_teams_changes_nothing(made, tmp_path):
 def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
     """A game that agent 0 alone decides: it is won where agent 0 comes from the second team."""
 
-    def play(env, team, states, key, episodes, **how):
-        return (SimpleNamespace(won=jnp.full(episodes, team._origins[0] == 1)),)
+    def play(team, states, key, episodes, **how):
+        return SimpleNamespace(won=np.full(episodes, team._origins[0] == 1)), None
 
-    monkeypatch.setattr("dm2.run.evaluate.play", play)
+    programs = load_team(ippo(0).path(made), None).programs
+    monkeypatch.setattr(programs, "play", play)
     rates = exchange([ippo(seed).path(made) for seed in (0, 1)], episodes=3)
     np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
 

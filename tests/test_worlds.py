@@ -1,6 +1,7 @@
 """Worlds of people's own: their numbers through the adapters, what is wrong with them in one
 sentence, processes that end, and teams that train on them."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
+from dm2.run.combine import record_style
+from dm2.run.evaluate import exchange
 from dm2.studies.registry import find_study
 from dm2.studies.scales import scale_named
 from stand_ins import Battle, Meet, Tuples
@@ -596,6 +599,30 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
     assert dm2.evaluate(run, episodes=10)["mean_length"] == 6
     recorded = dm2.record(run, episodes=10)
     assert recorded.summary()["steps"] == 60
+
+
+@pytest.mark.learning  # for its time
+def test_teams_that_are_mixed_play_as_many_worlds_side_by_side_as_train(tmp_path, monkeypatch):
+    """Agents of several teams, to exchange them and to record them together."""
+    method = dm2.IPPO(dataclasses.replace(TINY, learning_rate=1e-9))  # as they began
+    runs = []
+    for seed in (0, 1):
+        config = dm2.Config(method, "stand_ins:Battle", steps=128, seed=seed, **SMALL)
+        runs.append(dm2.train(config, tmp_path / str(seed), quiet=True))
+    reset, counts = HostEnvironment.reset, []
+    monkeypatch.setattr(
+        HostEnvironment,
+        "reset",
+        lambda env, key, num_envs: counts.append(num_envs) or reset(env, key, num_envs),
+    )
+    rates = exchange(runs, episodes=11)
+    assert len({*np.diag(rates)}) == 2
+    # In Battle agent 0 alone decides, so that a team with agent 1 of another wins as its own does.
+    alone = [dm2.evaluate(run, episodes=1)["win_rate"] for run in runs]
+    np.testing.assert_allclose(rates, [[alone[0], np.mean(alone)], [np.mean(alone), alone[1]]])
+    together = record_style(runs, "mixed-concurrent", episodes=11)
+    assert together.agents[0].num_episodes == 11
+    assert max(counts) == SMALL["num_envs"]
 
 
 @pytest.mark.learning

@@ -69,7 +69,7 @@ class Recording(NamedTuple):
 
 def play(
     env: Environment,
-    method: Players,
+    players: Players,
     team: Any,
     key: UInt32[Array, "2"],
     episodes: int,
@@ -87,8 +87,8 @@ def play(
 
     Args:
         env: the environment.
-        method: how the team acts.
-        team: the method's state.
+        players: how the team acts.
+        team: their state.
         key: decides all that is random.
         episodes: how many episodes are played, side by side.
         greedy: whether agents take their most likely actions; otherwise they sample.
@@ -106,7 +106,7 @@ def play(
     limit = env.spec.episode_limit
     reset_key, act_key, env_key = jax.random.split(key, 3)
     own_keys = jax.vmap(lambda agent: jax.random.fold_in(act_key, agent))(
-        jnp.arange(method.num_agents)
+        jnp.arange(players.num_agents)
     )
     # No step has the number of the limit, so this stream is none of those that agents act by.
     explore_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(own_keys, limit)
@@ -122,10 +122,10 @@ def play(
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(own_keys, time)
         allowed = view
         if epsilon is not None:
-            chances = jnp.broadcast_to(jnp.asarray(epsilon), (method.num_agents,))
+            chances = jnp.broadcast_to(jnp.asarray(epsilon), (players.num_agents,))
             drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(explore_keys, time)
             allowed = view._replace(legal=jax.vmap(_explore)(drawn, chances, view.legal))
-        memory, actions, _ = method.act(team, memory, keys, allowed, greedy=greedy)
+        memory, actions, _ = players.act(team, memory, keys, allowed, greedy=greedy)
         following, result, reached = advance(
             env, running, actions, jax.random.fold_in(env_key, time)
         )
@@ -140,7 +140,7 @@ def play(
             kept = kept._replace(env=reached, returns=running.returns + team_reward(result))
         return (following, memory, outcome, over | ended), kept
 
-    carry = (begun, method.memory(episodes), outcome, over)
+    carry = (begun, players.memory(episodes), outcome, over)
     if record:
         (_, _, outcome, _), kept = jax.lax.scan(step, carry, jnp.arange(limit))
         return outcome, kept._replace(first=begun.env if record_env else None)

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from dm2.compilation import compiler_options
 from dm2.demos import Demonstrations, combine
 from dm2.demos.provenance import as_ranges, per_agent
-from dm2.envs.host import settled
 from dm2.errors import InputError, Whole, as_seed, as_whole, check_setting
 from dm2.rollout import MixedTeam
-from dm2.rollout.play import play
 from dm2.run.behaviour import Behaviour, Epsilon, choose_behaviour
 from dm2.run.directory import RunDirectory
 from dm2.run.programs import programs_for
@@ -102,16 +98,15 @@ def _record_together(
     added: dict[str, Any],
 ) -> Demonstrations:
     """Records agent `k` of team `k`, for all `k`, in the same joint episodes."""
-    env = teams[0].programs.env
     mixed = MixedTeam([team.programs.method for team in teams], range(len(teams)))
     state, greedy = tuple(team.state for team in teams), behaviours[0].greedy
     chances = [behaviour.epsilon for behaviour in behaviours]
     epsilon = None if chances[0] is None else jnp.array(chances, jnp.float32)
 
-    def record(state: Any, key: Any, count: int) -> Any:
-        return play(env, mixed, state, key, count, greedy=greedy, epsilon=epsilon, record=True)
+    def play(key: Any, count: int) -> Any:
+        how = {"greedy": greedy, "epsilon": epsilon, "record": True}
+        return teams[0].programs.play(mixed, state, key, count, **how)
 
-    program = jax.jit(record, static_argnums=2, compiler_options=compiler_options("play"))
     indices = range(episodes)
     sources = [
         {
@@ -125,8 +120,8 @@ def _record_together(
     ]
     source = {name: per_agent(one[name] for one in sources) for name in sources[0]}
     return record_episodes(
-        lambda key, count: settled(env, program(state, key, count)),
-        env.spec,
+        play,
+        teams[0].programs.env.spec,
         seed,
         indices,
         episodes,

@@ -10,12 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from dm2.compilation import compiler_options
 from dm2.envs import Renderable
-from dm2.envs.host import settled
 from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.rollout import MixedTeam
-from dm2.rollout.play import play
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
 from dm2.run.team import load_team
@@ -100,27 +97,20 @@ def exchange(
         raise InputError(f"runs: nobody can win in {env.spec.name}; give runs of a battle")
     key = jax.random.PRNGKey(seed)
 
-    def program(own: Any, other: Any, agent: int | None) -> Any:
-        origins = [int(k == agent) for k in range(env.spec.num_agents)]
-        team = MixedTeam([own, other], origins)
-        options = compiler_options("play")
-        return jax.jit(
-            lambda states: play(env, team, states, key, episodes, greedy=True)[0].won.mean(),
-            compiler_options=options,
-        )
-
     rates = np.zeros((len(teams), len(teams)))
-    made: dict[Any, Any] = {}
+    mixtures: dict[Any, MixedTeam] = {}
     for i, own in enumerate(teams):
         for j, other in enumerate(teams):
             agents = range(env.spec.num_agents) if i != j else [None]
             won = []
             for agent in agents:
-                kind = own.programs.settings.method, other.programs.settings.method, agent
-                if kind not in made:
-                    made[kind] = program(own.programs.method, other.programs.method, agent)
-                share = made[kind]((own.state, other.state))
-                won.append(float(settled(env, share)))
+                methods = own.programs.method, other.programs.method
+                if (mixture := mixtures.get((*methods, agent))) is None:
+                    origins = [int(k == agent) for k in range(env.spec.num_agents)]
+                    mixture = mixtures[*methods, agent] = MixedTeam(methods, origins)
+                state = own.state, other.state
+                outcome, _ = teams[0].programs.play(mixture, state, key, episodes, greedy=True)
+                won.append(np.mean(outcome.won))
             rates[i, j] = np.mean(won)
     return rates
 

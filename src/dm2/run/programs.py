@@ -1,4 +1,4 @@
-"""The compiled programs of a run: initialise, iterate, evaluate, record. They touch no file and
+"""The compiled programs of a run: initialise, iterate, evaluate, play. They touch no file and
 print nothing."""
 
 import functools
@@ -20,7 +20,7 @@ from dm2.envs.custom import is_custom
 from dm2.envs.host import settled
 from dm2.errors import InputError
 from dm2.methods.base import Pretraining
-from dm2.rollout import EpisodeTotals, Outcome, Recording, RolloutState
+from dm2.rollout import EpisodeTotals, Outcome, Players, Recording, RolloutState
 from dm2.run.check import check_quickly
 
 __all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
@@ -65,10 +65,11 @@ class Programs:
         self._init_program = jax.jit(self._init, compiler_options=compiler_options("once"))
         self.collect = jit(self._collect, donate_argnums=1)
         self.evaluate = jit(self._evaluate, static_argnames=("episodes", "greedy"))
-        self.record = jit(self._record, static_argnames=("episodes", "greedy", "record_env"))
+        fixed = ("players", "episodes", "greedy", "record", "record_env")
+        self.play = jit(functools.partial(rollouts.play, self._stage), static_argnames=fixed)
         if isinstance(self._stage, HostEnvironment):
-            few = _FewAtATime(self._stage, settings.num_envs, self.evaluate, self.record)
-            self.evaluate, self.record = few.evaluate, few.record
+            few = _FewAtATime(self._stage, settings.num_envs, self.evaluate, self.play)
+            self.evaluate, self.play = few.evaluate, few.play
 
     def check(self) -> None:
         """Plays a few steps of an environment of the user's own, once. Raises InputError if it
@@ -128,6 +129,22 @@ class Programs:
         agents, metrics = self.method.learn(agents, trajectory, experts)
         state = TrainState(agents, rollout, iteration)
         return state, {"agents": metrics, "episodes": totals._asdict()}
+
+    def record(
+        self,
+        agents: Any,
+        key: UInt32[Array, "2"],
+        episodes: int,
+        greedy: bool,
+        record_env: bool = False,
+        epsilon: Float[Array, ""] | None = None,
+    ) -> tuple[Outcome, Recording]:
+        """Whole episodes of the method's team, and everything that was perceived and done in them.
+        `play` is for any other players; see `dm2.rollout.play`."""
+        how = {"greedy": greedy, "epsilon": epsilon, "record": True, "record_env": record_env}
+        outcome, kept = self.play(self.method, agents, key, episodes, **how)
+        assert kept is not None
+        return outcome, kept
 
     def compile(self, experts: Any, episodes: int | None = None) -> None:
         """Makes the programs of `init` and `iterate`, and of `evaluate` where it will play
@@ -193,27 +210,14 @@ class Programs:
         how = {"greedy": greedy, "epsilon": epsilon}
         return rollouts.play(self._stage, self.method, agents, key, episodes, **how)[0]
 
-    def _record(
-        self,
-        agents: Any,
-        key: UInt32[Array, "2"],
-        episodes: int,
-        greedy: bool,
-        record_env: bool = False,
-        epsilon: Float[Array, "*K"] | None = None,
-    ) -> tuple[Outcome, Recording | None]:
-        """Whole episodes and everything that was perceived and done in them."""
-        how = {"greedy": greedy, "epsilon": epsilon, "record": True, "record_env": record_env}
-        return rollouts.play(self._stage, self.method, agents, key, episodes, **how)
-
 
 class _FewAtATime:
-    """`evaluate` and `record` for worlds that are stepped in Python: as many are played side by
-    side as train, since each takes memory, or a licence, of its own. Both raise WorldError."""
+    """`evaluate` and `play` for worlds that are stepped in Python: as many are played side by side
+    as train, since each takes memory, or a licence, of its own. Both raise WorldError."""
 
-    def __init__(self, stage: HostEnvironment, most: int, evaluate: Any, record: Any) -> None:
+    def __init__(self, stage: HostEnvironment, most: int, evaluate: Any, play: Any) -> None:
         self._stage, self._most = stage, most
-        self._evaluate, self._record = evaluate, record
+        self._evaluate, self._play = evaluate, play
 
     def evaluate(
         self, agents: Any, seed: Any, step: Any, episodes: int, greedy: bool = True, **how: Any
@@ -227,17 +231,19 @@ class _FewAtATime:
 
         return _joined(self._parts(play, episodes), episodes, -1)
 
-    def record(
-        self, agents: Any, key: Any, episodes: int, greedy: bool, **how: Any
-    ) -> tuple[Outcome, Recording]:
-        """See `Programs._record`."""
+    def play(
+        self, players: Players, team: Any, key: Any, episodes: int, **how: Any
+    ) -> tuple[Outcome, Recording | None]:
+        """See `dm2.rollout.play`."""
 
         def play(part: int, count: int) -> Any:
-            return self._record(agents, jax.random.fold_in(key, part), count, greedy, **how)
+            return self._play(players, team, jax.random.fold_in(key, part), count, **how)
 
         outcomes, recordings = zip(*self._parts(play, episodes), strict=True)
-        kept = _joined([recording[:4] for recording in recordings], episodes, 2)
-        return _joined(outcomes, episodes, -1), Recording(*kept)
+        outcome = _joined(outcomes, episodes, -1)
+        if recordings[0] is None:
+            return outcome, None
+        return outcome, Recording(*_joined([kept[:4] for kept in recordings], episodes, 2))
 
     def _parts(self, play: Any, episodes: int) -> list[Any]:
         size = min(episodes, self._most)
