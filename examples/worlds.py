@@ -22,7 +22,7 @@ class World(NamedTuple):
 
 WORLDS = (
     World("mpe2/simple_spread-v3?N=3&max_cycles=25", 300_000, 900_000),  # PettingZoo's interface
-    World("gymnasium/lbforaging:Foraging-8x8-2p-2f-coop-v3", 300_000, 600_000),
+    World("gymnasium/lbforaging:Foraging-5x5-2p-1f-coop-v3", 150_000, 300_000),
     World("jaxmarl/MPE_simple_spread_v3", 300_000, 900_000),
     World("hunt:Hunt", 300_000, 600_000),  # a class in JAX, in this folder
     World("dm2.envs:SmacEnv?env=smac/3m", 200_000, 400_000),  # an object with SMAC's methods
