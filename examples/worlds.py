@@ -25,7 +25,7 @@ WORLDS = (
     World("gymnasium/lbforaging:Foraging-5x5-2p-1f-coop-v3", 150_000, 300_000),
     World("jaxmarl/MPE_simple_spread_v3", 300_000, 900_000),
     World("hunt:Hunt", 300_000, 600_000),  # a class in JAX, in this folder
-    World("dm2.envs:SmacEnv?env=smac/3m", 200_000, 400_000),  # an object with SMAC's methods
+    World("dm2.envs:SmacEnv?env=smac/3m", 120_000, 200_000),  # an object with SMAC's methods
 )
 
 
