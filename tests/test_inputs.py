@@ -177,7 +177,7 @@ def test_layer_norm_is_blind_to_proportional_cues():
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("shown", SHOWN)
 def test_what_each_scaling_learns_of_cues(shown, scale, seed):
-    """The table in docs/method.md."""
+    """What docs/method.md says of cues."""
     right = {"running"}
     if shown == "one-hot":
         right |= {"layer", "both"}

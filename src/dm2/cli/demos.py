@@ -87,7 +87,10 @@ class _Import:
 
     files: Annotated[
         Positional[tuple[str, ...]],
-        arg(help="Files: .npz, .npy, .csv, .parquet; or Minari datasets, names or folders."),
+        arg(
+            help="Files: .npz, .npy, .csv, .parquet; Minari datasets, names or folders; folders of "
+            "vaults or of the authors' files."
+        ),
     ]
     env: Annotated[str, arg(help="The environment that was recorded; see `dm2 doctor`.")]
     out: Out

@@ -1,4 +1,4 @@
-"""Settings by name: the paper's, and ours. docs/method.md says whose each number is."""
+"""Settings by name: the paper's, and ours. docs/methods.md says whose each number is."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple, get_args
