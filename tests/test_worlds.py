@@ -346,6 +346,16 @@ def test_deaths_are_counted_anew_once_an_episode_ended():
     group.close()
 
 
+def test_worlds_have_a_process_a_core_where_the_system_names_no_cores(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    env = make("stand_ins:Meet")
+    assert isinstance(env, HostEnvironment)
+    group = InProcesses(env._recipe, env._sizes, 3)
+    assert len(group._workers) == 2
+    group.close()
+
+
 def test_what_a_world_prints_goes_to_standard_error(capfd):
     env = make("stand_ins:Meet?fault=talk")
     assert isinstance(env, HostEnvironment)
