@@ -1,10 +1,10 @@
 """Worlds with SMAC's methods: StarCraft itself, SMACv2, SMAClite, and whatever else has them.
 
 An agent whose only legal action is the first is dead. `info["battle_won"]` says who won. A limit
-that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step that
-is no win and leaves an agent alive). When the game crashes, SMAC ends the episode with reward 0 and
-an empty `info`; that episode is cut where it was, and the next one begins. Observations that are
-shorter than `obs_shape` are padded with zeros.
+that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step
+that is no win and leaves an agent alive). When the game crashes, SMAC ends the episode with reward
+0 and an empty `info`; that episode is cut where it was, and the next one begins. Observations that
+are shorter than `obs_shape` are padded with zeros.
 """
 
 import inspect
