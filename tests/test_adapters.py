@@ -140,6 +140,18 @@ def test_the_end_of_a_battle_without_words_is_no_crash_if_it_is_paid():
     ]
 
 
+@pytest.mark.parametrize(("left", "terminated"), [(1, False), (0, True)])
+def test_a_battle_that_is_lost_with_the_last_step_of_its_limit_is_not_cut(left, terminated):
+    class Lost(Battle):
+        def get_avail_actions(self) -> list[list[int]]:
+            return [[0, 1, 1]] * left + [[1, 0, 0]] * (2 - left)
+
+    world = SmacWorld(Lost(), "lost")
+    world.reset(0)
+    ends = [world.step(actions(1, 1))[1] for _ in range(5)]
+    assert (ends[-1].terminated, ends[-1].truncated) == (terminated, not terminated)
+
+
 def test_shorter_observations_of_a_battle_are_padded():
     class Unlike(Battle):
         def get_obs(self) -> list[np.ndarray]:

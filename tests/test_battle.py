@@ -143,10 +143,11 @@ def test_options(name, walls, limit, canonical):
         ("smax/3m?wall=safe", "no option 'wall'; known: walls, reward, limit"),
         ("smax/3m?walls=soft", "walls must be 'safe' or 'lethal'"),
         ("smax/3m?walls", "walls must be 'safe' or 'lethal'"),
-        ("smax/3m?limit=0", "limit must be a whole number above 0"),
-        ("smax/3m?limit=-3", "limit must be a whole number above 0"),
-        ("smax/3m?limit=1.5", "limit must be a whole number above 0"),
-        ("smax/3m?limit=", "limit must be a whole number above 0"),
+        ("smax/3m?limit=0", "limit must be a whole number from 1 to 2147483647"),
+        ("smax/3m?limit=2147483648", "limit must be a whole number from 1 to 2147483647"),
+        ("smax/3m?limit=-3", "limit must be a whole number from 1 to 2147483647"),
+        ("smax/3m?limit=1.5", "limit must be a whole number from 1 to 2147483647"),
+        ("smax/3m?limit=", "limit must be a whole number from 1 to 2147483647"),
     ],
 )
 def test_wrong_names_and_options_are_explained(name, message):

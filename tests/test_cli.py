@@ -186,7 +186,7 @@ def test_progress_says_how_far_how_fast_and_how_well(capsys, monkeypatch):
         ("smacs/3s_vs_4z", "no such environment; did you mean 'smac/3s_vs_4z'? known: "),
         ("smax/3m?wall=safe", "no option 'wall'; known: walls, reward, limit\n"),
         ("smax/3m?walls=soft", "walls must be 'safe' or 'lethal'\n"),
-        ("smax/3m?limit=0", "limit must be a whole number above 0\n"),
+        ("smax/3m?limit=0", "limit must be a whole number from 1 to 2147483647\n"),
     ],
 )
 def test_a_wrong_environment(capsys, tmp_path, env, hint):

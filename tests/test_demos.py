@@ -289,6 +289,13 @@ def test_provenance_must_be_complete():
     refuses(lambda: Demonstrations((agent(),), PROVENANCE), "provenance.concurrency is missing")
 
 
+def test_actions_must_fit_into_32_bits():
+    actions = ACTIONS.astype(np.uint64)
+    actions[1, 0, 0] += np.uint64(2**32)
+    problem = f"episode 1, step 0, agent 0: actions = {actions[1, 0, 0]}: must fit into int32"
+    refuses(lambda: episodes(actions=actions, legal=None), problem)
+
+
 def test_actions_must_be_below_num_actions_while_alive():
     actions = ACTIONS.copy()
     actions[1, 0, 0] = 3

@@ -167,6 +167,8 @@ def test_the_riddle_is_won_by_telling_when_all_have_been_there():
         ("jaxmarl/storm?limit=9&competitive=true", "observations do not go by its agents' names"),
         ("jaxmarl/MPE_simple_spred", "no such environment; known: .*MPE_simple_spread_v3"),
         ("jaxmarl/MPE_simple_spread_v3?walls=safe", "no option 'walls'; known: .*num_agents"),
+        ("jaxmarl/MPE_simple_spread_v3?name=x", "no option 'name'; known: .*num_agents"),
+        ("jaxmarl/MPE_simple_spread_v3?self=2", "cannot make it: TypeError: .*'self'"),
         ("jaxmarl/MPE_simple_spread_v3?rewards=mine", "rewards must be 'shared' or 'individual'"),
         ("jaxmarl/HeuristicEnemySMAX?scenario=9z", "cannot make it: KeyError: '9z'"),
         ("jaxmarl/MPE_simple_tag_v3", "play against each other; .* add competitive=true"),

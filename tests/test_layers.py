@@ -15,7 +15,7 @@ PACKAGE = Path(dm2.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    "errors lazy version",
+    "cores errors lazy version",
     "files",
     "deployment",
     "figures",

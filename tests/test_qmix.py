@@ -455,7 +455,7 @@ def test_operations_and_memory_of_an_update():
     assert rows is not None
     assert method.replay_bytes() == sum(x.nbytes for x in jax.tree.leaves(rows.rows))
     batch = 4 * 20 * 4 * 5 * (LIMIT + 1) * 3
-    assert settings.update_bytes(spec, 640) == 3 * method.replay_bytes() + batch
+    assert settings.update_bytes(spec, 640, 2) == 3 * method.replay_bytes() + batch
 
 
 def test_both_optimisers_step_downhill():

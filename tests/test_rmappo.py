@@ -348,7 +348,7 @@ def test_costs_are_those_of_both_networks(critic):
     actor = 3 * 2 * ((O + K) * 8 + 7 * 64 + 8 * A) - 2 * (O + K) * 8
     value = 3 * 2 * (central * 8 + 7 * 64 + 8) - 2 * central * 8
     assert settings.update_flops(ToyEnv.spec, 10) == 10 * K * 2 * (actor + value)
-    assert settings.update_bytes(ToyEnv.spec, 10) > 0
+    assert settings.update_bytes(ToyEnv.spec, 10, 2) > 0
 
 
 CONFIG = Config(

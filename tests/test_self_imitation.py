@@ -14,6 +14,9 @@ from dm2.agent.settings import PPO, Imitation, SelfImitation
 from dm2.agent.state import Extras, Memory
 from dm2.agent.types import Trajectory
 from dm2.errors import InputError
+from dm2.methods.ippo import IPPO
+from dm2.methods.sil import SIL
+from toy_env import ToyEnv
 
 N, O, A, H, LIMIT, GAMMA = 3, 2, 3, 4, 5, 0.5  # noqa: E741
 CAPACITY, LEAST = 4, 2
@@ -171,6 +174,16 @@ def test_until_there_are_enough_episodes_the_task_alone_counts():
         assert (metrics["discriminator_loss"] != 0) == learnt
         agent = after
     assert counts[0] < LEAST <= counts[-1]
+
+
+def test_memory_counts_what_all_agents_keep():
+    """By hand: of `C` episodes and `N` under way `L` steps of `O` numbers, `alive` and, of those
+    under way, a reward; a return for each episode, a time for each environment, one size."""
+    spec = ToyEnv.spec
+    limit, row = spec.episode_limit, 4 * spec.observation_size + 1
+    kept = 128 * (limit * row + 4) + N * (limit * (row + 4) + 4) + 4
+    more = SIL().update_bytes(spec, 10, N) - IPPO().update_bytes(spec, 10, N)
+    assert more == 3 * spec.num_agents * kept
 
 
 def test_unusable_buffers_are_refused():

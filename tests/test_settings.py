@@ -15,6 +15,7 @@ import dm2
 from dm2 import InputError
 from dm2.errors import as_path, as_whole
 from dm2.methods import METHODS
+from dm2.run.directory import RunDirectory
 
 # Their types say what they hold, and not all that they take.
 Config: Any = dm2.Config
@@ -22,6 +23,7 @@ PPO: Any = dm2.PPO
 Imitation: Any = dm2.Imitation
 IPPO: Any = dm2.IPPO
 DM2: Any = dm2.DM2
+GAIL: Any = dm2.GAIL
 
 SPEC = {"env": "smax/3m?limit=12", "num_envs": 8, "rollout_steps": 16}
 
@@ -73,6 +75,7 @@ def test_what_converts_exactly_is_taken():
         (lambda: IPPO({"clipp": 1}), "ppo: there is no setting 'clipp'; known: hidden, "),
         (lambda: IPPO({"clip": 0}), "ppo.clip = 0: must be a finite number from 1e-12"),
         (lambda: IPPO(3), "ppo = 3: must be a PPO or a dictionary of its settings"),
+        (lambda: GAIL(imitation=Imitation()), "imitation = Imitation.*: must be a Matching or a"),
         (lambda: DM2(imitation={"reward": "x"}), "imitation.reward = 'x': must be one of logit"),
         (lambda: Config("ippo", "smax/3m"), "method = 'ippo': must be a method's settings"),
         (lambda: Config(IPPO, "smax/3m"), "method = .*: must be a method's settings"),
@@ -80,6 +83,7 @@ def test_what_converts_exactly_is_taken():
         (lambda: Config(IPPO(), "e", steps="9"), "steps = '9': must be a whole number"),
         (lambda: Config(IPPO(), "e", steps=np.nan), "steps = nan: must be a whole number"),
         (lambda: Config(IPPO(), "e", seed=2**32), "seed = 4294967296: .*from 0 to 4294967295"),
+        (lambda: Config(IPPO(), "e", seed=10**400), "seed = 1000.*from 0 to 4294967295"),
         (lambda: Config(IPPO(), "e", checkpoint_steps=5), "checkpoint_steps = 5: must be a list"),
         (lambda: Config(IPPO(), "e", checkpoint_steps=[0]), "checkpoint_steps = 0: must be"),
         (lambda: Config(DM2(), "e", demos=5), "demos = 5: must be a text"),
@@ -119,4 +123,13 @@ def test_settings_that_json_cannot_hold_leave_no_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "odd", Odd)
     with pytest.raises(InputError, match=r"config.json: .*complex.*plain values that JSON"):
         dm2.train(Config(Odd(), steps=128, **SPEC), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_cannot_be_read_back_leave_no_folder(tmp_path):
+    class Unknown(dm2.IPPO):
+        name = "unknown"
+
+    with pytest.raises(InputError, match=r"unknown"):
+        RunDirectory.create(tmp_path / "run", Config(Unknown(), steps=128, **SPEC), {})
     assert not (tmp_path / "run").exists()

@@ -165,7 +165,8 @@ MALFORMED = [
     ("leaves", "making it raised SystemExit: no licence (stand_ins.py, line"),
     ("made", "'made' is no function or class; name what makes it; an object itself is for env=…"),
     ("Meet.py/x", "names no module and what is in it; write module:factory, as in an import"),
-    ("Meet?limit=many", "limit must be a whole number above 0"),
+    ("Meet?limit=many", "limit must be a whole number from 1 to 2147483647"),
+    ("Meet?limit=2147483648", "limit must be a whole number from 1 to 2147483647"),
     ("Meet?rewards=mine", "rewards must be 'shared' or 'individual'"),
 ]
 
@@ -186,6 +187,13 @@ def test_what_is_wrong_with_a_world_is_said_in_one_sentence(name, sentence):
     said = str(caught.value)
     assert sentence in said
     assert "\n" not in said and "CpuCallback" not in said
+
+
+def test_a_mistake_in_a_module_is_not_taken_for_a_name_that_it_lacks(tmp_path, monkeypatch):
+    (tmp_path / "mistaken_module.py").write_text("import os\nos.nothing\ndef factory(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"importing 'mistaken_module' raised AttributeError: "):
+        make("mistaken_module:factory")
 
 
 def test_other_names_lead_to_pettingzoos_and_gymnasiums_own():
@@ -335,6 +343,16 @@ def test_deaths_are_counted_anew_once_an_episode_ended():
         for _ in range(6):
             group.tell("step")
         assert group.arrays["truncated"].tolist() == [True]
+    group.close()
+
+
+def test_worlds_have_a_process_a_core_where_the_system_names_no_cores(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    env = make("stand_ins:Meet")
+    assert isinstance(env, HostEnvironment)
+    group = InProcesses(env._recipe, env._sizes, 3)
+    assert len(group._workers) == 2
     group.close()
 
 

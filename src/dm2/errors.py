@@ -167,6 +167,8 @@ def _convert(field: str, value: Any, kind: Any) -> Any:
     remedy, convert = _CONVERSIONS.get(_plain_type(kind), ("", None))
     if convert is None:
         is_wrong = isinstance(kind, type) and not isinstance(value, kind)
+        if dataclasses.is_dataclass(kind) and dataclasses.fields(kind):
+            is_wrong = type(value) is not kind  # a file would not say which subclass it is
         remedy = f"must be a {getattr(kind, '__name__', kind)} or a dictionary of its settings"
         check_setting(not is_wrong, field, value, remedy)
         return value
@@ -206,9 +208,9 @@ def _scalar(value: Any) -> Any:
 
 def _whole(value: Any) -> int | None:
     number = _number(value)
-    if number is None or not math.isfinite(number) or number != int(number):
+    if isinstance(number, float) and not number.is_integer():  # infinities are none, too
         return None
-    return int(number)
+    return None if number is None else int(number)
 
 
 def _number(value: Any) -> float | int | None:

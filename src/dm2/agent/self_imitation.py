@@ -84,6 +84,11 @@ class BestEpisodes:
             Ongoing.initial(row, self.limit, self.num_envs),
         )
 
+    def nbytes(self) -> int:
+        """What the episodes of one agent take."""
+        shapes = jax.tree.leaves(jax.eval_shape(self.initial))
+        return sum(x.dtype.itemsize * x.size for x in shapes)
+
     def including(self, own: OwnEpisodes, trajectory: Trajectory) -> OwnEpisodes:
         """With the episodes that end in a rollout, as far as they are good enough."""
         rows = {

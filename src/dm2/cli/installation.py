@@ -1,6 +1,5 @@
 """What is installed here and whether it works."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dm2.cores import cores
 from dm2.envs import list_environments
 from dm2.version import __version__
 
@@ -30,7 +30,7 @@ def examine() -> dict[str, Any]:
     return {
         "dm2": __version__,
         "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "cores": len(cores()),
         **{package: _version(package) for package in _PACKAGES + _OPTIONAL},
         "devices": [str(device) for device in jax.devices()],
         "computes": bool(jnp.array_equal(product, jnp.eye(64))),

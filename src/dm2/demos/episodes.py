@@ -49,8 +49,8 @@ def one_agent(
         The demonstrations, and the largest error of rounding an observation to `dtype`.
 
     Raises:
-        InputError: If `dtype` is unknown, if a value overflows it, or if `AgentDemonstrations`
-            rejects the arrays.
+        InputError: If `dtype` is unknown, if a value overflows it or an action int32, or if
+            `AgentDemonstrations` rejects the arrays.
     """
     check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
     parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
@@ -65,7 +65,13 @@ def one_agent(
         problem = f"episode {e}, step {t}: observations reach {exact[row, i]:g}, above {dtype}"
         raise InputError(f"{problem}; use dtype float32, `--dtype float32`")
     if "actions" in parts:
-        parts["actions"] = parts["actions"].astype(np.int32)
+        given = parts["actions"]
+        parts["actions"] = given.astype(np.int32)
+        wrong = parts["actions"] != given
+        if wrong.any():
+            e, t = np.argwhere(keep)[np.argmax(wrong)]
+            problem = f"episode {e}, step {t}, agent {k}: actions = {given[np.argmax(wrong)]}"
+            raise InputError(f"{problem}: must fit into int32; number actions from 0")
     if "returns" in parts:
         parts["returns"] = parts["returns"].astype(np.float32)
     agent = AgentDemonstrations(**parts)

@@ -27,6 +27,7 @@ __all__ = [
     "OBJECT",
     "Call",
     "adapted",
+    "check_limit",
     "is_stepped_in_python",
     "made_by",
     "make_world",
@@ -45,6 +46,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     (is_smac, SmacWorld),
     (is_team_env, GymnasiumWorld),
 )
+_MOST_STEPS = 2**31 - 1
 _objects: dict[str, Any] = {}
 """What `name_of` was given that has no name in another process."""
 
@@ -170,7 +172,7 @@ def options_of(query: str, field: str) -> dict[str, Any]:
         field: What messages call the environment.
 
     Raises:
-        InputError: An option has no value, or the limit is no whole number above 0.
+        InputError: An option has no value, or the limit is unusable.
     """
     options: dict[str, Any] = {}
     for part in filter(None, query.split("&")):
@@ -178,10 +180,15 @@ def options_of(query: str, field: str) -> dict[str, Any]:
         if not equals:
             raise InputError(f"{field}: option {part!r} has no value; write {part}=VALUE")
         options[key] = _value(value)
-    limit = options.get("limit")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InputError(f"{field}: limit must be a whole number above 0")
+    if options.get("limit") is not None:
+        check_limit(options["limit"], field)
     return options
+
+
+def check_limit(limit: Any, field: str) -> None:
+    """Raises InputError unless a limit is a number of steps that the clocks, int32, can count."""
+    if type(limit) is not int or not 1 <= limit <= _MOST_STEPS:
+        raise InputError(f"{field}: limit must be a whole number from 1 to {_MOST_STEPS}")
 
 
 def _written_out(base: str, field: str) -> tuple[str, dict[str, Any]]:
@@ -235,17 +242,17 @@ def _find(base: str, field: str) -> Any:
         sys.path.append(os.getcwd())
     try:
         with quiet_output():
-            found = importlib.import_module(module_name)
+            found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            found = getattr(found, part, None)
     except ModuleNotFoundError as error:
         remedy = "install it, or start where it lies"
         raise InputError(f"{field}: there is no module {error.name!r} here; {remedy}") from None
-    except AttributeError:
-        problem = f"module {module_name!r} has no {attribute!r}"
-        raise InputError(f"{field}: {problem}; write module:factory") from None
     except (Exception, SystemExit) as error:  # whatever importing the module raises
         raise InputError(f"{field}: importing {module_name!r} raised {words_of(error)}") from error
+    if found is None:
+        problem = f"module {module_name!r} has no {attribute!r}"
+        raise InputError(f"{field}: {problem}; write module:factory")
     if not callable(found):
         remedy = "name what makes it; an object itself is for env=… in Python"
         raise InputError(f"{field}: {attribute!r} is no function or class; {remedy}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
 from dm2.envs.custom import is_custom, make_custom
-from dm2.envs.factories import options_of
+from dm2.envs.factories import check_limit, options_of
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
@@ -102,9 +102,8 @@ def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict
     for part in filter(None, query.split("&")):
         key, _, value = part.partition("=")
         if key == "limit":
-            if not value.isdecimal() or int(value) < 1:
-                raise InputError(f"env = {name!r}: limit must be a whole number above 0")
-            options[key] = int(value)
+            options[key] = int(value) if value.isdecimal() else None
+            check_limit(options[key], f"env = {name!r}")
         elif key not in choices:
             known = ", ".join((*choices, "limit"))
             raise InputError(f"env = {name!r}: no option {key!r}; known: {known}")

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from dm2.cores import cores
 from dm2.envs.world import (
     Outcome,
     Recipe,
@@ -181,7 +182,7 @@ class InProcesses:
             processes: How many processes step them; by default one a core.
         """
         shapes = fields(sizes, num_envs)
-        count = min(processes or _cores(), num_envs)
+        count = min(processes or len(cores()), num_envs)
         self._workers: list[_Worker] = []
         folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -237,10 +238,6 @@ PATIENCE_S = 600.0
 
 _GRACE_S = 2.0
 """Seconds in which a process that nobody talks to may close its worlds."""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 class _Worker:

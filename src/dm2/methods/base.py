@@ -145,9 +145,10 @@ class Settings:
         with the whole team; 0 where nobody has worked it out."""
         return 0.0
 
-    def update_bytes(self, spec: EnvSpec, steps: int) -> float:
-        """Memory in bytes that an update on `steps` environment steps takes beside the rollout;
-        0 where nobody has worked it out."""
+    def update_bytes(self, spec: EnvSpec, steps: int, num_envs: int) -> float:
+        """Memory in bytes that an update on `steps` environment steps of `num_envs` environments
+        takes beside the rollout, and what is kept of earlier ones; 0 where nobody has worked it
+        out."""
         return 0.0
 
     @classmethod

@@ -56,7 +56,7 @@ class IPPO(OnPolicy):
         size = self.inputs(spec).size(spec.observation_size, spec.num_actions)
         return update_flops(self.ppo, size, spec.num_actions, steps * spec.num_agents)
 
-    def update_bytes(self, spec: EnvSpec, steps: int) -> float:
+    def update_bytes(self, spec: EnvSpec, steps: int, num_envs: int) -> float:
         """Of PPO's minibatches; see `dm2.agent.costs`. It does not grow with the team, whose
         agents learn one after another."""
         return fit_bytes(self.ppo, steps)

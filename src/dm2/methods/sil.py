@@ -33,7 +33,17 @@ class SIL(IPPO):
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment."""
-        best = BestEpisodes(
+        best = self._best(spec, num_envs)
+        return Independent(self.learner(spec, self.imitation, best=best), spec.num_agents)
+
+    def update_bytes(self, spec: EnvSpec, steps: int, num_envs: int) -> float:
+        """Of PPO's minibatches, as of `IPPO`, and of all agents' best episodes, which are there
+        twice more while a checkpoint is written."""
+        kept = spec.num_agents * self._best(spec, num_envs).nbytes()
+        return super().update_bytes(spec, steps, num_envs) + 3.0 * kept
+
+    def _best(self, spec: EnvSpec, num_envs: int) -> BestEpisodes:
+        return BestEpisodes(
             self.best,
             spec.observation_size,
             spec.num_actions if self.imitation.inputs == "state-actions" else 0,
@@ -41,4 +51,3 @@ class SIL(IPPO):
             num_envs,
             self.ppo.discount,
         )
-        return Independent(self.learner(spec, self.imitation, best=best), spec.num_agents)

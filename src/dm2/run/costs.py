@@ -31,7 +31,7 @@ def memory_mib(settings: ProgramSettings, spec: EnvSpec, demonstration_bytes: in
     steps = settings.iteration_steps
     row = 4 * spec.observation_size + spec.num_actions + 40
     rollout = _COPIES * spec.num_agents * steps * row
-    update = settings.method.update_bytes(spec, steps)
+    update = settings.method.update_bytes(spec, steps, settings.num_envs)
     return _BASE_MIB + (rollout + update + 2 * demonstration_bytes) / 2**20
 
 

@@ -72,7 +72,8 @@ class RunDirectory:
             "config": config.to_dict(),
         }
         run = cls(path, {**info, **provenance}, config)
-        run._encoded_info()  # what cannot be written must not leave a folder behind
+        # What cannot be written, or not be read, must not leave a folder behind.
+        Config.from_dict(json.loads(run._encoded_info())["config"])
         cls.check_unused(path)
         try:
             with writing(path):

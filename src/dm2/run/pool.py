@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
+from dm2.cores import cores
 from dm2.errors import DivergedError
 from dm2.run.process import plain_warnings, set_up_process, stop_signal
 
@@ -29,13 +30,6 @@ class Ended(NamedTuple):
     """Its number, in the order in which tasks were given."""
     error: BaseException | None
     """What it raised, or that its process was killed; None if it went well."""
-
-
-def cores() -> list[int]:
-    """The numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def free_mib() -> float | None:

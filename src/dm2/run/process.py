@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dm2.cores import cores
+
 __all__ = ["plain_warnings", "set_up_process", "stop_signal"]
 
 CACHE_BYTES = 512 * 2**20
@@ -70,8 +72,7 @@ def _two_devices() -> None:
     import jax
 
     settings: Any = jax.config  # its settings are attributes that no stub knows
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if (cores or 1) < 2 or settings.jax_num_cpu_devices != -1:
+    if len(cores()) < 2 or settings.jax_num_cpu_devices != -1:
         return
     with contextlib.suppress(RuntimeError):  # JAX has begun; it works with one, too
         settings.update("jax_num_cpu_devices", 2)

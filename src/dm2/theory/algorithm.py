@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dm2.errors import InputError
+from dm2.errors import InputError, check_finite, check_setting, checks_itself, convert_fields
 from dm2.theory import quantities
 from dm2.theory.gail import check_form, converged_reward
 from dm2.theory.games import Array, MarkovGame, check_policies
@@ -28,6 +28,7 @@ _ROWS = ("joint", "individual", "bound", "mismatch", "distance")
 _FLOOR = 1e-12  # a softmax never gives an action probability 0
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Algorithm:
     """The settings of a run of Algorithm 2.
@@ -53,8 +54,8 @@ class Algorithm:
             experiments of the paper.
 
     Raises:
-        InputError: If `form` is unknown, if `kl`, `cooling` or `sweeps` is not above 0, or if
-            `smoothing` or `tolerance` is negative.
+        InputError: If `form` is unknown, if `kl`, `cooling` or `sweeps` is not above 0, if
+            `smoothing` or `tolerance` is negative, or if one of them is not finite.
 
     Example:
         >>> from dm2.theory import Algorithm
@@ -83,13 +84,12 @@ class Algorithm:
     """Whether the discriminators receive states without actions."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check_form(self.form)
-        for name, low in (("kl", 0), ("cooling", 0), ("sweeps", 0)):
-            if not getattr(self, name) > low:
-                raise InputError(f"{name} = {getattr(self, name)!r}: must be above {low}")
-        for name in ("smoothing", "tolerance"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name} = {getattr(self, name)!r}: must be 0 or more")
+        for name in ("kl", "cooling", "sweeps"):
+            value = getattr(self, name)
+            check_setting(0 < value < np.inf, name, value, "must be above 0 and finite")
+        check_finite(self, "", "smoothing", "tolerance")
 
 
 Observer = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]

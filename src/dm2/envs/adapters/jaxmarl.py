@@ -54,6 +54,7 @@ class JaxMarl:
     def __init__(
         self,
         name: str,
+        /,
         *,
         limit: int | None = None,
         rewards: str = "shared",

@@ -2,9 +2,9 @@
 
 An agent whose only legal action is the first is dead. `info["battle_won"]` says who won. A limit
 that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step
-without a win or a loss being said). When the game crashes, SMAC ends the episode with reward 0 and
-an empty `info`; that episode is cut where it was, and the next one begins. Observations that are
-shorter than `obs_shape` are padded with zeros.
+that is no win and leaves an agent alive). When the game crashes, SMAC ends the episode with reward
+0 and an empty `info`; that episode is cut where it was, and the next one begins. Observations that
+are shorter than `obs_shape` are padded with zeros.
 """
 
 import inspect
@@ -74,11 +74,11 @@ class SmacWorld:
         won = bool(dictionary(info, "info").get("battle_won", False))
         paid = rewards_of(reward, self.sizes.num_agents)
         crashed = over and not info and not paid.any()
-        late = over and not won and self._time == self.sizes.limit
-        truncated = truncated or crashed or late or bool(info.get("episode_limit", False))
-        terminated = over and not truncated
         assert self._last is not None
         shown = self._last if crashed else self._snapshot()  # a game that crashed shows nothing
+        late = over and not won and self._time == self.sizes.limit and shown.alive.any()
+        truncated = truncated or crashed or bool(late or info.get("episode_limit", False))
+        terminated = over and not truncated
         return shown, Outcome(paid, terminated, truncated, won)
 
     def close(self) -> None:

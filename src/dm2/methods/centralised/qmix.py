@@ -84,7 +84,7 @@ class IQL(Settings):
         """Of the mixer, its copy and its gradient, of one step of a team."""
         return 0.0
 
-    def update_bytes(self, spec: EnvSpec, steps: int) -> float:
+    def update_bytes(self, spec: EnvSpec, steps: int, num_envs: int) -> float:
         """Of the replay, which is there twice more while a checkpoint is written, and of what an
         update keeps of a batch, as if its episodes lasted to the limit."""
         rows = self.q.batch * (spec.episode_limit + 1) * spec.num_agents

@@ -338,7 +338,7 @@ class RMAPPO(OnPolicy):
         mean = (actor + self._central_critic(spec).size(spec)) / 2
         return update_flops(self.ppo, mean, spec.num_actions, steps * spec.num_agents)
 
-    def update_bytes(self, spec: EnvSpec, steps: int) -> float:
+    def update_bytes(self, spec: EnvSpec, steps: int, num_envs: int) -> float:
         """Of PPO's minibatches (see `dm2.agent.costs`), which hold all agents' steps, and of three
         copies of what the critic takes: as collected, joined, and on the second device."""
         agent_steps = steps * spec.num_agents
