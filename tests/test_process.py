@@ -60,6 +60,25 @@ def test_two_devices_where_there_are_two_cores(tmp_path):
     assert look(tmp_path, one)[0][1] == 1
 
 
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import dm2
+dm2.set_up_process()
+from dm2.envs import make
+from dm2.run.check import check_quickly
+env = make("dm2.envs:SmacEnv?env=smac/3m")
+for _ in range(12):  # with one thread it hangs by the third
+    check_quickly(env)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux")
+@pytest.mark.learning  # for its time
+def test_worlds_that_compute_by_jax_are_stepped_on_one_core():
+    subprocess.run([sys.executable, "-c", ON_ONE_CORE], timeout=200, check=True)
+
+
 def test_no_place_for_programs_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     (folder, *_), errors = look(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))

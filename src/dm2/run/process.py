@@ -35,7 +35,9 @@ def set_up_process() -> None:
     - glibc's allocator keeps freed memory instead of giving it back to the kernel. Where you set
       `MALLOC_*` yourself, or there is no glibc, nothing is done.
     - JAX gets two CPU devices, on which policies and value functions learn side by side, unless
-      you set its number of devices, JAX has begun already, or there is one core only.
+      you set its number of devices, JAX has begun already, or there is one core only. There it
+      gets two threads (`PJRT_NPROC`): with one, a world that computes by JAX itself would wait for
+      ever for the thread that steps it.
     - Compiled programs are kept on disk, in `$XDG_CACHE_HOME/dm2` (`~/.cache/dm2`), at most
       512 MiB, in a folder for each kind of processor. `JAX_ENABLE_COMPILATION_CACHE=false` turns
       that off, and a cache that you configured in JAX goes first. It is also off if JAX was
@@ -51,7 +53,7 @@ def set_up_process() -> None:
     if in_time:
         os.environ.setdefault(_LOG_LEVEL, "3")
     _keep_memory()
-    _two_devices()
+    _two_at_once()
     if os.environ.get(_LOG_LEVEL) == "3":
         _keep_programs()
 
@@ -68,11 +70,14 @@ def _keep_memory() -> None:
         mallopt(_M_TOP_PAD, 2**26)
 
 
-def _two_devices() -> None:
+def _two_at_once() -> None:
     import jax
 
     settings: Any = jax.config  # its settings are attributes that no stub knows
-    if len(cores()) < 2 or settings.jax_num_cpu_devices != -1:
+    if len(cores()) < 2:
+        os.environ.setdefault("PJRT_NPROC", "2")
+        return
+    if settings.jax_num_cpu_devices != -1:
         return
     with contextlib.suppress(RuntimeError):  # JAX has begun; it works with one, too
         settings.update("jax_num_cpu_devices", 2)
