@@ -15,7 +15,7 @@ from dm2.errors import InputError
 from dm2.studies import plots
 from dm2.studies.compare import compare, table
 from dm2.studies.groups import read_comparison
-from dm2.studies.plots import draw_learning_curves, learning_curves
+from dm2.studies.plots import draw_learning_curves, learning_curves, title_of
 from dm2.studies.records import find_runs
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -872,6 +872,12 @@ def test_a_failed_save_leaves_the_old_figure(runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["curves", "curves.jpg"])
+def test_long_names_of_environments_take_several_lines():
+    assert title_of("smac/3s_vs_4z?reward=signed") == "smac/3s_vs_4z?reward=signed"
+    long = "gymnasium/lbforaging:Foraging-5x5-2p-1f-coop-v3?limit=20"
+    assert title_of(long) == "gymnasium/lbforaging:\nForaging-5x5-2p-1f-coop-v3?\nlimit=20"
+
+
 def test_an_unknown_suffix_is_refused(runs, tmp_path, name):
     with pytest.raises(InputError, match=f"{name}'.*must end in .png, .pdf, .svg"):
         learning_curves([runs], tmp_path / name)

@@ -8,7 +8,7 @@ import numpy as np
 from dm2.figures import check_figure, drawing, save_figure
 from dm2.studies import statistics
 from dm2.studies.groups import Environment, Group
-from dm2.studies.plots import STYLE, looks, save_learning_curves
+from dm2.studies.plots import STYLE, looks, save_learning_curves, title_of
 from dm2.studies.runs import MEASURES
 from dm2.studies.verdicts import Result
 
@@ -78,7 +78,7 @@ def _levels(result: Result) -> "Figure":
                     look = looks(result.comparison)[label]
                     mean, _ = statistics.mean_and_standard_error(_areas(environment, group))
                     axes.axhline(mean, color=look.colour, linewidth=1.6, label=label)
-            axes.set_title(title, fontsize=11, fontweight="bold")
+            axes.set_title(title_of(title), fontsize=11, fontweight="bold")
             axes.set_xlabel(study.axis or "")
             axes.set_ylabel(f"area under the {MEASURES[environment.measure]}")
             if environment.measure == "win_rate":
@@ -129,7 +129,7 @@ def _exchanges(result: Result) -> "Figure":
             for (i, j), rate in np.ndenumerate(rates):
                 ink = "white" if rate < 0.5 else "black"
                 axes.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink, fontsize=8)
-            axes.set_title(f"{env}\n{label}", fontsize=10, fontweight="bold")
+            axes.set_title(f"{title_of(env)}\n{label}", fontsize=10, fontweight="bold")
             axes.set_xlabel("one agent is of team")
             axes.set_ylabel("all others are of team")
             axes.set_xticks(range(len(rates)))

@@ -1,5 +1,6 @@
 """Learning curves of several methods, one column of panels per environment."""
 
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import cycle, product
@@ -25,6 +26,7 @@ __all__ = [
     "learning_curves",
     "looks",
     "save_learning_curves",
+    "title_of",
 ]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers (jfly.uni-koeln.de/color).
@@ -36,6 +38,7 @@ _LINES = ("solid", (0, (4, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)))
 _INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
+_TITLE = 32  # letters that fit above a panel
 _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0.005 beyond that
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -120,6 +123,16 @@ def demonstrators(environment: Environment) -> dict[float, list[str]]:
     return {value: [*labels] for value, labels in users.items()}
 
 
+def title_of(env: str) -> str:
+    """An environment's name, in as many lines as it takes above a panel."""
+    lines = [""]
+    for part in re.split(r"(?<=[/:?&])", env):
+        if lines[-1] and len(lines[-1] + part) > _TITLE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
 def _style(column: Iterable["Axes"], environment: Environment) -> None:
     """Grid and limits, the same in both rows."""
     drawn = [run for group in environment.groups.values() for run in (*group.runs, *group.left_out)]
@@ -142,7 +155,7 @@ def _annotate(panels: np.ndarray, environments: dict[str, Environment]) -> None:
     A panel has a vertical axis of its own where that to its left shows something else.
     """
     for axes, title in zip(panels[0], environments, strict=True):
-        axes.set_title(title, fontsize=11, fontweight="bold", pad=8)
+        axes.set_title(title_of(title), fontsize=11, fontweight="bold", pad=8)
         axes.tick_params(labelbottom=False)
     for axes in panels[-1]:
         axes.set_xlabel("environment steps (millions)")
