@@ -871,13 +871,13 @@ def test_a_failed_save_leaves_the_old_figure(runs, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("*curves*")] == ["curves.png"]
 
 
-@pytest.mark.parametrize("name", ["curves", "curves.jpg"])
 def test_long_names_of_environments_take_several_lines():
     assert title_of("smac/3s_vs_4z?reward=signed") == "smac/3s_vs_4z?reward=signed"
     long = "gymnasium/lbforaging:Foraging-5x5-2p-1f-coop-v3?limit=20"
     assert title_of(long) == "gymnasium/lbforaging:\nForaging-5x5-2p-1f-coop-v3?\nlimit=20"
 
 
+@pytest.mark.parametrize("name", ["curves", "curves.jpg"])
 def test_an_unknown_suffix_is_refused(runs, tmp_path, name):
     with pytest.raises(InputError, match=f"{name}'.*must end in .png, .pdf, .svg"):
         learning_curves([runs], tmp_path / name)
