@@ -117,6 +117,9 @@ class Peer:
         memory = world[3]
         collect_key, *epoch_keys = jax.random.split(key, 1 + EPOCHS)
         world, rows = self._collect(params, world, collect_key)
+        _, seen, starts, hidden = world
+        inputs = (seen[None], starts[None], rows.seen[2][-1:])  # no value depends on what is legal
+        last = self.forward(params, hidden, inputs)[2][0]
 
         def advantage(following: tuple[Array, Array], row: Row) -> tuple[Any, Array]:
             gain, value = following
@@ -125,7 +128,7 @@ class Peer:
             return (gain, row.value), gain
 
         zeros = jnp.zeros(self.actors)
-        gains = jax.lax.scan(advantage, (zeros, rows.value[-1]), rows, reverse=True)[1]
+        gains = jax.lax.scan(advantage, (zeros, last), rows, reverse=True)[1]
         data = (rows, gains, gains + rows.value)
 
         def loss(params: Any, memory: Array, batch: Any) -> Array:

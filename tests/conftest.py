@@ -13,6 +13,7 @@ from typing import Any  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from dm2.errors import InputError  # noqa: E402
 from dm2.run.programs import forget_programs  # noqa: E402
 
 SMALL: dict[str, Any] = {
@@ -61,6 +62,16 @@ def hashes(folder: Path) -> dict[Path, str]:
     """The contents of all files in a folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def refuses(call: Any, *parts: str) -> None:
+    """`call` raises InputError whose message, on one line, has all the parts."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
 
 
 def resumed_alike(config: Any, steps: int, folder: Path) -> bool:

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from conftest import refuses
 from dm2.demos import AgentDemonstrations, Demonstrations, describe
 from dm2.demos import file as file_module
 from dm2.envs.base import EnvSpec
@@ -74,16 +75,6 @@ def agent(**changes) -> AgentDemonstrations:
         "offsets": np.array([0, 2, 3], np.int64),
     }
     return AgentDemonstrations(**(given | changes))
-
-
-def refuses(call, *parts: str) -> None:
-    """`call` raises InputError whose message, on one line, has all the parts."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 def assert_same(a: Demonstrations, b: Demonstrations) -> None:

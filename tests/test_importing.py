@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dm2 import Demonstrations, InputError
+from conftest import refuses
+from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.demos.experts import load_experts
 from dm2.demos.importing.pickled import Call, parse
@@ -110,16 +111,6 @@ def assert_same_arrays(a: Demonstrations, b: Demonstrations) -> None:
             other = theirs.arrays()[name]
             assert array.dtype == other.dtype
             np.testing.assert_array_equal(array, other)
-
-
-def refuses(call, *parts: str) -> None:
-    """`call` raises InputError whose message, on one line, has all the parts."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 # --- arrays -----------------------------------------------------------------------------------

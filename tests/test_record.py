@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from conftest import SMALL, hashes
+from conftest import SMALL, hashes, refuses
 from dm2 import IPPO, PPO, Config, Demonstrations, make, record, record_style
 from dm2.agent.learner import Learner
 from dm2.agent.types import View
@@ -22,7 +22,6 @@ from dm2.run.programs import programs_for
 from dm2.run.styles import STYLES
 from dm2.run.team import TrainedTeam, load_team
 from test_cli import refused, run, run_json
-from test_demos import refuses
 from toy_env import LIMIT, ToyEnv, random_agents
 
 K, N = 3, 4

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import refuses
 from dm2.demos import AgentDemonstrations, Demonstrations, combine
 from dm2.demos.provenance import as_ranges, from_ranges
 from dm2.errors import InputError
-from test_demos import PROVENANCE, refuses, spec
+from test_demos import PROVENANCE, spec
 
 LENGTHS = (2, 1, 3, 1)
 RETURNS = (2.0, -0.5, 0.1, 1.0)

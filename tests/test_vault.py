@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from conftest import refuses
 from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.envs.workers import quiet_output
-from test_importing import ACTIONS, FIRST, LEGAL, SECOND, SPEC, assert_same_arrays, refuses
+from test_importing import ACTIONS, FIRST, LEGAL, SECOND, SPEC, assert_same_arrays
 
 ENDS = np.array([[0, 0], [0, 0], [1, 1], [1, 1], [0, 0]])
 """Of two episodes of 3 and 1 steps, and of one that is cut after its first."""

@@ -24,15 +24,16 @@ class OwnEpisodes(NamedTuple):
     actions: Int[Array, "C L"] | None
     """None where the discriminator takes states alone."""
     returns: Float[Array, " C"]
-    """The team's discounted return of each episode."""
+    """The discounted return of each episode, of the rewards that the agent is paid."""
     size: Int[Array, ""]
     """How many episodes there are; they come first."""
     ongoing: Ongoing
 
 
 class BestEpisodes:
-    r"""Keeps the episodes of the highest discounted team return `sum_t gamma^t r_t`. It holds
-    settings only; all that changes is in `OwnEpisodes`.
+    r"""Keeps the episodes of the highest discounted return `sum_t gamma^t r_t`, of the team's
+    reward or, where each agent is paid its own, of that. It holds settings only; all that changes
+    is in `OwnEpisodes`.
 
     Until `settings.episodes` are there, every episode is kept. Then a new one takes the place of
     the worst if it is better; of equal ones the older stays, and of several worst the one that

@@ -27,7 +27,7 @@ from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, Whole, as_whole
 from dm2.files import check_target
 
-__all__ = ["Demonstrations"]
+__all__ = ["Demonstrations", "Dtype", "Files"]
 
 AnyArray = Array | np.ndarray
 Files = str | Path | Sequence[str | Path]

@@ -29,13 +29,13 @@ def load_experts(demos: Demonstrations, *, actions: bool = False, episodes: bool
     Raises:
         InputError: actions are wanted, or episodes, and the demonstrations hold no actions.
     """
-    agents, limit = demos.agents, demos.provenance["num_actions"]
+    agents, num_actions = demos.agents, demos.provenance["num_actions"]
     shares = [demos.absorbing_fraction(k) for k in range(len(agents))]
     rows = [demos.alive_observations(k) for k in range(len(agents))]
     chosen = None
     if actions:
         own = [_actions(agent, k)[agent.alive] for k, agent in enumerate(agents)]
-        chosen = jnp.asarray(_padded([_one_hot(a, limit) for a in own]))
+        chosen = jnp.asarray(_padded([_one_hot(a, num_actions) for a in own]))
     return Expert(
         jnp.asarray(_padded(rows)),
         jnp.asarray([len(one) for one in rows], jnp.int32),
@@ -67,9 +67,9 @@ def load_joint_expert(demos: Demonstrations, *, actions: bool = False) -> Expert
     ]
     chosen = None
     if actions:
-        limit = demos.provenance["num_actions"]
+        num_actions = demos.provenance["num_actions"]
         of_all = [
-            _one_hot(_actions(agent, k), limit) & agent.alive[:, None]
+            _one_hot(_actions(agent, k), num_actions) & agent.alive[:, None]
             for k, agent in enumerate(demos.agents)
         ]
         chosen = jnp.asarray(np.concatenate(of_all, axis=1)[somebody])

@@ -87,7 +87,6 @@ def _cells(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], columns
             numbers_of_rows.extend([_number(row[i]) for i in picked])
         except ValueError:
             cells = (_cell(row[where[column]], number, column, columns) for column in numbers)
-            del numbers_of_rows[len(places) * len(picked) :]
             numbers_of_rows.extend(list(cells))
         places.append(f"row {number}")
     values = np.frombuffer(numbers_of_rows, np.float64).reshape(len(places), len(picked))

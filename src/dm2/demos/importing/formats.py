@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, no_type_check
 
-from dm2.demos.dataset import Demonstrations
+from dm2.demos.dataset import Demonstrations, Dtype, Files
 from dm2.demos.fields import about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
 from dm2.demos.importing.layout import Mapped, check_mapping
 from dm2.demos.importing.team import (
-    Dtype,
     Env,
-    Files,
     as_files,
     as_given,
     as_provenance,

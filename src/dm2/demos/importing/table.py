@@ -254,7 +254,7 @@ def episodes_of(table: Table, columns: Columns, spec: EnvSpec) -> tuple[list[Fie
     agent, agents = _index(table.labels[names["agent"][0]], columns.agents)
     _check_agents(agents, columns, spec)
     step = _steps_from_zero(table, names["step"][0], spec)
-    rows = _arrange(table, (episode, step, agent), (episodes, agents), spec)
+    rows = _arrange(table, (episode, step, agent), (episodes, agents))
     labels = [f"episode {label!r}" for label in episodes]
     made = []
     for e, label in enumerate(labels):
@@ -341,7 +341,7 @@ def _steps_from_zero(table: Table, column: str, spec: EnvSpec) -> Int64[np.ndarr
 
 
 def _arrange(
-    table: Table, at: tuple[np.ndarray, np.ndarray, np.ndarray], labels: tuple[list, list], spec
+    table: Table, at: tuple[np.ndarray, np.ndarray, np.ndarray], labels: tuple[list, list]
 ) -> Int64[np.ndarray, "E T K"]:
     """The row of each step of each agent; -1 where it has none, being dead."""
     episodes, agents = labels

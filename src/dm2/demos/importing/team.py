@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from dm2.envs import Environment, EnvSpec, make
 from dm2.errors import InputError, as_path, check_setting
 
 __all__ = [
-    "Dtype",
     "Env",
-    "Files",
     "as_files",
     "as_given",
     "as_provenance",
@@ -28,8 +26,6 @@ __all__ = [
 
 Env = str | Environment | EnvSpec
 """An environment: its name, as `dm2.make` takes it, or itself, or its specification."""
-Files = str | Path | Sequence[str | Path]
-Dtype = Literal["float16", "float32"]
 
 
 def as_spec(env: Any) -> EnvSpec:

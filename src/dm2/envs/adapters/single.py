@@ -87,8 +87,7 @@ class Mapped:
         if len(_shape(seen)) != 2 or seen.shape[0] != agents:
             problem = f"observe returned the shape {_shape(seen)}"
             raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
-        every = getattr(env, "global_state", self._central)
-        central = _traced(field, "global_state", every, state)
+        central = _traced(field, "global_state", self._central, state)
         if len(_shape(central)) != 1:
             problem = f"global_state returned the shape {_shape(central)}"
             raise InputError(f"{field}: {problem}; return a row of numbers")

@@ -58,7 +58,7 @@ class IQL(Settings):
         return self.team(spec, num_envs)
 
     def team(self, spec: EnvSpec, num_envs: int) -> QLearning:
-        """The same."""
+        """The Q-learning team for an environment; see `build`."""
         scale = self.settled(spec.name).reward_scale
         assert scale is not None
         return QLearning(self.q, self.inputs(spec), self.mixing(spec), scale, spec, num_envs)
