@@ -548,7 +548,7 @@ def tilted(array, *index):
         (lambda: Algorithm(kl=0.0), "kl = 0.0"),
         (lambda: Algorithm(smoothing=-1.0), "smoothing = -1.0"),
         (lambda: Algorithm(sweeps=0), "sweeps = 0"),
-        (lambda: Algorithm(sweeps=2.5), "sweeps = 2.5"),
+        (lambda: Algorithm(sweeps=2.5), "sweeps = 2.5"),  # pyright: ignore[reportArgumentType]
         (lambda: Algorithm(kl=np.inf), "kl = inf"),
         (lambda: converged_reward("log", TARGET, OURS), "smoothing = 0"),
         (lambda: optimal_logits(TARGET, OURS, -0.1), "smoothing = -0.1"),
