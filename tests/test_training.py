@@ -456,6 +456,16 @@ def test_a_run_by_earlier_rules_is_played_with_a_warning_and_does_not_go_on(smal
     assert resume(path, 1024, quiet=True).steps()[-1] == 1024
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(small_run, tmp_path):
+    path = shutil.copytree(small_run.path, tmp_path / "run")
+    for file in path.glob("checkpoints/*/manifest.json"):
+        os.truncate(file, 100)
+    before = hashes(path)
+    with pytest.raises(InputError, match=r"nothing to resume from: .* damaged"):
+        resume(path, quiet=True)
+    assert hashes(path) == before
+
+
 def test_demonstrations_that_changed_are_refused(small_run, tmp_path):
     path = tmp_path / "team.safetensors"
     record(small_run, episodes=4).save(path)

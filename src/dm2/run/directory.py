@@ -204,6 +204,12 @@ class RunDirectory:
         found = self._checkpoint_steps()
         return [step for step in found if checkpoint.is_complete(self.checkpoint_path(step))]
 
+    def has_checkpoints(self) -> bool:
+        """Whether there is any checkpoint, damaged ones too; call it inside `lock()`."""
+        with writing(self.path / CHECKPOINTS):
+            checkpoint.sweep(self.path / CHECKPOINTS)
+        return bool(self._checkpoint_steps())
+
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of `step` is or would be."""
         return self.path / CHECKPOINTS / f"{step:012d}"

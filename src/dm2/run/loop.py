@@ -125,7 +125,7 @@ def _where_it_stopped(
 ) -> tuple[TrainState, int]:
     """The state of the newest checkpoint and its step; the first state and -1 if there is none."""
     seed = jnp.uint32(config.seed)
-    if not run.steps():
+    if not run.has_checkpoints():
         return programs.init(seed), -1
     state, extra = run.load_newest_valid(programs.shapes())
     if isinstance(programs.env, HostEnvironment) and extra["step"] < config.steps:
