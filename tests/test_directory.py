@@ -16,6 +16,7 @@ import pytest
 
 from dm2 import IPPO, PPO, Config
 from dm2.errors import InputError
+from dm2.files import check_target, replacing, write_atomically
 from dm2.run.checkpoint import CheckpointError
 from dm2.run.directory import RunDirectory
 from dm2.version import __version__, source_commit
@@ -109,10 +110,20 @@ class TestConfig:
 
     def test_empty_directory_and_leftovers_of_a_killed_create_will_do(self, tmp_path):
         (tmp_path / "lock").touch()
-        (tmp_path / ".tmp-config.json").write_text("{")
+        (tmp_path / ".tmp-1-config.json").write_text("{")
         RunDirectory.create(tmp_path, CONFIG, {})
         assert RunDirectory.open(tmp_path).config == CONFIG
-        assert not (tmp_path / ".tmp-config.json").exists()
+        assert not (tmp_path / ".tmp-1-config.json").exists()
+
+    def test_two_processes_write_a_file_each_wholly(self, tmp_path, monkeypatch):
+        path = tmp_path / "file"
+        with replacing(path) as temporary:
+            temporary.write_text("ours")
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            write_atomically(check_target("out", path), b"theirs")
+            assert path.read_text() == "theirs"
+            monkeypatch.undo()
+        assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
 
     def test_not_a_run(self, tmp_path):
         for path in (tmp_path, tmp_path / "absent"):

@@ -79,6 +79,8 @@ class RunDirectory:
                 path.mkdir(parents=True, exist_ok=True)
             with run.lock():
                 cls.check_unused(path)  # another process may have been quicker
+                for stale in path.glob(f"{TEMPORARY}*"):
+                    stale.unlink()
                 run._write_info()
         except CheckpointError as error:
             why = f"cannot start a run here: {error.__cause__}"
