@@ -699,15 +699,19 @@ def begun(product: Any, root: Path) -> Path:
     return run.path
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "config.json deleted"])
 def test_a_damaged_run_fails_by_itself(tmp_path, name):
     study = Study("x", "", "", (Curve("a", (ippo(0), ippo(1))),))
     paths = [begun(run, tmp_path) for run in study.runs]
+    name, _, deleted = name.partition(" ")
     (paths[0] / name).write_text('{"kind": "ev\n')
+    if deleted:
+        (paths[0] / name).unlink()
     assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
     assert planning.plan([study], tmp_path, "quick").count == 2
     (said,) = collect([study], tmp_path, "quick")
-    assert name in said and said.endswith(f"or delete {paths[0]}, and it is made again")
+    assert ("is in use" if deleted else name) in said
+    assert said.endswith(f"or delete {paths[0]}, and it is made again")
     assert runner.failure_of(study.runs[0], tmp_path) in said
     assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
     with pytest.raises(InputError, match=f"delete {paths[0]}"):

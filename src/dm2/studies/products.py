@@ -104,11 +104,13 @@ class Training(Product):
         return bool(steps) and steps[-1] >= self.config.iterations * self.config.iteration_steps
 
     def check(self, root: Path) -> None:
-        """Raises InputError if one of its files holds what no run writes."""
+        """Raises InputError if one of its files holds what no run writes, or only its settings are
+        gone."""
         path = self.path(root)
-        if not (path / CONFIG).exists():
-            return
         try:
+            if not (path / CONFIG).exists():
+                RunDirectory.check_unused(path)
+                return
             RunDirectory.open(path).read_metrics()
             if (path / METRICS).exists():
                 read_run(path)
