@@ -65,7 +65,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
             "mean_return": demos.mean_return,
         }
     run = RunDirectory.create(path, config, provenance)
-    with run.lock():
+    with run.lock(), contextlib.closing(programs):
         _compile(run, programs, experts)
         with _going_on(run):
             _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
@@ -111,7 +111,7 @@ def resume(
             raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
         experts = _experts(config, loaded)
         _compile(run, programs, experts)
-        with _going_on(run):
+        with contextlib.closing(programs), _going_on(run):
             state, step = _where_it_stopped(run, config, programs)
             if config != run.config:
                 run.update(config)

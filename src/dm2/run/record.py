@@ -1,5 +1,6 @@
 """Recording demonstrations: the joint episodes of a run's team."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,9 @@ def record(
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)
-    (behaviour,) = choose_behaviour(greedy, epsilon, [team], seed)
-    return record_team(team, behaviour, seed, range(episodes), episodes, actions)
+    with contextlib.closing(team.programs):
+        (behaviour,) = choose_behaviour(greedy, epsilon, [team], seed)
+        return record_team(team, behaviour, seed, range(episodes), episodes, actions)
 
 
 def record_team(
