@@ -106,7 +106,7 @@ def test_iterating_compiles_once(small_demos):
     state = jax.tree.map(np.asarray, programs.init(seed))  # as a checkpoint gives it
     for _ in range(3):
         state, _ = programs.iterate(state, seed, experts)
-        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+        programs.evaluate(state.agents, seed, jax.numpy.uint32(0), 4)
     method = programs.method
     assert isinstance(method, Independent)
     compiled: list[Any] = [programs.collect, programs.evaluate, method.prepare]
@@ -132,7 +132,7 @@ def test_compiled_ahead_is_what_a_run_needs(small_demos):
         state = programs.init(seed)
         state, _ = programs.iterate(state, seed, experts)
         programs.iterate(state, seed, experts)
-        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+        programs.evaluate(state.agents, seed, jax.numpy.uint32(0), 4)
     finally:
         jax.monitoring.unregister_event_duration_listener(refuse)
     assert made == []

@@ -51,7 +51,7 @@ def evaluate(
     _, programs, team, step = load_team(run, at)
     with contextlib.closing(programs):
         outcome = jax.device_get(
-            programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
+            programs.evaluate(team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, not stochastic)
         )
     means = outcome.means(programs.env.spec.wins)
     rate = means["win_rate"]

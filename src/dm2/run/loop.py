@@ -271,7 +271,7 @@ def _loop(
 
         def evaluate() -> None:
             episodes = config.eval_episodes
-            outcome = programs.evaluate(state.agents, seed, jnp.int32(step), episodes)
+            outcome = programs.evaluate(state.agents, seed, jnp.uint32(step % 2**32), episodes)
             out.evaluated(log.evaluation(step, jax.device_get(outcome)))
 
         if step == 0:

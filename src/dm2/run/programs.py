@@ -169,7 +169,7 @@ class Programs:
         bound = None if experts is None else on_device(experts, self._device)
         yield from self.method.programs(agents, trajectory, bound)
         if episodes is not None and self._stage is self.env:
-            yield Program(self.evaluate, (agents, seed, jnp.int32(0), episodes))
+            yield Program(self.evaluate, (agents, seed, jnp.uint32(0), episodes))
 
     def shapes(self) -> TrainState:
         """Shapes and types of the state, worked out without running anything."""
@@ -205,12 +205,12 @@ class Programs:
         self,
         agents: Any,
         seed: UInt32[Array, ""],
-        step: Int[Array, ""],
+        step: UInt32[Array, ""],
         episodes: int,
         greedy: bool = True,
         epsilon: Float[Array, "*K"] | None = None,
     ) -> Outcome:
-        """Whole test episodes, on a random stream of their own."""
+        """Whole test episodes, on a random stream of their own, of a step modulo 2^32."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
         how = {"greedy": greedy, "epsilon": epsilon}
