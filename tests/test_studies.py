@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -25,9 +26,10 @@ import dm2
 from conftest import hashes
 from dm2.errors import InputError
 from dm2.files import write_atomically
+from dm2.run.checkpoint import DamagedCheckpoint
 from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
-from dm2.run.pool import cores
+from dm2.run.pool import _error_of, cores
 from dm2.run.team import load_team
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
@@ -607,6 +609,22 @@ def test_processes_say_nothing_when_the_one_that_started_them_is_killed():
     process.stderr.close()
 
 
+class Odd(Exception):
+    """An error that does not come through a line between processes."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"the disk at {where} {why}")
+
+
+def test_a_tasks_error_that_cannot_be_pickled_is_told_in_its_words():
+    def fail() -> None:
+        raise Odd("home", "is full")
+
+    assert str(_error_of(fail)) == "Odd: the disk at home is full"
+    damaged = pickle.dumps(DamagedCheckpoint("cut off"))
+    assert isinstance(pickle.loads(damaged), DamagedCheckpoint)
+
+
 def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):
     with runner._lock(tmp_path), pytest.raises(InputError, match="another process makes studies"):
         make_studies([], tmp_path, "quick", 1)
@@ -929,7 +947,7 @@ def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
     np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
 
 
-def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkeypatch):
+def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkeypatch, tmp_path):
     team = (expert(),)
     rates = {128: 0.2, 256: 0.6, 384: 0.9}
     monkeypatch.setattr(
@@ -942,6 +960,8 @@ def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkey
         assert demos.provenance["training_step"] == step
     with pytest.raises(InputError, match=r"quality = 0.95: .* wins 0.90 at best"):
         Recording(team, quality=0.95).make(made)
+    with pytest.raises(InputError, match=r"quality = 0.5: .* has no checkpoint; train it anew"):
+        Recording(team, quality=0.5)._checkpoint(begun(ippo(7), tmp_path))
     few = Recording(team, episodes=5, first=2)
     few.make(made)
     assert dm2.Demonstrations.load(few.path(made)).agents[0].num_episodes == 2

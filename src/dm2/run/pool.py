@@ -6,6 +6,7 @@ given its share of them first.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -232,5 +233,9 @@ def _error_of(task: Task) -> BaseException | None:
     try:
         task()
     except (Exception, KeyboardInterrupt) as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it would not come through the line
+            return RuntimeError(f"{type(error).__name__}: {error}")
         return error
     return None

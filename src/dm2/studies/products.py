@@ -231,6 +231,9 @@ class Recording(Product):
             rates[step] = evaluate(path, at=step, episodes=_TRIALS, stochastic=True)["win_rate"]
             if rates[step] >= self.quality:
                 return step
+        if not rates:
+            problem, remedy = "has no checkpoint", "train it anew with a lower learning rate"
+            raise InputError(f"quality = {self.quality:g}: {path} {problem}; {remedy}")
         best = max(rates.values())
         remedy = "train the demonstrators longer, or ask for less"
         raise InputError(f"quality = {self.quality:g}: {path} wins {best:.2f} at best; {remedy}")
