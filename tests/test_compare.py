@@ -521,6 +521,16 @@ def test_versions_of_an_environment_are_compared_apart(tmp_path):
     assert [result[title]["dm2"]["runs"] for title in titles] == [1, 1, 1]
 
 
+def test_an_environment_is_the_same_however_its_options_are_written(tmp_path):
+    name = f"{ENV}?limit=50&walls=lethal"
+    info = {"environment": {"name": name, "version": "smax 1"}}
+    write_run(tmp_path, "a", RISING, "ippo", env=f"{ENV}?walls=lethal&limit=50", info=info)
+    write_run(tmp_path, "b", RISING, env=name, info=info)
+    write_run(tmp_path, "c", RISING, seed=1, env=name)  # which does not say
+    (groups, _) = compare([tmp_path]).values()
+    assert {label: group["runs"] for label, group in groups.items()} == {"ippo": 1, "dm2": 2}
+
+
 def test_jaxmarls_smax_and_ours_have_the_same_rules(tmp_path):
     write_run(tmp_path, "a", RISING, info=version("jaxmarl 0.2.0"))
     write_run(tmp_path, "b", RISING, seed=1, info=version("smax 0.2.0"))
