@@ -439,8 +439,8 @@ def test_a_budget_of_the_users(tmp_path):
     assert gone in result["warnings"]
     with pytest.raises(InputError, match=f"budget = 401: no run goes .* {ENV}; choose at most 400"):
         compare([tmp_path], budget=401)
-    for budget in (-1, 0):
-        with pytest.raises(InputError, match=f"budget = {budget}: must be above 0, the first"):
+    for budget in (-1, 0, 2.5):
+        with pytest.raises(InputError, match=f"budget = {budget}: must be a whole number above 0"):
             compare([tmp_path], budget=budget)
 
 
@@ -624,6 +624,8 @@ def test_levels_of_the_users(tmp_path):
     for level in (-20.0, 0.0, 1.5, math.nan):
         with pytest.raises(InputError, match=f"levels = {level:g}: must be above 0"):
             compare([wins], levels=[level])
+    with pytest.raises(InputError, match=r"levels = .*: must be a list of numbers"):
+        compare([wins], levels=[np.zeros(2)])
     with pytest.raises(InputError, match="levels = inf: must be finite"):
         compare([tmp_path / "a"], levels=[math.inf])
 

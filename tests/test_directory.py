@@ -18,7 +18,7 @@ from dm2 import IPPO, PPO, Config
 from dm2.errors import InputError
 from dm2.files import check_target, replacing, write_atomically
 from dm2.run.checkpoint import CheckpointError
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 from dm2.version import __version__, source_commit
 
 CONFIG = Config(IPPO(PPO(clip=0.1)), env="smax/3s_vs_4z", seed=4)
@@ -126,6 +126,8 @@ class TestConfig:
         assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
 
     def test_not_a_run(self, tmp_path):
+        with pytest.raises(InputError, match="path = '': must be a path"):
+            load("")
         for path in (tmp_path, tmp_path / "absent"):
             with pytest.raises(InputError, match=r"not a run, it has no config.json"):
                 RunDirectory.open(path)
@@ -192,7 +194,7 @@ class TestConfig:
 
 HOLD = """
 import sys, time
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 with RunDirectory.open(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
@@ -395,7 +397,7 @@ class TestCheckpoints:
 SAVE_FOR_EVER = """
 import itertools, sys
 import numpy as np
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 run = RunDirectory.open(sys.argv[1])
 with run.lock():
     for step in itertools.count(int(sys.argv[2])):

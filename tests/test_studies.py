@@ -470,6 +470,7 @@ def row(**changes: Any) -> dict[str, Any]:
                 {"win_rates": [5.0, 0.5]},
                 {"win_rates": [-0.1, 0.5]},
                 {"steps": [0, None]},
+                {"steps": [], "win_rates": [], "returns": []},
             )
         ),
         (True, [[1, 0], [0, 1]]),
@@ -885,12 +886,14 @@ def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
 
 
 def test_a_plan_says_what_it_takes(capsys, tmp_path):
-    plan = run_json(capsys, "study", "plan", "fig8", "--seeds", 2, "--out", tmp_path / "out")
+    options = ("--seeds", 2, "--jobs", 2, "--out", tmp_path / "out")
+    plan = run_json(capsys, "study", "plan", "fig8", *options)
     assert plan["products_to_make"] == 4
     iteration = 32 * 128
     each = -(-250_000 // iteration) * iteration
     assert plan["steps"] == 4 * each
     assert 0.001 < plan["hours"] < 2
+    assert plan["hours"] == pytest.approx(sum(row["hours"] for row in plan["rows"]))
     assert plan["disk_mib"] > 4
     assert not (tmp_path / "out").exists()
 
@@ -917,6 +920,14 @@ def test_the_speed_of_runs_is_their_median(made):
     speeds = [line["steps_per_s"] for line in run.read_metrics() if line["kind"] == "train"]
     assert min(speeds) / 50 < rates["ippo", ENV] < 50 * max(speeds)
     assert rates.keys() == {("ippo", ENV), ("dm2", ENV)}
+
+
+def test_a_foreign_run_says_nothing_of_speed(tmp_path):
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"config": {}}')
+    (run / "metrics.jsonl").write_text('{"kind": "train", "steps_per_s": 9}\n')
+    assert planning._measured(tmp_path) == {}
 
 
 def test_list_says_what_there_is(capsys):

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from dm2.config import Config
-from dm2.errors import InputError
+from dm2.errors import InputError, as_path
 from dm2.files import TEMPORARY, write_atomically
 from dm2.run import checkpoint
 from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint, writing
@@ -365,7 +365,7 @@ class RunDirectory:
 
 def load(path: str | os.PathLike[str]) -> RunDirectory:
     """Opens an existing run; see `RunDirectory.open`."""
-    return RunDirectory.open(path)
+    return RunDirectory.open(as_path("path", path))
 
 
 def _series(version: Any) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dm2.errors import InputError
+from dm2.errors import InputError, Whole, as_whole
 from dm2.studies.records import find_runs
 from dm2.studies.runs import MEASURES, Measure, Run
 
@@ -366,12 +366,13 @@ def group_runs(
 
 
 def read_comparison(
-    paths: Sequence[str | Path], labels: Sequence[str] | None = None, budget: int | None = None
+    paths: Sequence[str | Path], labels: Sequence[str] | None = None, budget: Whole | None = None
 ) -> Comparison:
     """Reads runs and groups those that differ in nothing but seed, length and bookkeeping.
 
     See `dm2.compare` for the arguments and for what raises.
     """
+    budget = None if budget is None else as_whole("budget", budget)
     runs, notes = find_runs(paths, labels)
     comparison = group_runs(runs, notes, budget)
     if not comparison.environments:
