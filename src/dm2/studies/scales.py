@@ -182,8 +182,3 @@ def scale_named(name: str, seeds: int | None = None) -> Scale:
         raise InputError(f"scale = {name!r}: must be one of {', '.join(get_args(ScaleName))}")
     chosen: Any = name
     return Scale(chosen, _SEEDS[chosen] if seeds is None else as_whole("seeds", seeds))
-
-
-def spread(values: Sequence[int], count: int) -> list[int]:
-    """So many of the values, evenly spread, the last among them."""
-    return [values[(n + 1) * len(values) // count - 1] for n in range(count)]
