@@ -24,14 +24,14 @@ class OwnEpisodes(NamedTuple):
     actions: Int[Array, "C L"] | None
     """None where the discriminator takes states alone."""
     returns: Float[Array, " C"]
-    """The team's discounted return of each episode."""
+    """The discounted return of each episode, of the reward that the agent learns from."""
     size: Int[Array, ""]
     """How many episodes there are; they come first."""
     ongoing: Ongoing
 
 
 class BestEpisodes:
-    r"""Keeps the episodes of the highest discounted team return `sum_t gamma^t r_t`. It holds
+    r"""Keeps the episodes of the highest discounted return `sum_t gamma^t r_t`. It holds
     settings only; all that changes is in `OwnEpisodes`.
 
     Until `settings.episodes` are there, every episode is kept. Then a new one takes the place of

@@ -220,7 +220,7 @@ class SelfImitation:
     """
 
     episodes: int = 128
-    """The most that are kept: those of the highest discounted team return."""
+    """The most that are kept: those of the highest discounted return."""
     least: int = 16
     """How many there must be before the agent imitates; until then it learns from the task
     alone."""

@@ -40,7 +40,7 @@ class Trajectory(NamedTuple):
     """Whether an episode begins at step `t`."""
     actions: Int[Array, "T N"]
     rewards: Float[Array, "T N"]
-    """The team's task reward."""
+    """The task's reward: the team's, or the agent's own where each is paid its own."""
     next_alive: Bool[Array, "T N"]
     """Whether the agent is alive after step `t`, before any reset."""
     terminated: Bool[Array, "T N"]

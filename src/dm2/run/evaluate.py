@@ -46,12 +46,15 @@ def evaluate(
     Raises:
         InputError: there is no such run or checkpoint, its team diverged, or an argument is
             unusable.
+        WorldError: a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     _, programs, team, step = load_team(run, at)
     with contextlib.closing(programs):
         outcome = jax.device_get(
-            programs.evaluate(team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, not stochastic)
+            programs.evaluate(
+                team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, not stochastic
+            )
         )
     means = outcome.means(programs.env.spec.wins)
     rate = means["win_rate"]
@@ -84,6 +87,7 @@ def exchange(
     Raises:
         InputError: there are fewer than two runs, they are of several environments, nobody can win
             there, or there is no such run or checkpoint.
+        WorldError: a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     teams = [load_team(run, None) for run in runs]
@@ -149,6 +153,8 @@ def watch(
     Raises:
         InputError: there is no such run or checkpoint, its team diverged, the environment cannot
             be drawn, `out` cannot be written or has another suffix, or `seed` is unusable.
+        WorldError: a world that is stepped in Python failed.
+        OSError: the disk fails.
     """
     seed, path = as_seed(seed), check_film(out)
     run, programs, team, step = load_team(run, at)

@@ -47,6 +47,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
     Raises:
         InputError: settings, demonstrations or directory are unusable.
         DivergedError: an update came to a number that is not finite.
+        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
         WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
@@ -96,6 +97,7 @@ def resume(
     Raises:
         InputError: there is no such run, or it cannot go on; nothing in it was changed then.
         DivergedError: an update came to a number that is not finite.
+        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
         WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
@@ -163,8 +165,8 @@ def foresee(config: Config) -> dict[str, Any]:
     """What a run would take, after the checks that `train` makes.
 
     Returns:
-        `steps` and `iterations`, rounded up, `memory_mib` (see `dm2.run.costs`) and
-        `mflop_per_step`, of its updates' matrix products.
+        `environment`, its name, `steps` and `iterations`, rounded up, `memory_mib` (see
+        `dm2.run.costs`) and `mflop_per_step`, of its updates' matrix products.
 
     Raises:
         InputError: settings or demonstrations are unusable.

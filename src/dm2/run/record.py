@@ -59,6 +59,7 @@ def record(
     Raises:
         InputError: If there is no such run or checkpoint, if its team diverged, if `auto` finds
             nothing, or if an argument is unusable.
+        WorldError: If a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)

@@ -138,7 +138,10 @@ def _levels(title: str, measure: Measure, levels: Sequence[SupportsFloat] | None
 
 
 def _environment(
-    title: str, environment: Environment, levels: Sequence[SupportsFloat] | None, warnings: list[str]
+    title: str,
+    environment: Environment,
+    levels: Sequence[SupportsFloat] | None,
+    warnings: list[str],
 ) -> dict[str, Any]:
     groups, measure = environment.groups, environment.measure
     levels = _levels(title, measure, levels)
