@@ -15,13 +15,15 @@ from dm2.studies import statistics
 from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
 from dm2.studies.runs import MEASURES, Measure, Run
 
-__all__ = ["SIGNS", "compare", "span_text", "steps_text", "summarise", "table"]
+__all__ = ["BOUNDS", "SIGNS", "compare", "span_text", "steps_text", "summarise", "table"]
 
 WARNINGS = "warnings"
 WIN_RATE_LEVELS = (0.5, 0.8)
 
 SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
 """What marks a number that is only a bound, by which."""
+BOUNDS = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
+"""What a ratio is a bound of, by whether its numerator and its denominator are lower bounds."""
 _STEPS, _RATIO = "steps_to_", "ratio_"
 
 
@@ -102,8 +104,7 @@ def _ratio(
     if above_censored == len(runs) and below_censored == len(baseline):
         value = low = high = math.nan  # the ratio of two budgets says nothing
     # Two lower bounds bound their ratio neither way.
-    bounds = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
-    bound = bounds.get((above_censored > 0, below_censored > 0))
+    bound = BOUNDS.get((above_censored > 0, below_censored > 0))
     return {"value": _json(value), "interval": [_json(low), _json(high)], "bound": bound}
 
 

@@ -23,12 +23,12 @@ from dm2.errors import InputError, check_setting
 from dm2.files import write_atomically
 from dm2.methods import Settings
 from dm2.run.combine import record_style
-from dm2.run.directory import CONFIG, RunDirectory
+from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.evaluate import evaluate, exchange
 from dm2.run.styles import Style
 from dm2.run.sweep import train_or_resume
 from dm2.studies.records import as_exchange
-from dm2.studies.runs import METRICS, read_run
+from dm2.studies.runs import read_run
 
 __all__ = ["Exchange", "Product", "Recording", "Training", "in_order", "training"]
 

@@ -17,7 +17,8 @@ from jaxtyping import Float
 
 from dm2.errors import InputError
 from dm2.files import write_atomically
-from dm2.studies.runs import CONFIG, METRICS, Run, is_info, read_run
+from dm2.run.directory import CONFIG, METRICS
+from dm2.studies.runs import Run, is_info, read_run
 
 __all__ = ["Records", "as_exchange", "find_runs"]
 

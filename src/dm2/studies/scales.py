@@ -1,6 +1,5 @@
 """On which tasks, for how long and with how many seeds a study is run."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
