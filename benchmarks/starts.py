@@ -39,7 +39,7 @@ def test(programs: Programs, state: TrainState, step: int, seed: int, episodes: 
     """The share of battles won, greedy and sampled."""
     row: dict[str, Any] = {"step": step, "env": programs.env.spec.name}
     for kind, greedy in (("greedy", True), ("sampled", False)):
-        given = (state.agents, jnp.uint32(seed), jnp.int32(step), episodes, greedy)
+        given = (state.agents, jnp.uint32(seed), jnp.uint32(step), episodes, greedy)
         row[kind] = jax.device_get(programs.evaluate(*given)).means(True)["win_rate"]
     return row
 

@@ -14,7 +14,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from dm2.errors import InputError  # noqa: E402
-from dm2.run.programs import forget_programs  # noqa: E402
+from dm2.run.programs import programs_for  # noqa: E402
 
 SMALL: dict[str, Any] = {
     "num_envs": 8,
@@ -92,7 +92,8 @@ def bounded_memory():
     """The programs of a module's tests go with it, and their memory back to the kernel. Kept, they
     would grow to 6 GB, and exhaust the process's memory maps (65530 on Linux)."""
     yield
-    forget_programs()
+    programs_for.cache_clear()
+    jax.clear_caches()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:

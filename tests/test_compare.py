@@ -439,8 +439,8 @@ def test_a_budget_of_the_users(tmp_path):
     assert gone in result["warnings"]
     with pytest.raises(InputError, match=f"budget = 401: no run goes .* {ENV}; choose at most 400"):
         compare([tmp_path], budget=401)
-    for budget in (-1, 0):
-        with pytest.raises(InputError, match=f"budget = {budget}: must be above 0, the first"):
+    for budget in (-1, 0, 2.5):
+        with pytest.raises(InputError, match=f"budget = {budget}: must be a whole number above 0"):
             compare([tmp_path], budget=budget)
 
 
@@ -519,6 +519,16 @@ def test_versions_of_an_environment_are_compared_apart(tmp_path):
     titles = [f"{ENV} (smax 1)", f"{ENV} (smax 2)", f"{ENV} (unknown)"]
     assert list(result) == [*titles, "warnings"]
     assert [result[title]["dm2"]["runs"] for title in titles] == [1, 1, 1]
+
+
+def test_an_environment_is_the_same_however_its_options_are_written(tmp_path):
+    name = f"{ENV}?limit=50&walls=lethal"
+    info = {"environment": {"name": name, "version": "smax 1"}}
+    write_run(tmp_path, "a", RISING, "ippo", env=f"{ENV}?walls=lethal&limit=50", info=info)
+    write_run(tmp_path, "b", RISING, env=name, info=info)
+    write_run(tmp_path, "c", RISING, seed=1, env=name)  # which does not say
+    (groups, _) = compare([tmp_path]).values()
+    assert {label: group["runs"] for label, group in groups.items()} == {"ippo": 1, "dm2": 2}
 
 
 def test_jaxmarls_smax_and_ours_have_the_same_rules(tmp_path):
@@ -614,6 +624,8 @@ def test_levels_of_the_users(tmp_path):
     for level in (-20.0, 0.0, 1.5, math.nan):
         with pytest.raises(InputError, match=f"levels = {level:g}: must be above 0"):
             compare([wins], levels=[level])
+    with pytest.raises(InputError, match=r"levels = .*: must be a list of numbers"):
+        compare([wins], levels=[np.zeros(2)])
     with pytest.raises(InputError, match="levels = inf: must be finite"):
         compare([tmp_path / "a"], levels=[math.inf])
 

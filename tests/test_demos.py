@@ -603,6 +603,11 @@ def test_every_flipped_bit_is_caught(tmp_path):
     assert caught >= len(data) - 3  # at most the last byte of each of the three arrays
 
 
+def test_what_is_no_path_is_refused():
+    number: Any = 3
+    refuses(lambda: Demonstrations.load(number), "path = 3: must be a path")
+
+
 def test_every_truncation_is_caught(tmp_path):
     path = tmp_path / "demos"
     episodes().save(path)

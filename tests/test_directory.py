@@ -16,8 +16,9 @@ import pytest
 
 from dm2 import IPPO, PPO, Config
 from dm2.errors import InputError
+from dm2.files import check_target, replacing, write_atomically
 from dm2.run.checkpoint import CheckpointError
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 from dm2.version import __version__, source_commit
 
 CONFIG = Config(IPPO(PPO(clip=0.1)), env="smax/3s_vs_4z", seed=4)
@@ -109,12 +110,24 @@ class TestConfig:
 
     def test_empty_directory_and_leftovers_of_a_killed_create_will_do(self, tmp_path):
         (tmp_path / "lock").touch()
-        (tmp_path / ".tmp-config.json").write_text("{")
+        (tmp_path / ".tmp-1-config.json").write_text("{")
         RunDirectory.create(tmp_path, CONFIG, {})
         assert RunDirectory.open(tmp_path).config == CONFIG
-        assert not (tmp_path / ".tmp-config.json").exists()
+        assert not (tmp_path / ".tmp-1-config.json").exists()
+
+    def test_two_processes_write_a_file_each_wholly(self, tmp_path, monkeypatch):
+        path = tmp_path / "file"
+        with replacing(path) as temporary:
+            temporary.write_text("ours")
+            monkeypatch.setattr(os, "getpid", lambda: 1)
+            write_atomically(check_target("out", path), b"theirs")
+            assert path.read_text() == "theirs"
+            monkeypatch.undo()
+        assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
 
     def test_not_a_run(self, tmp_path):
+        with pytest.raises(InputError, match="path = '': must be a path"):
+            load("")
         for path in (tmp_path, tmp_path / "absent"):
             with pytest.raises(InputError, match=r"not a run, it has no config.json"):
                 RunDirectory.open(path)
@@ -181,7 +194,7 @@ class TestConfig:
 
 HOLD = """
 import sys, time
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 with RunDirectory.open(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
@@ -384,7 +397,7 @@ class TestCheckpoints:
 SAVE_FOR_EVER = """
 import itertools, sys
 import numpy as np
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import RunDirectory, load
 run = RunDirectory.open(sys.argv[1])
 with run.lock():
     for step in itertools.count(int(sys.argv[2])):

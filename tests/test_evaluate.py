@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -49,6 +50,9 @@ class KnownPrograms:
         self.asked = (int(seed), int(step), episodes, greedy)
         return OUTCOME
 
+    def close(self):
+        """There are no worlds."""
+
 
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
@@ -87,6 +91,13 @@ def test_evaluating_is_the_same_anywhere(small_run, tmp_path):
     assert [json.loads(there)] * 2 == here
     assert evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=6) != here[0]
     assert hashes(small_run.path) == before
+
+
+def test_a_run_of_more_steps_than_31_bits_count(small_run, tmp_path):
+    run = RunDirectory.open(shutil.copytree(small_run.path, tmp_path / "run"))
+    state, _ = run.load_checkpoint(load_team(run, None).programs.shapes())
+    run.save_checkpoint(2**31, state, {})
+    assert evaluating.evaluate(run, episodes=4)["step"] == 2**31
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 0.5, float("nan")])

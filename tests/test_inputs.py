@@ -103,7 +103,7 @@ def test_running_observations_are_those_of_the_rollout_before():
         np.testing.assert_allclose(agents.moments.variance[k], mine.var(0), rtol=1e-3, atol=1e-5)
     assert (before.moments.steps == 0).all()
     # Playing test episodes leaves them alone: they are in nothing that evaluation returns.
-    outcome = programs.evaluate(agents, seed, jnp.int32(0), 4)
+    outcome = programs.evaluate(agents, seed, jnp.uint32(0), 4)
     assert set(outcome._fields) == {"won", "returns", "length"}
 
 
@@ -156,7 +156,7 @@ def learnt(shown: str, scale: float, mode: Any, seed: int = 0) -> float:
     state = programs.init(key)
     for _ in range(15):
         state, _ = programs.iterate(state, key, None)
-    outcome = programs.evaluate(state.agents, jnp.uint32(0), jnp.int32(0), 200)
+    outcome = programs.evaluate(state.agents, jnp.uint32(0), jnp.uint32(0), 200)
     return float(outcome.returns.mean())
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -23,11 +24,13 @@ from scipy import stats
 
 import dm2
 from conftest import hashes
+from dm2.cores import cores
 from dm2.errors import InputError
 from dm2.files import write_atomically
+from dm2.run.checkpoint import DamagedCheckpoint
 from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
-from dm2.run.pool import cores
+from dm2.run.pool import _error_of
 from dm2.run.team import load_team
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
@@ -468,6 +471,7 @@ def row(**changes: Any) -> dict[str, Any]:
                 {"win_rates": [5.0, 0.5]},
                 {"win_rates": [-0.1, 0.5]},
                 {"steps": [0, None]},
+                {"steps": [], "win_rates": [], "returns": []},
             )
         ),
         (True, [[1, 0], [0, 1]]),
@@ -607,6 +611,22 @@ def test_processes_say_nothing_when_the_one_that_started_them_is_killed():
     process.stderr.close()
 
 
+class Odd(Exception):
+    """An error that does not come through a line between processes."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"the disk at {where} {why}")
+
+
+def test_a_tasks_error_that_cannot_be_pickled_is_told_in_its_words():
+    def fail() -> None:
+        raise Odd("home", "is full")
+
+    assert str(_error_of(fail)) == "Odd: the disk at home is full"
+    damaged = pickle.dumps(DamagedCheckpoint("cut off"))
+    assert isinstance(pickle.loads(damaged), DamagedCheckpoint)
+
+
 def test_one_process_at_a_time_makes_studies_in_a_folder(tmp_path):
     with runner._lock(tmp_path), pytest.raises(InputError, match="another process makes studies"):
         make_studies([], tmp_path, "quick", 1)
@@ -699,15 +719,19 @@ def begun(product: Any, root: Path) -> Path:
     return run.path
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "config.json deleted"])
 def test_a_damaged_run_fails_by_itself(tmp_path, name):
     study = Study("x", "", "", (Curve("a", (ippo(0), ippo(1))),))
     paths = [begun(run, tmp_path) for run in study.runs]
+    name, _, deleted = name.partition(" ")
     (paths[0] / name).write_text('{"kind": "ev\n')
+    if deleted:
+        (paths[0] / name).unlink()
     assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
     assert planning.plan([study], tmp_path, "quick").count == 2
     (said,) = collect([study], tmp_path, "quick")
-    assert name in said and said.endswith(f"or delete {paths[0]}, and it is made again")
+    assert ("is in use" if deleted else name) in said
+    assert said.endswith(f"or delete {paths[0]}, and it is made again")
     assert runner.failure_of(study.runs[0], tmp_path) in said
     assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
     with pytest.raises(InputError, match=f"delete {paths[0]}"):
@@ -863,12 +887,14 @@ def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
 
 
 def test_a_plan_says_what_it_takes(capsys, tmp_path):
-    plan = run_json(capsys, "study", "plan", "fig8", "--seeds", 2, "--out", tmp_path / "out")
+    options = ("--seeds", 2, "--jobs", 2, "--out", tmp_path / "out")
+    plan = run_json(capsys, "study", "plan", "fig8", *options)
     assert plan["products_to_make"] == 4
     iteration = 32 * 128
     each = -(-250_000 // iteration) * iteration
     assert plan["steps"] == 4 * each
     assert 0.001 < plan["hours"] < 2
+    assert plan["hours"] == pytest.approx(sum(row["hours"] for row in plan["rows"]))
     assert plan["disk_mib"] > 4
     assert not (tmp_path / "out").exists()
 
@@ -895,6 +921,14 @@ def test_the_speed_of_runs_is_their_median(made):
     speeds = [line["steps_per_s"] for line in run.read_metrics() if line["kind"] == "train"]
     assert min(speeds) / 50 < rates["ippo", ENV] < 50 * max(speeds)
     assert rates.keys() == {("ippo", ENV), ("dm2", ENV)}
+
+
+def test_a_foreign_run_says_nothing_of_speed(tmp_path):
+    run = tmp_path / "runs" / "x"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"config": {}}')
+    (run / "metrics.jsonl").write_text('{"kind": "train", "steps_per_s": 9}\n')
+    assert planning._measured(tmp_path) == {}
 
 
 def test_list_says_what_there_is(capsys):
@@ -925,7 +959,7 @@ def test_an_exchange_replaces_one_agent_at_a_time(made, monkeypatch):
     np.testing.assert_allclose(rates, [[0, 1 / 3], [1 / 3, 0]])
 
 
-def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkeypatch):
+def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkeypatch, tmp_path):
     team = (expert(),)
     rates = {128: 0.2, 256: 0.6, 384: 0.9}
     monkeypatch.setattr(
@@ -938,6 +972,8 @@ def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkey
         assert demos.provenance["training_step"] == step
     with pytest.raises(InputError, match=r"quality = 0.95: .* wins 0.90 at best"):
         Recording(team, quality=0.95).make(made)
+    with pytest.raises(InputError, match=r"quality = 0.5: .* has no checkpoint; train it anew"):
+        Recording(team, quality=0.5)._checkpoint(begun(ippo(7), tmp_path))
     few = Recording(team, episodes=5, first=2)
     few.make(made)
     assert dm2.Demonstrations.load(few.path(made)).agents[0].num_episodes == 2

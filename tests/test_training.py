@@ -106,7 +106,7 @@ def test_iterating_compiles_once(small_demos):
     state = jax.tree.map(np.asarray, programs.init(seed))  # as a checkpoint gives it
     for _ in range(3):
         state, _ = programs.iterate(state, seed, experts)
-        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+        programs.evaluate(state.agents, seed, jax.numpy.uint32(0), 4)
     method = programs.method
     assert isinstance(method, Independent)
     compiled: list[Any] = [programs.collect, programs.evaluate, method.prepare]
@@ -132,7 +132,7 @@ def test_compiled_ahead_is_what_a_run_needs(small_demos):
         state = programs.init(seed)
         state, _ = programs.iterate(state, seed, experts)
         programs.iterate(state, seed, experts)
-        programs.evaluate(state.agents, seed, jax.numpy.int32(0), 4)
+        programs.evaluate(state.agents, seed, jax.numpy.uint32(0), 4)
     finally:
         jax.monitoring.unregister_event_duration_listener(refuse)
     assert made == []
@@ -454,6 +454,16 @@ def test_a_run_by_earlier_rules_is_played_with_a_warning_and_does_not_go_on(smal
     del info["environment"]
     config.write_text(json.dumps(info))
     assert resume(path, 1024, quiet=True).steps()[-1] == 1024
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(small_run, tmp_path):
+    path = shutil.copytree(small_run.path, tmp_path / "run")
+    for file in path.glob("checkpoints/*/manifest.json"):
+        os.truncate(file, 100)
+    before = hashes(path)
+    with pytest.raises(InputError, match=r"nothing to resume from: .* damaged"):
+        resume(path, quiet=True)
+    assert hashes(path) == before
 
 
 def test_demonstrations_that_changed_are_refused(small_run, tmp_path):

@@ -36,6 +36,7 @@ from dm2.studies.registry import find_study
 from dm2.studies.scales import scale_named
 from stand_ins import Battle, Meet, Tuples
 from stand_ins_jax import Line, LineState
+from test_record import untrained
 from test_training import interrupt, start_process, wait_for_metrics
 
 KEY = jax.random.PRNGKey(0)
@@ -606,8 +607,21 @@ def test_a_limit_of_ones_own_counts_for_a_jax_environment():
 TINY = dm2.PPO(hidden=8, epochs=1, minibatches=2)
 
 
+@pytest.fixture
+def begun(monkeypatch):
+    """The groups of processes that were begun."""
+    groups, begin = [], InProcesses.__init__
+
+    def begin_noted(self: InProcesses, *given: Any) -> None:
+        groups.append(self)
+        begin(self, *given)
+
+    monkeypatch.setattr(InProcesses, "__init__", begin_noted)
+    return groups
+
+
 @pytest.mark.learning  # for its time
-def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
+def test_a_team_trains_goes_on_and_is_recorded(tmp_path, begun):
     config = dm2.Config(dm2.IPPO(TINY), "own", steps=256, **SMALL)
     run = dm2.train(config, tmp_path / "run", env=Meet, quiet=True)
     assert run.config.env == "stand_ins:Meet"
@@ -617,6 +631,16 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path):
     assert dm2.evaluate(run, episodes=10)["mean_length"] == 6
     recorded = dm2.record(run, episodes=10)
     assert recorded.summary()["steps"] == 60
+    assert len(begun) >= 6 and not any(group._end.alive for group in begun)
+
+
+def test_worlds_end_with_whatever_played_in_them(tmp_path, begun):
+    run = untrained(tmp_path, 0, "stand_ins:Battle")
+    begun.clear()
+    dm2.evaluate(run, episodes=2)
+    assert len(begun) == 1 and not begun[0]._end.alive
+    dm2.evaluate(run, episodes=2)
+    assert len(begun) == 2 and not begun[1]._end.alive
 
 
 @pytest.mark.learning  # for its time
@@ -667,7 +691,8 @@ def test_an_object_trains_with_a_warning(tmp_path):
     with pytest.warns(RuntimeWarning, match="object:mine has no name by which another process"):
         run = dm2.train(config, tmp_path / "run", env=Battle(), quiet=True)
     assert run.config.env == "object:mine"
-    assert dm2.evaluate(run, episodes=4)["mean_length"] <= 5
+    for _ in range(2):  # in new worlds each time
+        assert dm2.evaluate(run, episodes=4)["mean_length"] <= 5
 
 
 def test_worlds_are_made_when_they_are_first_reset():

@@ -82,12 +82,12 @@ def check_target(
 
 
 def _temporary(path: Path) -> Path:
-    """Where `path` is written to first. Of a name so long that it takes no more letters, the
-    digest is taken."""
+    """Where `path` is written to first, by this process alone. Of a name so long that it takes no
+    more letters, the digest is taken."""
     name = path.name
     if len(os.fsencode(name)) > 200:
         name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix[:16]
-    return path.with_name(TEMPORARY + name)
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{name}")
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import tyro
 
+from dm2.cli.compare import compare
 from dm2.cli.demos import demos
 from dm2.cli.machine import bench, check, doctor
 from dm2.cli.run import evaluate, export, record, resume, watch
-from dm2.cli.studies import compare
 from dm2.cli.study import study
 from dm2.cli.theory import theory
 from dm2.errors import InputError

@@ -146,7 +146,8 @@ def _plan(options: _Plan) -> None:
         "jobs": made.jobs,
     }
     if options.json:
-        report({**totals, "rows": [vars(row) for row in made.rows]}, True)
+        rows = [vars(row) | {"hours": row.hours / made.jobs} for row in made.rows]
+        report({**totals, "rows": rows}, True)
         return
     if made.rows:
         titles = ("what", "environment", "method", "number", "M steps", "hours", "MiB")

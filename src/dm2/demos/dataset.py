@@ -24,7 +24,7 @@ from dm2.demos.provenance import (
 )
 from dm2.demos.subset import as_choice, choose
 from dm2.envs.base import EnvSpec
-from dm2.errors import InputError, Whole, as_whole
+from dm2.errors import InputError, Whole, as_path, as_whole
 from dm2.files import check_target
 
 __all__ = ["Demonstrations", "Dtype", "Files"]
@@ -483,7 +483,7 @@ class Demonstrations:
         Raises:
             InputError: If the file cannot be read, is damaged, or was not written by `save`.
         """
-        path = Path(path)
+        path = Path(as_path("path", path))
         with about(path):
             arrays, provenance = file.read(path)
             agents = []

@@ -92,7 +92,13 @@ def largest_epsilon(team: TrainedTeam, seed: int) -> Behaviour:
     check_setting(spec.wins, "epsilon", "auto", wins)
 
     def win_rate(percent: int) -> float:
-        arguments = (team.state, jnp.uint32(seed), jnp.int32(team.step), SEARCH_EPISODES, True)
+        arguments = (
+            team.state,
+            jnp.uint32(seed),
+            jnp.uint32(team.step % 2**32),
+            SEARCH_EPISODES,
+            True,
+        )
         outcome = team.programs.evaluate(*arguments, epsilon=jnp.float32(percent / 100))
         return float(np.mean(outcome.won))
 

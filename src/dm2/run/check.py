@@ -58,6 +58,7 @@ def check(
 
     Raises:
         InputError: There is no such environment, or an argument is unusable.
+        WorldError: A world that is stepped in Python failed as its first steps were repeated.
     """
     count, seed = as_whole("num_envs", num_envs), as_seed(seed)
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:

@@ -53,9 +53,6 @@ class CheckpointError(RuntimeError):
 class DamagedCheckpoint(InputError):
     """A checkpoint's files are not what was written: missing, cut off or altered."""
 
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: damaged checkpoint: {problem}; use an earlier checkpoint")
-
 
 def save(directory: Path, tree: Any, extra: Mapping[str, Any]) -> None:
     """Writes `tree`, a pytree of arrays and numbers, and `extra`, JSON values, to `directory`.
@@ -121,7 +118,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     manifest = _parse_manifest(_read(path))
     if manifest is None:
-        raise DamagedCheckpoint(path, "it is cut off or was changed after it was written")
+        raise _damaged(path, "it is cut off or was changed after it was written")
     if manifest["format"] != FORMAT:
         made = f"format {manifest['format']}, written by dm2 {manifest['dm2_version']}"
         remedy = f"dm2 {__version__} reads format {FORMAT}: use the dm2 that wrote it"
@@ -221,9 +218,9 @@ def _read_arrays(directory: Path, manifest: dict[str, Any]) -> dict[str, np.ndar
     path, expected = directory / STATE, manifest["state"]
     data = _read(path)
     if len(data) != expected["bytes"]:
-        raise DamagedCheckpoint(path, f"{len(data)} of {expected['bytes']} bytes")
+        raise _damaged(path, f"{len(data)} of {expected['bytes']} bytes")
     if _sha256(data) != expected["sha256"]:
-        raise DamagedCheckpoint(path, "its contents changed after it was written (sha256)")
+        raise _damaged(path, "its contents changed after it was written (sha256)")
     arrays = {}
     # Not safetensors.numpy.load, which does not know bfloat16.
     for name, tensor in safetensors.deserialize(data):
@@ -275,11 +272,15 @@ def _publish(temporary: Path, directory: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _damaged(path: Path, problem: str) -> DamagedCheckpoint:
+    return DamagedCheckpoint(f"{path}: damaged checkpoint: {problem}; use an earlier checkpoint")
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise DamagedCheckpoint(path, "the file is missing") from None
+        raise _damaged(path, "the file is missing") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 

@@ -1,5 +1,6 @@
 """Recording demonstrations in the styles of the paper's Figure 3, from one run or from several."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def record_style(
 
     Raises:
         InputError: If the style is unknown or made from another number of runs, if the runs differ
-            in environment, version of its rules or episode limit, if one of them or its seed is
-            there twice, or for the reasons of `record`.
+            in environment, version of its rules or episode limit, if one of them is there
+            twice, or two have both seed and method in common, or for the reasons of `record`.
+        WorldError: If a world that is stepped in Python failed.
     """
     check_setting(style in STYLES, "style", style, f"must be one of {', '.join(STYLES)}")
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
@@ -67,9 +69,23 @@ def record_style(
     if len(steps) != len(opened):
         raise InputError(f"at = {list(steps)!r}: there are {len(opened)} runs; give as many steps")
     teams = [load_team(run, step) for run, step in zip(opened, steps, strict=True)]
-    size = teams[0].programs.env.spec.num_agents
-    behaviours = choose_behaviour(greedy, epsilon, teams, seed)
-    added = {"style": style}
+    with contextlib.ExitStack() as stack:
+        for team in teams:
+            stack.enter_context(contextlib.closing(team.programs))
+        behaviours = choose_behaviour(greedy, epsilon, teams, seed)
+        return _record(teams, behaviours, style, seed, episodes, actions)
+
+
+def _record(
+    teams: list[TrainedTeam],
+    behaviours: list[Behaviour],
+    style: str,
+    seed: int,
+    episodes: int,
+    actions: bool,
+) -> Demonstrations:
+    """Records teams in a style that is made from so many; see `record_style`."""
+    size, added = teams[0].programs.env.spec.num_agents, {"style": style}
     if style == "mixed-concurrent":
         return _record_together(teams, behaviours, seed, episodes, actions, added)
     if style == "co-trained-concurrent":

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from dm2.config import Config
-from dm2.errors import InputError
+from dm2.errors import InputError, as_path
 from dm2.files import TEMPORARY, write_atomically
 from dm2.run import checkpoint
 from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint, writing
@@ -80,6 +80,8 @@ class RunDirectory:
                 path.mkdir(parents=True, exist_ok=True)
             with run.lock():
                 cls.check_unused(path)  # another process may have been quicker
+                for stale in path.glob(f"{TEMPORARY}*"):
+                    stale.unlink()
                 run._write_info()
         except CheckpointError as error:
             why = f"cannot start a run here: {error.__cause__}"
@@ -204,6 +206,12 @@ class RunDirectory:
         """Steps of the complete checkpoints, ascending."""
         found = self._checkpoint_steps()
         return [step for step in found if checkpoint.is_complete(self.checkpoint_path(step))]
+
+    def has_checkpoints(self) -> bool:
+        """Whether there is any checkpoint, damaged ones too; call it inside `lock()`."""
+        with writing(self.path / CHECKPOINTS):
+            checkpoint.sweep(self.path / CHECKPOINTS)
+        return bool(self._checkpoint_steps())
 
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of `step` is or would be."""
@@ -358,7 +366,7 @@ class RunDirectory:
 
 def load(path: str | os.PathLike[str]) -> RunDirectory:
     """Opens an existing run; see `RunDirectory.open`."""
-    return RunDirectory.open(path)
+    return RunDirectory.open(as_path("path", path))
 
 
 def _series(version: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """What a trained team is worth and does: evaluate and watch."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, UInt32
 
 from dm2.envs import Renderable
 from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.rollout import MixedTeam
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
-from dm2.run.team import load_team
+from dm2.run.team import TrainedTeam, load_team
 
 __all__ = ["evaluate", "exchange", "watch"]
 
@@ -45,12 +46,16 @@ def evaluate(
     Raises:
         InputError: there is no such run or checkpoint, its team diverged, or an argument is
             unusable.
+        WorldError: a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     _, programs, team, step = load_team(run, at)
-    outcome = jax.device_get(
-        programs.evaluate(team, jnp.uint32(seed), jnp.int32(step), episodes, not stochastic)
-    )
+    with contextlib.closing(programs):
+        outcome = jax.device_get(
+            programs.evaluate(
+                team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, not stochastic
+            )
+        )
     means = outcome.means(programs.env.spec.wins)
     rate = means["win_rate"]
     of_rate = None if rate is None else math.sqrt(rate * (1.0 - rate) / episodes)
@@ -82,6 +87,7 @@ def exchange(
     Raises:
         InputError: there are fewer than two runs, they are of several environments, nobody can win
             there, or there is no such run or checkpoint.
+        WorldError: a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     teams = [load_team(run, None) for run in runs]
@@ -95,8 +101,15 @@ def exchange(
             raise InputError(f"{team.run.path}: {problem}; give runs of one environment")
     if not env.spec.wins:
         raise InputError(f"runs: nobody can win in {env.spec.name}; give runs of a battle")
-    key = jax.random.PRNGKey(seed)
+    with contextlib.closing(teams[0].programs):
+        return _exchanged(teams, episodes, jax.random.PRNGKey(seed))
 
+
+def _exchanged(
+    teams: Sequence[TrainedTeam], episodes: int, key: UInt32[Array, "2"]
+) -> Float[np.ndarray, "S S"]:
+    """The win rates of `exchange`."""
+    env = teams[0].programs.env
     rates = np.zeros((len(teams), len(teams)))
     mixtures: dict[Any, MixedTeam] = {}
     for i, own in enumerate(teams):
@@ -140,6 +153,8 @@ def watch(
     Raises:
         InputError: there is no such run or checkpoint, its team diverged, the environment cannot
             be drawn, `out` cannot be written or has another suffix, or `seed` is unusable.
+        WorldError: a world that is stepped in Python failed.
+        OSError: the disk fails.
     """
     seed, path = as_seed(seed), check_film(out)
     run, programs, team, step = load_team(run, at)
@@ -149,7 +164,8 @@ def watch(
             f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
         )
     key = jax.random.PRNGKey(seed)
-    outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
+    with contextlib.closing(programs):
+        outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
     first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
     frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]

@@ -74,6 +74,7 @@ def render(
     Raises:
         InputError: no frames, `scores` of another number, `fps` or `size` out of range, or what
             `check_film` raises.
+        OSError: the disk fails.
     """
     path = check_film(path)
     if len(frames) == 0:

@@ -47,6 +47,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
     Raises:
         InputError: settings, demonstrations or directory are unusable.
         DivergedError: an update came to a number that is not finite.
+        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
         WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
@@ -65,7 +66,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
             "mean_return": demos.mean_return,
         }
     run = RunDirectory.create(path, config, provenance)
-    with run.lock():
+    with run.lock(), contextlib.closing(programs):
         _compile(run, programs, experts)
         with _going_on(run):
             _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
@@ -96,6 +97,7 @@ def resume(
     Raises:
         InputError: there is no such run, or it cannot go on; nothing in it was changed then.
         DivergedError: an update came to a number that is not finite.
+        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
         WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
@@ -111,7 +113,7 @@ def resume(
             raise InputError(f"demos = {config.demos!r}: its contents changed; {remedy}")
         experts = _experts(config, loaded)
         _compile(run, programs, experts)
-        with _going_on(run):
+        with contextlib.closing(programs), _going_on(run):
             state, step = _where_it_stopped(run, config, programs)
             if config != run.config:
                 run.update(config)
@@ -125,7 +127,7 @@ def _where_it_stopped(
 ) -> tuple[TrainState, int]:
     """The state of the newest checkpoint and its step; the first state and -1 if there is none."""
     seed = jnp.uint32(config.seed)
-    if not run.steps():
+    if not run.has_checkpoints():
         return programs.init(seed), -1
     state, extra = run.load_newest_valid(programs.shapes())
     if isinstance(programs.env, HostEnvironment) and extra["step"] < config.steps:
@@ -163,8 +165,8 @@ def foresee(config: Config) -> dict[str, Any]:
     """What a run would take, after the checks that `train` makes.
 
     Returns:
-        `steps` and `iterations`, rounded up, `memory_mib` (see `dm2.run.costs`) and
-        `mflop_per_step`, of its updates' matrix products.
+        `environment`, its name, `steps` and `iterations`, rounded up, `memory_mib` (see
+        `dm2.run.costs`) and `mflop_per_step`, of its updates' matrix products.
 
     Raises:
         InputError: settings or demonstrations are unusable.
@@ -271,7 +273,7 @@ def _loop(
 
         def evaluate() -> None:
             episodes = config.eval_episodes
-            outcome = programs.evaluate(state.agents, seed, jnp.int32(step), episodes)
+            outcome = programs.evaluate(state.agents, seed, jnp.uint32(step % 2**32), episodes)
             out.evaluated(log.evaluation(step, jax.device_get(outcome)))
 
         if step == 0:

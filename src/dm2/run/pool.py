@@ -6,6 +6,7 @@ given its share of them first.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dm2.cores import cores
 from dm2.errors import DivergedError
 from dm2.run.process import plain_warnings, set_up_process, stop_signal
 
-__all__ = ["Ended", "Task", "cores", "free_mib", "run_side_by_side", "run_together"]
+__all__ = ["Ended", "Task", "free_mib", "run_side_by_side", "run_together"]
 
 Task = Callable[[], object]
 """Something to do. It is pickled: a function of a module, or a `functools.partial` of one."""
@@ -226,5 +227,9 @@ def _error_of(task: Task) -> BaseException | None:
     try:
         task()
     except (Exception, KeyboardInterrupt) as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it would not come through the line
+            return RuntimeError(f"{type(error).__name__}: {error}")
         return error
     return None

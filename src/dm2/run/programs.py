@@ -23,7 +23,7 @@ from dm2.methods.base import Pretraining
 from dm2.rollout import EpisodeTotals, Outcome, Players, Recording, RolloutState
 from dm2.run.check import check_quickly
 
-__all__ = ["Programs", "TrainState", "forget_programs", "programs_for"]
+__all__ = ["Programs", "TrainState", "programs_for"]
 
 
 class TrainState(NamedTuple):
@@ -151,6 +151,12 @@ class Programs:
         `episodes`, side by side. What was not made here is made when it is first called."""
         compile_ahead(self._all(experts, episodes))
 
+    def close(self) -> None:
+        """Ends the worlds that are stepped in Python; they are made anew when they are needed."""
+        for env in (self.env, self._stage):
+            if isinstance(env, HostEnvironment):
+                env.close()
+
     def _all(self, experts: Any, episodes: int | None) -> Any:
         """The programs, one after another, so that the first compile while others are traced."""
         seed = jnp.uint32(0)
@@ -163,7 +169,7 @@ class Programs:
         bound = None if experts is None else on_device(experts, self._device)
         yield from self.method.programs(agents, trajectory, bound)
         if episodes is not None and self._stage is self.env:
-            yield Program(self.evaluate, (agents, seed, jnp.int32(0), episodes))
+            yield Program(self.evaluate, (agents, seed, jnp.uint32(0), episodes))
 
     def shapes(self) -> TrainState:
         """Shapes and types of the state, worked out without running anything."""
@@ -199,12 +205,12 @@ class Programs:
         self,
         agents: Any,
         seed: UInt32[Array, ""],
-        step: Int[Array, ""],
+        step: UInt32[Array, ""],
         episodes: int,
         greedy: bool = True,
         epsilon: Float[Array, "*K"] | None = None,
     ) -> Outcome:
-        """Whole test episodes, on a random stream of their own."""
+        """Whole test episodes, on a random stream of their own, of a step modulo 2^32."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 3)
         key = jax.random.fold_in(key, step)
         how = {"greedy": greedy, "epsilon": epsilon}
@@ -261,9 +267,3 @@ def _joined(parts: Sequence[Any], episodes: int, axis: int) -> Any:
 def programs_for(settings: ProgramSettings) -> Programs:
     """The programs of these settings; equal settings share them, compiled once."""
     return Programs(settings)
-
-
-def forget_programs() -> None:
-    """Frees the compiled programs that are not in use, and ends the worlds that they step."""
-    programs_for.cache_clear()
-    jax.clear_caches()

@@ -1,5 +1,6 @@
 """Recording demonstrations: the joint episodes of a run's team."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,13 @@ def record(
     Raises:
         InputError: If there is no such run or checkpoint, if its team diverged, if `auto` finds
             nothing, or if an argument is unusable.
+        WorldError: If a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)
-    (behaviour,) = choose_behaviour(greedy, epsilon, [team], seed)
-    return record_team(team, behaviour, seed, range(episodes), episodes, actions)
+    with contextlib.closing(team.programs):
+        (behaviour,) = choose_behaviour(greedy, epsilon, [team], seed)
+        return record_team(team, behaviour, seed, range(episodes), episodes, actions)
 
 
 def record_team(

@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 
 from dm2.config import Config
+from dm2.cores import cores
 from dm2.demos import Demonstrations
 from dm2.errors import DivergedError, InputError, Whole, as_path, as_seed, as_whole
 from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.loop import foresee, resume, train
-from dm2.run.pool import cores, free_mib, run_together
+from dm2.run.pool import free_mib, run_together
 
 __all__ = ["best_jobs", "train_or_resume", "train_seeds"]
 

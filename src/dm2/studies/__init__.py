@@ -1,1 +1,1 @@
-"""Statistics, tables and figures over finished or running training runs."""
+"""Studies: the runs that a figure needs, how they are made, compared, judged and drawn."""

@@ -3,25 +3,27 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from dm2.errors import InputError
+from dm2.errors import InputError, Whole
 from dm2.studies import statistics
 from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
 from dm2.studies.runs import MEASURES, Measure, Run
 
-__all__ = ["SIGNS", "compare", "span_text", "steps_text", "summarise", "table"]
+__all__ = ["BOUNDS", "SIGNS", "compare", "span_text", "steps_text", "summarise", "table"]
 
 WARNINGS = "warnings"
 WIN_RATE_LEVELS = (0.5, 0.8)
 
 SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
 """What marks a number that is only a bound, by which."""
+BOUNDS = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
+"""What a ratio is a bound of, by whether its numerator and its denominator are lower bounds."""
 _STEPS, _RATIO = "steps_to_", "ratio_"
 
 
@@ -102,8 +104,7 @@ def _ratio(
     if above_censored == len(runs) and below_censored == len(baseline):
         value = low = high = math.nan  # the ratio of two budgets says nothing
     # Two lower bounds bound their ratio neither way.
-    bounds = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
-    bound = bounds.get((above_censored > 0, below_censored > 0))
+    bound = BOUNDS.get((above_censored > 0, below_censored > 0))
     return {"value": _json(value), "interval": [_json(low), _json(high)], "bound": bound}
 
 
@@ -120,21 +121,28 @@ def _baseline(title: str, groups: dict[str, Group], warnings: list[str]) -> str 
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _levels(title: str, measure: Measure, levels: Sequence[float | int] | None) -> list[float]:
+def _levels(title: str, measure: Measure, levels: Sequence[SupportsFloat] | None) -> list[float]:
     """The levels in ascending order; by default 50 % and 80 % of wins, none of returns."""
     if levels is None:
         return list(WIN_RATE_LEVELS) if measure == "win_rate" else []
-    for level in levels:
+    try:
+        numbers = sorted({float(level) for level in levels})
+    except (TypeError, ValueError):
+        raise InputError(f"levels = {levels!r}: must be a list of numbers") from None
+    for level in numbers:
         if measure == "win_rate" and not 0 < level <= 1:
             remedy = f"must be above 0 and at most 1 for {title}, which is compared by win rate"
             raise InputError(f"levels = {level:g}: {remedy}")
         if not math.isfinite(level):
             raise InputError(f"levels = {level:g}: must be finite")
-    return sorted({float(level) for level in levels})
+    return numbers
 
 
 def _environment(
-    title: str, environment: Environment, levels: Sequence[float | int] | None, warnings: list[str]
+    title: str,
+    environment: Environment,
+    levels: Sequence[SupportsFloat] | None,
+    warnings: list[str],
 ) -> dict[str, Any]:
     groups, measure = environment.groups, environment.measure
     levels = _levels(title, measure, levels)
@@ -151,7 +159,7 @@ def _environment(
 
 
 def summarise(
-    comparison: Comparison, levels: Sequence[float | int] | None = None
+    comparison: Comparison, levels: Sequence[SupportsFloat] | None = None
 ) -> dict[str, Any]:
     """The numbers of a comparison; see `compare` for the levels and for what is returned."""
     warnings = list(comparison.notes)
@@ -166,8 +174,8 @@ def compare(
     paths: Sequence[str | Path],
     labels: Sequence[str] | None = None,
     *,
-    budget: int | None = None,
-    levels: Sequence[float | int] | None = None,
+    budget: Whole | None = None,
+    levels: Sequence[SupportsFloat] | None = None,
 ) -> dict[str, Any]:
     """Compares groups of runs that differ in nothing but their seed.
 
@@ -216,8 +224,8 @@ def compare(
     Raises:
         InputError: a path holds no run, none of them can be used, a file is malformed, a label
             covers runs with different settings, no run of an environment reaches the budget, a run
-            is evaluated for the first time after it, or a level is no win rate where runs are
-            compared by it.
+            is evaluated for the first time after it, or a budget or level is no number, or no
+            win rate where runs are compared by it.
     """
     return summarise(read_comparison(paths, labels, budget), levels)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dm2.errors import InputError
+from dm2.errors import InputError, Whole, as_whole
 from dm2.studies.records import find_runs
 from dm2.studies.runs import MEASURES, Measure, Run
 
@@ -100,13 +100,20 @@ def _stand_in(versions: Iterable[str | None]) -> str:
 def _by_environment(runs: Iterable[Run], notes: list[str]) -> dict[str, list[Run]]:
     """Runs by the environment's name, followed by its version if there are several.
 
-    A run that does not say which version it is of counts as one of the others', unless they
-    have several.
+    Names whose options stand in another order, or repeat a default, are of one environment. A run
+    that does not say which version it is of counts as one of the others', unless they have several.
     """
     result: dict[str, list[Run]] = {}
     runs = sorted(runs, key=lambda run: (run.config["method"] != BASELINE, run.config["method"]))
-    for env in sorted({run.config["env"] for run in runs}):
-        inside = [run for run in runs if run.config["env"] == env]
+    known = [run for run in runs if run.environment.get("name")]
+    names = {run.config["env"]: run.environment["name"] for run in known}
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        env = run.config["env"]
+        by_name.setdefault(names.get(env, env), []).append(run)
+    # By a name as it was written, by which a study knows its curves.
+    written = {min(run.config["env"] for run in inside): inside for inside in by_name.values()}
+    for env, inside in sorted(written.items()):
         made = [run.environment.get("version") for run in inside]
         same = _SAME_RULES if env.startswith("smax/") else {}
         versions = [version if version is None else same.get(version, version) for version in made]
@@ -359,12 +366,13 @@ def group_runs(
 
 
 def read_comparison(
-    paths: Sequence[str | Path], labels: Sequence[str] | None = None, budget: int | None = None
+    paths: Sequence[str | Path], labels: Sequence[str] | None = None, budget: Whole | None = None
 ) -> Comparison:
     """Reads runs and groups those that differ in nothing but seed, length and bookkeeping.
 
     See `dm2.compare` for the arguments and for what raises.
     """
+    budget = None if budget is None else as_whole("budget", budget)
     runs, notes = find_runs(paths, labels)
     comparison = group_runs(runs, notes, budget)
     if not comparison.environments:

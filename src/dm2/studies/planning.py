@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from dm2.config import ProgramSettings
+from dm2.cores import cores
 from dm2.envs import make
 from dm2.errors import InputError
 from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
-from dm2.run.pool import cores
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Recording, Training
 from dm2.studies.records import Records
@@ -53,7 +53,8 @@ class Plan:
     """What is to be made."""
 
     there: int
-    """Products that are there already, or whose results are."""
+    """Products that need not be made: they are there, their results are, or nothing that is missing
+    needs them."""
     rows: list[PlanRow]
     jobs: int
     """Processes."""
@@ -180,11 +181,11 @@ def _measured(root: Path) -> dict[tuple[str, str], float]:
         try:
             config = json.loads((file.parent / CONFIG).read_text())["config"]
             lines = [json.loads(line) for line in file.read_text().splitlines()]
+            key = config["method"], config["env"]
             speeds = [line["steps_per_s"] for line in lines if line["kind"] == "train"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a run that is damaged says nothing of speed
         if speeds:
-            key = config["method"], config["env"]
             found.setdefault(key, []).append(statistics.median(speeds))
     return {key: statistics.median(speeds) for key, speeds in found.items()}
 

@@ -23,12 +23,12 @@ from dm2.errors import InputError, check_setting
 from dm2.files import write_atomically
 from dm2.methods import Settings
 from dm2.run.combine import record_style
-from dm2.run.directory import CONFIG, RunDirectory
+from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.evaluate import evaluate, exchange
 from dm2.run.styles import Style
 from dm2.run.sweep import train_or_resume
 from dm2.studies.records import as_exchange
-from dm2.studies.runs import METRICS, read_run
+from dm2.studies.runs import read_run
 
 __all__ = ["Exchange", "Product", "Recording", "Training", "in_order", "training"]
 
@@ -104,11 +104,13 @@ class Training(Product):
         return bool(steps) and steps[-1] >= self.config.iterations * self.config.iteration_steps
 
     def check(self, root: Path) -> None:
-        """Raises InputError if one of its files holds what no run writes."""
+        """Raises InputError if one of its files holds what no run writes, or only its settings are
+        gone."""
         path = self.path(root)
-        if not (path / CONFIG).exists():
-            return
         try:
+            if not (path / CONFIG).exists():
+                RunDirectory.check_unused(path)
+                return
             RunDirectory.open(path).read_metrics()
             if (path / METRICS).exists():
                 read_run(path)
@@ -229,6 +231,9 @@ class Recording(Product):
             rates[step] = evaluate(path, at=step, episodes=_TRIALS, stochastic=True)["win_rate"]
             if rates[step] >= self.quality:
                 return step
+        if not rates:
+            problem, remedy = "has no checkpoint", "train it anew with a lower learning rate"
+            raise InputError(f"quality = {self.quality:g}: {path} {problem}; {remedy}")
         best = max(rates.values())
         remedy = "train the demonstrators longer, or ask for less"
         raise InputError(f"quality = {self.quality:g}: {path} wins {best:.2f} at best; {remedy}")

@@ -17,7 +17,8 @@ from jaxtyping import Float
 
 from dm2.errors import InputError
 from dm2.files import write_atomically
-from dm2.studies.runs import CONFIG, METRICS, Run, is_info, read_run
+from dm2.run.directory import CONFIG, METRICS
+from dm2.studies.runs import Run, is_info, read_run
 
 __all__ = ["Records", "as_exchange", "find_runs"]
 
@@ -125,7 +126,7 @@ def _as_run(path: Path, row: dict[str, Any]) -> Run:
     steps, rates, returns = (
         np.array(row[name], float) for name in ("steps", "win_rates", "returns")
     )
-    increase = np.isfinite(steps).all() and (np.diff(steps) > 0).all()
+    increase = len(steps) > 0 and np.isfinite(steps).all() and (np.diff(steps) > 0).all()
     sound = increase and (_are_rates(rates) | np.isnan(rates)).all() and not np.isinf(returns).any()
     if not sound or not len(steps) == len(rates) == len(returns):
         raise ValueError("a run with damaged evaluations")

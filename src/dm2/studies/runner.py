@@ -12,11 +12,12 @@ from typing import Literal
 
 import jax
 
+from dm2.cores import cores
 from dm2.errors import DivergedError, InputError, as_whole
 from dm2.files import check_target, write_atomically
 from dm2.run.costs import memory_mib
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
-from dm2.run.pool import Ended, Task, cores, free_mib, run_side_by_side
+from dm2.run.pool import Ended, Task, free_mib, run_side_by_side
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Training
 from dm2.studies.records import Records

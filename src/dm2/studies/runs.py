@@ -11,15 +11,15 @@ import numpy as np
 
 from dm2.config import Config
 from dm2.errors import InputError
+from dm2.run.directory import CONFIG, METRICS
 
-__all__ = ["CONFIG", "MEASURES", "METRICS", "Measure", "Run", "is_info", "read_run"]
+__all__ = ["MEASURES", "Measure", "Run", "is_info", "read_run"]
 
 Measure = Literal["win_rate", "return"]
 """What the curves of an environment show."""
 MEASURES: dict[Measure, str] = {"win_rate": "test win rate", "return": "test return"}
 """The measures in words."""
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
 # Beginnings of the settings that do not make another method. The demonstrations' path is among
 # them: files are told apart by what they hold.
 _NOT_SETTINGS = ("env", "method", "seed", "steps", "demos", "keep", "checkpoint", "eval")

@@ -1,6 +1,5 @@
 """On which tasks, for how long and with how many seeds a study is run."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -182,8 +181,3 @@ def scale_named(name: str, seeds: int | None = None) -> Scale:
         raise InputError(f"scale = {name!r}: must be one of {', '.join(get_args(ScaleName))}")
     chosen: Any = name
     return Scale(chosen, _SEEDS[chosen] if seeds is None else as_whole("seeds", seeds))
-
-
-def spread(values: Sequence[int], count: int) -> list[int]:
-    """So many of the values, evenly spread, the last among them."""
-    return [values[(n + 1) * len(values) // count - 1] for n in range(count)]

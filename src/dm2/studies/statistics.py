@@ -20,7 +20,6 @@ __all__ = [
     "censor",
     "curves_on_grid",
     "final",
-    "geometric_mean",
     "interquartile_mean",
     "mean_and_standard_error",
     "probability_of_improvement",
@@ -29,7 +28,7 @@ __all__ = [
     "steps_to_threshold",
 ]
 
-Statistic = Callable[..., Any]
+Reduction = Callable[..., Any]
 """Reduces an array over its keyword argument `axis`, as `numpy.mean` does."""
 
 _ROUNDING = 1e-9  # (0.7 + 0.7 + 0.7) / 3 comes out a hair below 0.7
@@ -125,7 +124,10 @@ def final(steps: ArrayLike, values: ArrayLike, first: float | int, budget: float
 
 
 def mean_and_standard_error(data: ArrayLike, axis: int = 0) -> tuple[Any, Any]:
-    """Mean and `s / sqrt(n)` with the unbiased variance; the error of one seed is nan."""
+    """Mean and `s / sqrt(n)` with the unbiased variance; the error of one seed is nan.
+
+    Raises InputError for data that are not finite.
+    """
     data = _finite(data, "data")
     n = data.shape[axis]
     mean = data.mean(axis=axis)
@@ -154,13 +156,7 @@ def interquartile_mean(data: ArrayLike, axis: int = 0) -> Any:
     return data.take(range(n // 4, n - n // 4), axis=axis).mean(axis=axis)
 
 
-def geometric_mean(data: ArrayLike, axis: int = 0) -> Any:
-    """`exp(mean(log x))`; 0 if any value is 0."""
-    with np.errstate(divide="ignore"):
-        return np.exp(np.log(np.asarray(data, float)).mean(axis=axis))
-
-
-def _resample(data: np.ndarray, statistic: Statistic, n: int, rng: np.random.Generator) -> Any:
+def _resample(data: np.ndarray, statistic: Reduction, n: int, rng: np.random.Generator) -> Any:
     indices = rng.integers(len(data), size=(n, len(data)))
     return statistic(data[indices], axis=1)
 
@@ -173,7 +169,7 @@ def _percentiles(samples: np.ndarray, level: float) -> tuple[Any, Any]:
 
 def bootstrap_interval(
     data: ArrayLike,
-    statistic: Statistic = np.mean,
+    statistic: Reduction = np.mean,
     n: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -195,15 +191,15 @@ def bootstrap_interval(
 def ratio_interval(
     a: ArrayLike,
     b: ArrayLike,
-    statistic: Statistic = np.mean,
+    statistic: Reduction = np.mean,
     n: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
     """`statistic(a) / statistic(b)` and its percentile interval, as (value, low, high).
 
-    The seeds of both methods are resampled independently. `np.median` and `geometric_mean` fit
-    too. A zero denominator gives nan. One seed on either side gives a nan interval. Raises
+    The seeds of both methods are resampled independently. `np.median` fits too. A zero
+    denominator gives nan. One seed on either side gives a nan interval. Raises
     InputError for data that are not finite: see `censor`.
     """
     a, b = _finite(a, "a"), _finite(b, "b")

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from dm2.studies import statistics
-from dm2.studies.compare import SIGNS
+from dm2.studies.compare import BOUNDS, SIGNS
 from dm2.studies.groups import Comparison, Environment, group_runs
 from dm2.studies.records import Records
 from dm2.studies.runs import MEASURES, Measure, Run
@@ -40,8 +40,6 @@ Outcome = Literal["holds", "does not hold", "not decided"]
 LEVEL = 0.95
 WIN_RATE = 0.8
 """The level of `steps_to_80`."""
-_BOUNDS = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
-"""Of a ratio, by whether runs of `better` and of `than` never get there."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Verdict:
     @property
     def bound(self) -> str | None:
         """Which way runs that never get there bound the ratio: `lower`, `upper`, or `unknown`."""
-        return _BOUNDS.get((self.censored[0] > 0, self.censored[1] > 0))
+        return BOUNDS.get((self.censored[0] > 0, self.censored[1] > 0))
 
     @property
     def seeds_text(self) -> str:
