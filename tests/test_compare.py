@@ -15,7 +15,7 @@ from dm2.errors import InputError
 from dm2.studies import plots
 from dm2.studies.compare import compare, table
 from dm2.studies.groups import read_comparison
-from dm2.studies.plots import draw_learning_curves, learning_curves, title_of
+from dm2.studies.plots import draw_learning_curves, save_learning_curves, title_of
 from dm2.studies.records import find_runs
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -805,11 +805,8 @@ def test_returns_have_an_axis_of_their_own(tmp_path):
     assert any((np.asarray(line.get_ydata()) == -10).all() for line in upper[0].lines)
 
 
-def test_notes_on_what_is_drawn_are_issued(tmp_path):
-    write_run(tmp_path, "a", RISING)
-    write_run(tmp_path, "b", RISING[:2], seed=1, steps=400)
-    with pytest.warns(UserWarning, match="b: left out of all numbers and of the mean curve"):
-        learning_curves([tmp_path], tmp_path / "curves.png")
+def saved(paths: Any, out: Path, labels: Any = None) -> Path:
+    return save_learning_curves(read_comparison(paths, labels), out)
 
 
 def test_a_users_matplotlib_settings_change_nothing(runs, tmp_path):
@@ -817,7 +814,7 @@ def test_a_users_matplotlib_settings_change_nothing(runs, tmp_path):
 
     labels = ["$a_{b$", "_c$^"]  # the first would be a formula, and a broken one
     paths = [runs / "dm20", runs / "ippo0"]
-    plain = learning_curves(paths, tmp_path / "plain.png", labels).read_bytes()
+    plain = saved(paths, tmp_path / "plain.png", labels).read_bytes()
     odd: dict[Any, Any] = {
         "text.usetex": True,
         "savefig.bbox": "tight",
@@ -826,7 +823,7 @@ def test_a_users_matplotlib_settings_change_nothing(runs, tmp_path):
     }
     with mpl.rc_context(odd):
         before = dict(mpl.rcParams)
-        assert learning_curves(paths, tmp_path / "odd.png", labels).read_bytes() == plain
+        assert saved(paths, tmp_path / "odd.png", labels).read_bytes() == plain
         assert dict(mpl.rcParams) == before
     study = read_comparison(paths, labels)
     words = [text.get_text() for text in draw_learning_curves(study).legends[0].get_texts()]
@@ -853,7 +850,7 @@ def test_as_many_methods_as_there_are_look_different(tmp_path):
 )
 def test_figure_is_written_by_suffix(runs, tmp_path, suffix, start):
     out = tmp_path / "figures" / f"curves{suffix}"
-    assert learning_curves([runs], out) == out
+    assert saved([runs], out) == out
     assert out.read_bytes().startswith(start) and out.stat().st_size > 5_000
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -861,7 +858,7 @@ def test_figure_is_written_by_suffix(runs, tmp_path, suffix, start):
 def test_png_is_not_blank(runs, tmp_path):
     from matplotlib.image import imread
 
-    pixels = imread(learning_curves([runs], tmp_path / "curves.png"))[..., :3]
+    pixels = imread(saved([runs], tmp_path / "curves.png"))[..., :3]
     # The background is white; curves, grid and text take more than 1 % of the area.
     assert min(pixels.shape[:2]) > 500 and 0.01 < (pixels.min(axis=-1) < 0.9).mean() < 0.5
 
@@ -878,7 +875,7 @@ def test_a_failed_save_leaves_the_old_figure(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        learning_curves([runs], out)
+        saved([runs], out)
     assert out.read_bytes() == b"old"
     assert [path.name for path in tmp_path.glob("*curves*")] == ["curves.png"]
 
@@ -892,4 +889,4 @@ def test_long_names_of_environments_take_several_lines():
 @pytest.mark.parametrize("name", ["curves", "curves.jpg"])
 def test_an_unknown_suffix_is_refused(runs, tmp_path, name):
     with pytest.raises(InputError, match=f"{name}'.*must end in .png, .pdf, .svg"):
-        learning_curves([runs], tmp_path / name)
+        saved([runs], tmp_path / name)

@@ -10,8 +10,10 @@ from dm2.files import check_target, replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_figure", "drawing", "save_figure"]
+__all__ = ["GRID", "INK", "MUTED", "check_figure", "drawing", "save_figure"]
 
+INK, MUTED, GRID = "#333333", "#5B6770", "#E4E7EA"
+"""The colours of text and axes, of what stands back, and of grids."""
 _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """By suffix: the metadata without a date, so that the same numbers give the same file."""
 

@@ -1,17 +1,16 @@
 """Learning curves of several methods, one column of panels per environment."""
 
 import re
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dm2.figures import check_figure, drawing, save_figure
+from dm2.figures import GRID, INK, MUTED, check_figure, drawing, save_figure
 from dm2.studies import statistics
-from dm2.studies.groups import BASELINE, Comparison, Environment, Group, read_comparison
+from dm2.studies.groups import BASELINE, Comparison, Environment, Group
 from dm2.studies.runs import MEASURES
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ __all__ = [
     "Look",
     "demonstrators",
     "draw_learning_curves",
-    "learning_curves",
     "looks",
     "save_learning_curves",
     "title_of",
@@ -35,7 +33,6 @@ _BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
 _OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
 _LINES = ("solid", (0, (4, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)))
 """One after the other, for further rounds of the same colours."""
-_INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _DOTS = (0, (1, 1.6))
 _ROWS = ("mean ± standard error", "interquartile mean, 95 % interval")  # of the seeds
 _TITLE = 32  # letters that fit above a panel
@@ -43,11 +40,11 @@ _BOOTSTRAPS = 2000  # per point of a curve; the interval's edges move by about 0
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.5,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
     "text.parse_math": False,  # a `$` in a label is a `$`
 }
 """matplotlib's settings for all figures of studies."""
@@ -107,7 +104,7 @@ def _draw_demonstrators(axes: "Axes", environment: Environment, styles: dict) ->
     """A dashed line per source of demonstrations, in its group's colour if one group uses it."""
     users = demonstrators(environment)
     for value, labels in users.items():
-        colour = styles[labels[0]].colour if len(labels) == 1 else _INK
+        colour = styles[labels[0]].colour if len(labels) == 1 else INK
         axes.axhline(value, color=colour, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1.5)
     return bool(users)
 
@@ -144,7 +141,7 @@ def _style(column: Iterable["Axes"], environment: Environment) -> None:
     for axes in column:
         axes.set_xlim(0, 1.01 * end)
         axes.set_ylim(low, high)
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
 
@@ -170,7 +167,7 @@ def _annotate(panels: np.ndarray, environments: dict[str, Environment]) -> None:
         left = measure
     for row, text in zip(panels, _ROWS, strict=True):
         where = {"transform": row[-1].transAxes, "ha": "left", "va": "center", "rotation": 270}
-        row[-1].text(1.02, 0.5, text, fontsize=8.5, color=_MUTED, **where)
+        row[-1].text(1.02, 0.5, text, fontsize=8.5, color=MUTED, **where)
 
 
 def _seeds(comparison: Comparison, label: str) -> str:
@@ -202,12 +199,12 @@ def _legend(figure: "Figure", comparison: Comparison, styles: dict[str, Look], d
     if demos:
         dashes = (0, (3.2, 1.8))
         handles.append(
-            Line2D([], [], color=_INK, linestyle=dashes, linewidth=1.2, label="demonstrators")
+            Line2D([], [], color=INK, linestyle=dashes, linewidth=1.2, label="demonstrators")
         )
     inside = [environment.groups.values() for environment in comparison.environments.values()]
     if any(group.left_out for groups in inside for group in groups):
         words = "left out of the mean"
-        handles.append(Line2D([], [], color=_INK, linestyle=_DOTS, linewidth=0.9, label=words))
+        handles.append(Line2D([], [], color=INK, linestyle=_DOTS, linewidth=0.9, label=words))
     # About three short entries fit under a panel; long labels get a line each.
     longest = max(len(handle.get_label()) for handle in handles)
     width = figure.get_figwidth() * 11  # letters
@@ -257,33 +254,3 @@ def save_learning_curves(comparison: Comparison, out: str | Path) -> Path:
     with drawing(STYLE):
         save_figure(figure, path, dpi=170)
     return path
-
-
-def learning_curves(
-    paths: Sequence[str | Path],
-    out: str | Path,
-    labels: Sequence[str] | None = None,
-    *,
-    budget: int | None = None,
-) -> Path:
-    """Draws the learning curves of groups of runs.
-
-    What `compare` lists under `warnings` is issued as warnings.
-
-    Args:
-        paths: run directories, or parents of them.
-        out: the figure, a name that ends in .png, .pdf or .svg.
-        labels: names of the groups, one for each of the paths; see `compare`.
-        budget: the step that runs must reach to be in the mean curves; see `compare`.
-
-    Returns:
-        The path of the figure.
-
-    Raises:
-        InputError: `out` has another suffix, or what `compare` raises.
-    """
-    path = check_figure(out)
-    comparison = read_comparison(paths, labels, budget)
-    for note in comparison.notes:
-        warnings.warn(note, stacklevel=2)
-    return save_learning_curves(comparison, path)

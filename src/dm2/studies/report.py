@@ -16,6 +16,7 @@ import numpy as np
 
 from dm2.config import Config
 from dm2.errors import InputError
+from dm2.figures import GRID, INK, MUTED
 from dm2.files import check_target, write_atomically
 from dm2.studies import statistics
 from dm2.studies.compare import span_text, steps_text, summarise
@@ -33,7 +34,6 @@ _TEMPLATE = "report.html.j2"
 _ORDER = ("does not hold", "not decided", "holds")
 """Outcomes, in the order of the report: what fails to reproduce is said first."""
 
-_INK, _MUTED, _GRID = "#333333", "#5B6770", "#E4E7EA"
 _WIDTH = 960  # pixels of a figure, as the template's style has it
 _PANEL = 330  # pixels of a row of panels, with its titles
 _LETTER, _ENTRY, _LINE = 7, 55, 22  # pixels in a legend: a letter, what surrounds a name, a line
@@ -360,7 +360,7 @@ def _demonstrators(
     it."""
     lines = []
     for value, labels in demonstrators(environment).items():
-        colour = styles[labels[0]].colour if len(labels) == 1 else _INK
+        colour = styles[labels[0]].colour if len(labels) == 1 else INK
         words = f"demonstrators of {_plain(', '.join(labels))}"
         line = {"color": colour, "width": 1.2, "dash": "dash"}
         lines.append(_level_line("demonstrators", words, value, (0.0, end), line))
@@ -406,11 +406,11 @@ def _levels(
         "type": "scatter",
         "x": [level for level, _ in placed],
         "y": [area["mean"] for area in areas],
-        "error_y": {"array": errors, "color": _MUTED, "thickness": 1.2, "width": 4},
+        "error_y": {"array": errors, "color": MUTED, "thickness": 1.2, "width": 4},
         "text": [_plain(label) for _, label in placed],
         "customdata": ["one seed" if e is None else f"standard error {e:.3f}" for e in errors],
         "mode": "lines+markers",
-        "line": {"color": _MUTED, "width": 1},
+        "line": {"color": MUTED, "width": 1},
         "marker": {"color": colours, "size": 9},
         "showlegend": False,
         "hovertemplate": "<b>%{text}</b><br>level %{x}<br>mean %{y:.3f}, %{customdata}"
@@ -477,7 +477,7 @@ def _figure(panels: Sequence[_Panel]) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "template": "none",
         "grid": {"rows": rows, "columns": columns, "pattern": "independent"} | gaps,
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": _INK},
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
         "hovermode": "closest",
         "hoverlabel": {"align": "left", "namelength": -1},
         "annotations": [],
@@ -486,7 +486,7 @@ def _figure(panels: Sequence[_Panel]) -> dict[str, Any]:
     for number, panel in enumerate(panels, start=1):
         suffix = "" if number == 1 else f"{number}"
         data += [trace | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} for trace in panel.traces]
-        line = {"gridcolor": _GRID, "zeroline": False, "linecolor": _INK, "ticks": "outside"}
+        line = {"gridcolor": GRID, "zeroline": False, "linecolor": INK, "ticks": "outside"}
         layout[f"xaxis{suffix}"] = line | panel.xaxis
         layout[f"yaxis{suffix}"] = line | panel.yaxis
         layout["annotations"].append(_heading(panel.title, suffix))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dm2.figures import check_figure, drawing, save_figure
+from dm2.figures import GRID, INK, check_figure, drawing, save_figure
 from dm2.theory.algorithm import History
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _OBJECTIVES = {  # Okabe and Ito's colours
     "bound": ("$L_ε$, lower bound", "#009E73"),
 }
 _AGENTS = ("#000000", "#CC79A7", "#56B4E9", "#E69F00", "#5B6770")
-_INK, _GRID = "#333333", "#E4E7EA"
 
 
 def convergence(
@@ -48,14 +47,14 @@ def convergence(
     with drawing({"font.size": 9.5}):
         figure = Figure(figsize=(1.4 + 3.7 * len(histories), 5.6), layout="constrained")
         FigureCanvasAgg(figure)
-        figure.suptitle(title, fontsize=11, fontweight="bold", color=_INK)
+        figure.suptitle(title, fontsize=11, fontweight="bold", color=INK)
         grid = {"height_ratios": (3, 2)}
         panels = figure.subplots(2, len(histories), squeeze=False, sharex="col", gridspec_kw=grid)
         for (name, history), column in zip(histories.items(), panels.T, strict=True):
             sweeps = np.arange(len(history.joint)) / history.updates_per_sweep
             _objectives(column[0], history, sweeps, agents, top)
             _mismatches(column[1], history, sweeps, agents)
-            column[0].set_title(name, fontsize=10, color=_INK)
+            column[0].set_title(name, fontsize=10, color=INK)
             column[1].xaxis.set_major_locator(MaxNLocator(integer=True))
             column[1].set_xlabel("sweeps (one step of every agent each)")
         lowest = min(0.05, *(axes.get_ylim()[0] for axes in panels[1]))
@@ -80,7 +79,7 @@ def _objectives(
         axes.plot(sweeps, getattr(history, name), color=colour, linewidth=2, label=label)
     bounds = ((agents, "$K$"), (agents - 1, "$K-1$"), (top, "$ε S K$"))
     for height, label in bounds:
-        axes.axhline(height, color=_INK, linestyle=(0, (5, 3)), linewidth=1)
+        axes.axhline(height, color=INK, linestyle=(0, (5, 3)), linewidth=1)
         where = {"xytext": (-2, 2), "textcoords": "offset points", "ha": "right"}
         axes.annotate(label, (1, height), xycoords=("axes fraction", "data"), fontsize=8, **where)
     axes.set_ylim(-0.05, 1.1 * agents)
@@ -100,6 +99,6 @@ def _mismatches(axes: "Axes", history: History, sweeps: np.ndarray, agents: int)
 
 
 def _style(axes: "Axes") -> None:
-    axes.grid(color=_GRID, linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
