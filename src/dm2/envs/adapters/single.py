@@ -87,7 +87,8 @@ class Mapped:
         if len(_shape(seen)) != 2 or seen.shape[0] != agents:
             problem = f"observe returned the shape {_shape(seen)}"
             raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
-        central = _traced(field, "global_state", self._central, state)
+        every = getattr(env, "global_state", self._central)  # the user's own may return anything
+        central = _traced(field, "global_state", every, state)
         if len(_shape(central)) != 1:
             problem = f"global_state returned the shape {_shape(central)}"
             raise InputError(f"{field}: {problem}; return a row of numbers")
