@@ -125,6 +125,16 @@ class TestConfig:
             monkeypatch.undo()
         assert path.read_text() == "ours" and list(tmp_path.iterdir()) == [path]
 
+    def test_what_a_killed_process_had_written_goes_with_the_next_write(self, tmp_path):
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        dead, alive = f".tmp-{ended.pid}-file", f".tmp-{os.getppid()}-file"
+        others = {alive, f".tmp-{ended.pid}-another", ".tmp-x-file", f".tmp-{10**30}-file"}
+        for name in (dead, *others):
+            (tmp_path / name).touch()
+        write_atomically(tmp_path / "file", b"")
+        assert {path.name for path in tmp_path.iterdir()} == {"file", *others}
+
     def test_not_a_run(self, tmp_path):
         with pytest.raises(InputError, match="path = '': must be a path"):
             load("")

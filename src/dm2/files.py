@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The suffix is that of `path`, since some libraries read the format off it. Raises OSError.
     """
     temporary = _temporary(path)
+    _remove_abandoned(temporary)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -88,6 +90,25 @@ def _temporary(path: Path) -> Path:
     if len(os.fsencode(name)) > 200:
         name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix[:16]
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{name}")
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Removes what processes that were killed had written of the same file."""
+    own, _, name = temporary.name.removeprefix(TEMPORARY).partition("-")
+    for other in temporary.parent.glob(f"{TEMPORARY}*-{glob.escape(name)}"):
+        number = other.name.removeprefix(TEMPORARY).partition("-")[0]
+        if number.isdecimal() and number != own and not _is_alive(int(number)):
+            other.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # it is somebody else's, or no process's number
+        pass
+    return True
 
 
 def write_synced(path: Path, data: bytes) -> None:
