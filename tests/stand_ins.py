@@ -22,6 +22,7 @@ class Meet(ParallelEnv):
         self.max_cycles, self.dies, self.fault = max_cycles, dies, fault
         self.steps = 0
         """Of all episodes."""
+        self.seeds: list[Any] = []
         if fault == "no limit":
             del self.max_cycles
 
@@ -49,6 +50,9 @@ class Meet(ParallelEnv):
             raise OSError("the file\nis gone")
         if self.fault == "old reset":
             return self._seen()
+        if self.fault == "seed" and seed in self.seeds:
+            raise ValueError(f"there was an episode of seed {seed}")
+        self.seeds.append(seed)
         return self._seen(), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> Any:

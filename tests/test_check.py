@@ -77,6 +77,13 @@ def test_a_world_in_python_is_checked_and_what_is_padded_is_said():
     assert not check("stand_ins:Unseeded", num_envs=2, seconds=0.1)["deterministic"]
 
 
+def test_a_world_that_fails_when_the_same_is_played_again_is_found():
+    found = check("stand_ins:Meet?fault=seed", num_envs=2, seconds=0.1)
+    (problem,) = found["problems"]
+    assert "as the same was played once more, " in problem
+    assert "there was an episode of seed" in problem and found["episodes"] > 0
+
+
 def test_the_command_prints_facts_and_a_line_for_each_problem(capfd):
     assert main(["check", "stand_ins:Meet?fault=observation", "--seconds", "0.1", "--json"]) == 1
     out, err = capfd.readouterr()

@@ -36,7 +36,7 @@ def tree(value: float) -> dict:
 
 def fill(run: RunDirectory, *steps: int, permanent: tuple[int, ...] = ()) -> None:
     for step in steps:
-        run.save_checkpoint(step, tree(step), {"iteration": step // 10}, step in permanent)
+        run.save_checkpoint(step, tree(step), step in permanent)
 
 
 def damage(run: RunDirectory, step: int) -> None:
@@ -299,7 +299,7 @@ class TestCheckpoints:
         assert run.checkpoint_path(9).name == "000000000009"
         newest, extra = run.load_checkpoint(tree(0))
         assert newest["agents"]["w"].tolist() == [100] * 3
-        assert extra == {"iteration": 10, "step": 100, "permanent": False}
+        assert extra == {"step": 100, "permanent": False}
         assert run.load_checkpoint(tree(0), step=20)[1]["step"] == 20
         agents, _ = run.load_checkpoint(tree(0)["agents"], step=9, prefix="agents")
         assert agents["w"].tolist() == [9] * 3
@@ -412,7 +412,7 @@ run = RunDirectory.open(sys.argv[1])
 with run.lock():
     for step in itertools.count(int(sys.argv[2])):
         run.append({"step": step})
-        run.save_checkpoint(step, {"x": np.full(500_000, step)}, {})
+        run.save_checkpoint(step, {"x": np.full(500_000, step)})
         run.prune(2)
         print(step, flush=True)
 """
@@ -434,5 +434,5 @@ def test_kill_in_the_middle_of_saving(run):
             assert run.read_metrics()[-1] == {"step": extra["step"]}
         step = extra["step"] + 1
     with run.lock():
-        run.save_checkpoint(step, like, {})
+        run.save_checkpoint(step, like)
     assert not list((run.path / "checkpoints").glob(".*"))

@@ -96,7 +96,7 @@ def test_evaluating_is_the_same_anywhere(small_run, tmp_path):
 def test_a_run_of_more_steps_than_31_bits_count(small_run, tmp_path):
     run = RunDirectory.open(shutil.copytree(small_run.path, tmp_path / "run"))
     state, _ = run.load_checkpoint(load_team(run, None).programs.shapes())
-    run.save_checkpoint(2**31, state, {})
+    run.save_checkpoint(2**31, state)
     assert evaluating.evaluate(run, episodes=4)["step"] == 2**31
 
 

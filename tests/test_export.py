@@ -86,7 +86,7 @@ def run_of(tmp_path_factory):
         if getattr(own, "identity", None) is not None:
             own = own._replace(identity=jnp.eye(K))
             state = state._replace(agents=own) if name == "magail" else own
-        run.save_checkpoint(128, {"agents": state}, {})
+        run.save_checkpoint(128, {"agents": state})
         return run
 
     return make

@@ -208,7 +208,7 @@ def untrained(folder, seed, env=ENV):
     programs = programs_for(config.program)
     version = {"environment": {"version": programs.env.spec.version}}
     run = RunDirectory.create(folder / f"seed_{seed}", config, version)
-    run.save_checkpoint(0, programs.init(jnp.uint32(seed)), {})
+    run.save_checkpoint(0, programs.init(jnp.uint32(seed)))
     return run
 
 

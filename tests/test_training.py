@@ -227,10 +227,10 @@ def test_a_checkpoint_of_a_team_that_diverged_is_not_used(small_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(small_run.path, copy)
     run = RunDirectory.open(copy)
-    state, extra = run.load_checkpoint(Programs(run.config.program).shapes(), 512)
+    state, _ = run.load_checkpoint(Programs(run.config.program).shapes(), 512)
     scale = state.agents.scale._replace(first=jax.numpy.full(3, np.nan))
     agents = state.agents._replace(scale=scale)
-    run.save_checkpoint(512, state._replace(agents=agents), extra)
+    run.save_checkpoint(512, state._replace(agents=agents))
     problem = r"the team of step 512 diverged: agents/scale/first .*complete ones: 256"
     for use in (evaluate, record, lambda run: resume(run, 1024, quiet=True)):
         with pytest.raises(InputError, match=problem):

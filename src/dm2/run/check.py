@@ -58,7 +58,6 @@ def check(
 
     Raises:
         InputError: There is no such environment, or an argument is unusable.
-        WorldError: A world that is stepped in Python failed as its first steps were repeated.
     """
     count, seed = as_whole("num_envs", num_envs), as_seed(seed)
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
@@ -115,7 +114,10 @@ def _played(
     problems = list(player.play_on(time.monotonic() + seconds, at_least=seconds))
     if problems:
         return problems, {}
-    same = player.repeats()
+    try:
+        same = player.repeats()
+    except WorldError as error:
+        return [f"as the same was played once more, {_own_words(env, error)}"], player.facts()
     if not isinstance(env, HostEnvironment):
         if not same:
             problems.append(
@@ -167,7 +169,7 @@ class _Player:
                     return
                 self._note(rows)
         except WorldError as error:
-            yield str(error).removeprefix(f"env = {self._env.spec.name!r}: ")
+            yield _own_words(self._env, error)
 
     def repeats(self) -> bool:
         """Whether the first steps are the same once more, bit by bit."""
@@ -224,6 +226,11 @@ class _Player:
         alive = np.asarray(rows.view.alive)[..., None]
         self._used |= np.any((np.asarray(rows.view.observations) != 0) & alive, axis=(0, 2))
         self._legal |= np.any(np.asarray(rows.view.legal) & alive, axis=(0, 2))
+
+
+def _own_words(env: Environment, error: WorldError) -> str:
+    """What a world's error says, without the world's name."""
+    return str(error).removeprefix(f"env = {env.spec.name!r}: ")
 
 
 def _broken(spec: EnvSpec, rows: Rows) -> Iterator[str]:

@@ -217,17 +217,13 @@ class RunDirectory:
         """Where the checkpoint of `step` is or would be."""
         return self.path / CHECKPOINTS / f"{step:012d}"
 
-    def save_checkpoint(
-        self, step: int, tree: Any, extra: Mapping[str, Any], permanent: bool = False
-    ) -> None:
-        """Writes the checkpoint of `step`; a `permanent` one is never pruned.
-
-        `step` and `permanent` are added to `extra`. Raises what `checkpoint.save` raises.
-        """
+    def save_checkpoint(self, step: int, tree: Any, permanent: bool = False) -> None:
+        """Writes the checkpoint of `step`; a `permanent` one is never pruned. Raises what
+        `checkpoint.save` raises."""
         with writing(self.checkpoint_path(step)):
             checkpoint.sweep(self.path / CHECKPOINTS)
             self._sync_metrics()  # after a power cut they reach at least as far as checkpoints
-        extra = {**extra, "step": step, "permanent": permanent}
+        extra = {"step": step, "permanent": permanent}
         checkpoint.save(self.checkpoint_path(step), tree, extra)
 
     def prune(self, keep: int) -> None:

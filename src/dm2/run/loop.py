@@ -295,7 +295,7 @@ def _loop(
             chosen = any(before < mark <= step for mark in config.checkpoint_steps)
             due = _crossed(before, step, config.checkpoint_every)
             if last or chosen or due or stop.is_set():
-                run.save_checkpoint(step, state, {}, permanent=chosen)
+                run.save_checkpoint(step, state, permanent=chosen)
                 run.prune(config.keep)
             if stop.is_set() and not last:
                 raise KeyboardInterrupt(f"stopped at {step} steps; go on: dm2 resume {run.path}")

@@ -47,15 +47,6 @@ def _summary(data: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _reach(runs: list[Run], level: float, environment: Environment) -> tuple[Any, Any, int]:
-    """Per run: the step of the level, inf if not reached; the same, censored; how many were."""
-    steps = [
-        statistics.steps_to_threshold(run.steps, run.values, level, environment.window(run))
-        for run in runs
-    ]
-    return np.array(steps), *statistics.censor(steps, [run.end for run in runs])
-
-
 def _left_out(run: Run) -> dict[str, Any]:
     return {
         "path": str(run.path),
@@ -68,40 +59,36 @@ def _left_out(run: Run) -> dict[str, Any]:
 
 def _group(group: Group, levels: Sequence[float], environment: Environment) -> dict[str, Any]:
     runs, measure = group.runs, environment.measure
-    budget, since = environment.budget, environment.final_from
     result: dict[str, Any] = {
         "measure": measure,
         "seeds": [run.config["seed"] for run in runs],
         "runs": len(runs),
         "left_out": [_left_out(run) for run in group.left_out],
-        "budget": int(budget),
-        "final_from": int(since),
+        "budget": int(environment.budget),
+        "final_from": int(environment.final_from),
     }
     for level in levels:
-        steps, bounded, censored = _reach(runs, level, environment)
+        steps = environment.steps_to(group, level)
+        bounded, censored = statistics.censor(steps, group.ends)
         result[_steps_to(measure, level)] = _summary(bounded) | {
             "level": level,
             "values": [_json(value) for value in steps],
             "censored": censored,
             "bound": "lower" if censored else None,
         }
-    area = [statistics.area_under_curve(run.steps, run.values, budget) for run in runs]
-    final = [statistics.final(run.steps, run.values, since, budget) for run in runs]
     return result | {
-        "area": _summary(np.array(area)),
-        f"final_{measure}": _summary(np.array(final)),
+        "area": _summary(environment.areas(group)),
+        f"final_{measure}": _summary(environment.finals(group)),
     }
 
 
-def _ratio(
-    runs: list[Run], baseline: list[Run], level: float, environment: Environment
-) -> dict[str, Any]:
+def _ratio(group: Group, baseline: Group, level: float, environment: Environment) -> dict[str, Any]:
     """Steps to the level over the baseline's: below 1 is faster. Says which way censoring bounds
     it."""
-    _, above, above_censored = _reach(runs, level, environment)
-    _, below, below_censored = _reach(baseline, level, environment)
+    above, above_censored = statistics.censor(environment.steps_to(group, level), group.ends)
+    below, below_censored = statistics.censor(environment.steps_to(baseline, level), baseline.ends)
     value, low, high = statistics.ratio_interval(above, below)
-    if above_censored == len(runs) and below_censored == len(baseline):
+    if above_censored == len(above) and below_censored == len(below):
         value = low = high = math.nan  # the ratio of two budgets says nothing
     # Two lower bounds bound their ratio neither way.
     bound = BOUNDS.get((above_censored > 0, below_censored > 0))
@@ -152,7 +139,7 @@ def _environment(
     baseline = _baseline(title, groups, warnings)
     for label, group in groups.items():
         if baseline is not None and label != baseline:
-            ratio = _ratio(group.runs, groups[baseline].runs, levels[-1], environment)
+            ratio = _ratio(group, groups[baseline], levels[-1], environment)
             name = _RATIO + _steps_to(measure, levels[-1])
             result[label][name] = ratio | {"baseline": baseline}
     return result

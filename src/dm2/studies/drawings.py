@@ -7,7 +7,7 @@ import numpy as np
 
 from dm2.figures import check_figure, drawing, save_figure
 from dm2.studies import statistics
-from dm2.studies.groups import Environment, Group
+from dm2.studies.groups import Environment
 from dm2.studies.plots import STYLE, looks, save_learning_curves, title_of
 from dm2.studies.runs import MEASURES
 from dm2.studies.verdicts import Result
@@ -76,7 +76,7 @@ def _levels(result: Result) -> "Figure":
             for label, group in environment.groups.items():
                 if label not in levels:
                     look = looks(result.comparison)[label]
-                    mean, _ = statistics.mean_and_standard_error(_areas(environment, group))
+                    mean, _ = statistics.mean_and_standard_error(environment.areas(group))
                     axes.axhline(mean, color=look.colour, linewidth=1.6, label=label)
             axes.set_title(title_of(title), fontsize=11, fontweight="bold")
             axes.set_xlabel(study.axis or "")
@@ -93,17 +93,11 @@ def _levels(result: Result) -> "Figure":
         return figure
 
 
-def _areas(environment: Environment, group: Group) -> np.ndarray:
-    budget = environment.budget
-    areas = [statistics.area_under_curve(run.steps, run.values, budget) for run in group.runs]
-    return np.array(areas)
-
-
 def _draw_levels(axes: "Axes", environment: Environment, levels: dict[str, float]) -> None:
     points, experts = [], []
     for label, group in environment.groups.items():
         if label in levels:
-            mean, error = statistics.mean_and_standard_error(_areas(environment, group))
+            mean, error = statistics.mean_and_standard_error(environment.areas(group))
             points.append((levels[label], mean, np.nan_to_num(error)))
             if group.runs[0].demo_value is not None:
                 experts.append((levels[label], group.runs[0].demo_value))

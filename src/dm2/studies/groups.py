@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from dm2.errors import InputError, Whole, as_whole
+from dm2.studies import statistics
 from dm2.studies.records import find_runs
 from dm2.studies.runs import MEASURES, Measure, Run
 
@@ -36,7 +38,12 @@ class Group:
     @property
     def end(self) -> float:
         """The step up to which all its runs go, apart from those left out."""
-        return min(run.end for run in self.runs)
+        return min(self.ends)
+
+    @property
+    def ends(self) -> list[float]:
+        """The last step of each of its runs."""
+        return [run.end for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,27 @@ class Environment:
         same steps from the first to the last, so that no curve is smoothed more than others.
         """
         return 2 * round(self.interval / run.interval) + 1
+
+    def areas(self, group: Group) -> Float[np.ndarray, " seeds"]:
+        """The area under each run's curve, up to the budget."""
+        areas = [
+            statistics.area_under_curve(run.steps, run.values, self.budget) for run in group.runs
+        ]
+        return np.array(areas)
+
+    def finals(self, group: Group) -> Float[np.ndarray, " seeds"]:
+        """Each run's mean over the final stretch."""
+        since, budget = self.final_from, self.budget
+        finals = [statistics.final(run.steps, run.values, since, budget) for run in group.runs]
+        return np.array(finals)
+
+    def steps_to(self, group: Group, level: float) -> Float[np.ndarray, " seeds"]:
+        """The step at which each run's smoothed curve comes to a level; inf where it never does."""
+        steps = [
+            statistics.steps_to_threshold(run.steps, run.values, level, self.window(run))
+            for run in group.runs
+        ]
+        return np.array(steps)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from scipy import stats
 
 from dm2.studies import statistics
 from dm2.studies.compare import BOUNDS, SIGNS
-from dm2.studies.groups import Comparison, Environment, group_runs
+from dm2.studies.groups import Comparison, Environment, Group, group_runs
 from dm2.studies.records import Records
-from dm2.studies.runs import MEASURES, Measure, Run
+from dm2.studies.runs import MEASURES, Measure
 from dm2.studies.study import STATISTICS, Claim, Statistic, Study
 
 __all__ = ["Result", "Verdict", "environment_name", "judge", "results_of"]
@@ -197,7 +197,7 @@ def judge(
     if claim.by == "steps_to_80" and pair.measure == "return":
         unknown = "nobody can win here, so that no run comes to 80 %"
         return Verdict(claim, title, pair.measure, unknown=unknown)
-    values = [_values(claim.by, pair.groups[label].runs, pair) for label in labels]
+    values = [_values(claim.by, pair.groups[label], pair) for label in labels]
     return _verdict(claim, title, pair.measure, values)
 
 
@@ -240,21 +240,14 @@ def _kept(rates: Float[np.ndarray, "S S"]) -> Float[np.ndarray, " S"]:
 
 
 def _values(
-    by: Statistic, runs: Sequence[Run], environment: Environment
+    by: Statistic, group: Group, environment: Environment
 ) -> tuple[Float[np.ndarray, " seeds"], int]:
     """One number a seed, and how many of them are bounds."""
-    budget, since = environment.budget, environment.final_from
     if by == "area":
-        return np.array(
-            [statistics.area_under_curve(run.steps, run.values, budget) for run in runs]
-        ), 0
+        return environment.areas(group), 0
     if by == "final":
-        return np.array([statistics.final(run.steps, run.values, since, budget) for run in runs]), 0
-    steps = [
-        statistics.steps_to_threshold(run.steps, run.values, WIN_RATE, environment.window(run))
-        for run in runs
-    ]
-    return statistics.censor(steps, [run.end for run in runs])
+        return environment.finals(group), 0
+    return statistics.censor(environment.steps_to(group, WIN_RATE), group.ends)
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

@@ -11,11 +11,11 @@ _MEASURED = ("win_rate", "episode_indices")
 """The entries of a provenance that are true of all its episodes together."""
 
 
-def agent_order(told: Sequence[dict[str, Any]], names: Sequence[str]) -> list[int]:
+def agent_order(sources: Sequence[dict[str, Any]], names: Sequence[str]) -> list[int]:
     """The order in which files go that hold one agent's part each.
 
     Args:
-        told: The provenance that each file tells, in which `agent` is the number of its agent.
+        sources: The provenance that each file tells, in which `agent` is the number of its agent.
         names: The names of the files, for messages.
 
     Returns:
@@ -24,25 +24,25 @@ def agent_order(told: Sequence[dict[str, Any]], names: Sequence[str]) -> list[in
     Raises:
         InputError: If two files are of the same agent, or of agents of different episodes.
     """
-    numbers = [number for source in told if type(number := source.get("agent")) is int]
-    if len(numbers) < len(told):
-        return list(range(len(told)))
+    numbers = [number for source in sources if type(number := source.get("agent")) is int]
+    if len(numbers) < len(sources):
+        return list(range(len(sources)))
     for i, number in enumerate(numbers):
         first = numbers.index(number)
         if first < i:
             problem = f"{names[first]} and {names[i]}: both are the part of agent {number}"
             raise InputError(f"{problem}; give one for each agent")
-        if told[i].get("concurrency") != told[0].get("concurrency"):
+        if sources[i].get("concurrency") != sources[0].get("concurrency"):
             problem = f"{names[0]} and {names[i]}: these agents come from different episodes"
             raise InputError(f"{problem}; import parts of one recording of the team")
-    return sorted(range(len(told)), key=lambda i: numbers[i])
+    return sorted(range(len(sources)), key=lambda i: numbers[i])
 
 
-def merged(told: Sequence[dict[str, Any]], episodes: int, *, parts: bool) -> dict[str, Any]:
+def merged(sources: Sequence[dict[str, Any]], episodes: int, *, parts: bool) -> dict[str, Any]:
     """The provenance of the episodes of several files.
 
     Args:
-        told: The provenance that each file tells.
+        sources: The provenance that each file tells.
         episodes: How many episodes there are.
         parts: Whether each file holds one agent's part of them.
 
@@ -51,10 +51,10 @@ def merged(told: Sequence[dict[str, Any]], episodes: int, *, parts: bool) -> dic
     """
     alike = {
         name: value
-        for name, value in told[0].items()
-        if all(name in source and source[name] == value for source in told)
+        for name, value in sources[0].items()
+        if all(name in source and source[name] == value for source in sources)
     }
-    same = (parts or len(told) == 1) and alike.get("episodes", episodes) == episodes
+    same = (parts or len(sources) == 1) and alike.get("episodes", episodes) == episodes
     untrue = ["concurrency", *(() if same else _MEASURED)]  # all agents share these episodes
     untrue += ["agent", "team_agents"] if parts else []
     return {name: value for name, value in alike.items() if name not in untrue}

@@ -152,9 +152,9 @@ def build(
     if not episodes:
         raise InputError("the recording holds no episode; record one")
     _check_episodes(episodes, labels, spec)
-    alive = np.any([episode["alive"].any(axis=0) for episode in episodes], axis=0)
-    if not alive.all():
-        problem = f"alive = 0 at every step of agent {np.argmin(alive)}: it has nothing to show"
+    ever = np.any([episode["alive"].any(axis=0) for episode in episodes], axis=0)
+    if not ever.all():
+        problem = f"alive = 0 at every step of agent {np.argmin(ever)}: it has nothing to show"
         raise InputError(f"{problem}; record episodes in which it is alive")
     length = np.array([len(episode["observations"]) for episode in episodes])
     names = [name for name in episodes[0] if name in STEP_FIELDS]
@@ -167,9 +167,9 @@ def build(
         "num_actions": spec.num_actions,
         "episode_limit": spec.episode_limit,
     }
-    observations, lives = steps.pop("observations"), steps.pop("alive")
+    observations, alive = steps.pop("observations"), steps.pop("alive")
     made = Demonstrations.from_episodes(
-        observations, lives, length, facts | dict(provenance), **steps, **once, dtype=dtype
+        observations, alive, length, facts | dict(provenance), **steps, **once, dtype=dtype
     )
     made.check(spec)
     return made

@@ -172,17 +172,17 @@ def _leaves(values: Any) -> Iterator[Any]:
 def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, Any]]:
     """The whole episodes of a stream, as `split` takes them."""
     known = {name: stack_agents(name, values, agents) for name, values in stream.items()}
-    seen = known["observations"].shape
-    if len(seen) != 3:
-        problem = f"observations have shape {seen} in a stream, must be [steps, agents, features]"
+    shape = known["observations"].shape
+    if len(shape) != 3:
+        problem = f"observations have shape {shape} in a stream, must be [steps, agents, features]"
         raise InputError(f"{problem}; write them with these axes")
-    steps, team = seen[:2]
+    steps, team = shape[:2]
     for name, array in known.items():
         fits = array.shape[:2] == (steps, team)
         if name in _OF_A_STEP:
             fits = array.shape in ((steps, team), (steps,))
         if not fits:
-            problem = f"{name} have shape {array.shape} in a stream, observations {seen}"
+            problem = f"{name} have shape {array.shape} in a stream, observations {shape}"
             raise InputError(f"{problem}; give them for the same steps and agents")
     names = Names(_place, lambda field, _: field)
     ended = np.zeros((steps, team), bool)

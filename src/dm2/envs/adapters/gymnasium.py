@@ -94,11 +94,11 @@ class GymnasiumWorld:
         masks = dictionary(info, "info").get(MASK, [None] * sizes.num_agents)
         rows = np.zeros((sizes.num_agents, sizes.observation_size), np.float32)
         legal = np.zeros((sizes.num_agents, sizes.num_actions), bool)
-        for k, (space, seen) in enumerate(zip(self._spaces, observations, strict=True)):
-            row = flat(space, seen)
+        for k, (space, observation) in enumerate(zip(self._spaces, observations, strict=True)):
+            row = flat(space, observation)
             rows[k, : len(row)] = row
             legal[k, : self._actions[k]] = True
-            mask = seen[MASK] if masked(space) else masks[k]
+            mask = observation[MASK] if masked(space) else masks[k]
             if mask is not None:
                 legal[k, : self._actions[k]] = legal_by(mask, self._actions[k], k)
         return Snapshot(rows, legal, np.ones(sizes.num_agents, bool), rows.ravel())

@@ -122,10 +122,10 @@ class PettingZooWorld:
                 continue
             if agent not in observations:
                 raise WorldError(f"agent {agent!r} has no observation; show one of each agent")
-            seen, space = observations[agent], self._spaces[k]
-            row = flat(space, seen)
+            observation, space = observations[agent], self._spaces[k]
+            row = flat(space, observation)
             rows[k, : len(row)] = row
-            mask = (seen if masked(space) else infos.get(agent, {})).get(MASK)
+            mask = (observation if masked(space) else infos.get(agent, {})).get(MASK)
             if mask is not None:
                 legal[k, : self._actions[k]] = legal_by(mask, self._actions[k], agent)
         return Snapshot(rows, legal, alive, self._state(rows))

@@ -82,10 +82,10 @@ class Mapped:
             problem = f"reset returned {state!r}, a state without an array"
             raise InputError(f"{field}: {problem}; put one into it, such as the time")
         result = _traced(field, "step", env.step, key, state, actions)
-        seen = _traced(field, "observe", env.observe, state)
+        observations = _traced(field, "observe", env.observe, state)
         _check_step(field, result, state, agents)
-        if len(_shape(seen)) != 2 or seen.shape[0] != agents:
-            problem = f"observe returned the shape {_shape(seen)}"
+        if len(_shape(observations)) != 2 or observations.shape[0] != agents:
+            problem = f"observe returned the shape {_shape(observations)}"
             raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
         every = getattr(env, "global_state", self._central)  # the user's own may return anything
         central = _traced(field, "global_state", every, state)
@@ -101,7 +101,7 @@ class Mapped:
             name=name,
             version=f"{type(env).__module__}.{type(env).__qualname__}",
             num_agents=agents,
-            observation_size=seen.shape[1],
+            observation_size=observations.shape[1],
             num_actions=choices,
             state_size=central.shape[0],
             episode_limit=limit or own,
@@ -133,11 +133,11 @@ class Mapped:
 
     def observe(self, state: MappedState) -> TeamView:
         """What the teams perceive."""
-        seen = jax.vmap(self._env.observe, in_axes=-1, out_axes=1)(state.env)
-        every = jnp.ones((*seen.shape[:2], self.spec.num_actions), bool)
+        observations = jax.vmap(self._env.observe, in_axes=-1, out_axes=1)(state.env)
+        every = jnp.ones((*observations.shape[:2], self.spec.num_actions), bool)
         central = jax.vmap(self._central, in_axes=-1)(state.env)
         return TeamView(
-            observations=seen.astype(jnp.float32),
+            observations=observations.astype(jnp.float32),
             legal=jnp.moveaxis(
                 self._of_state("legal", state.env, jnp.moveaxis(every, 1, -1)), -1, 1
             ),

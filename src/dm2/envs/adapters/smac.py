@@ -97,13 +97,13 @@ class SmacWorld:
         self._last = Snapshot(rows, legal, alive, state)
         return self._last
 
-    def _rows(self, seen: Any) -> Float[np.ndarray, "K O"]:
+    def _rows(self, observations: Any) -> Float[np.ndarray, "K O"]:
         """The agents' observations, shorter ones padded."""
         try:
-            return np.array(seen, np.float32)
+            return np.array(observations, np.float32)
         except ValueError:  # of unlike lengths
-            rows = np.zeros((len(seen), self.sizes.observation_size), np.float32)
-            for k, row in enumerate(seen):
+            rows = np.zeros((len(observations), self.sizes.observation_size), np.float32)
+            for k, row in enumerate(observations):
                 if len(row) > rows.shape[1]:
                     problem = f"agent {k} observes {len(row)} numbers"
                     remedy = "obs_shape must be the most that any does"
