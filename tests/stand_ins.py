@@ -1,7 +1,9 @@
 """Small worlds of other people's interfaces, sound and malformed ones; no test itself. Nothing here
 imports JAX, so that the processes that step them begin soon."""
 
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,10 @@ class Meet(ParallelEnv):
             rewards["a"] = None
         if self.fault == "old step":
             return seen, rewards, dead, {}
+        if self.fault == "exit":
+            sys.exit(3)
+        if self.fault == "crash":
+            os._exit(7)
         if self.fault == "infos":
             return seen, rewards, dead, dict.fromkeys(acted, cut), None
         if self.fault == "endless":
@@ -150,12 +156,17 @@ class Battle:
 
     def get_env_info(self) -> dict[str, Any]:
         """SMAC's sizes."""
+        if self.fault == "exit":
+            sys.exit(0)
         if self.fault == "launch":
             raise RuntimeError("launch the game first")
         info = {"n_agents": 2, "n_actions": 3, "obs_shape": 2, "state_shape": 3}
         if self.fault == "nobody":
             info["n_agents"] = 0
-        return info | {"episode_limit": 5} | ({"obs_shape": None} if self.fault == "sizes" else {})
+        limit = 2**40 if self.fault == "clock" else 5
+        return (
+            info | {"episode_limit": limit} | ({"obs_shape": None} if self.fault == "sizes" else {})
+        )
 
     def reset(self) -> Any:
         """Begins an episode."""
@@ -210,6 +221,11 @@ class Leaving(Battle):
 def no_environment() -> object:
     """A factory that makes none."""
     return object()
+
+
+def hands_out_a_class() -> object:
+    """A factory that forgets to call what it returns."""
+    return Battle
 
 
 def leaves() -> object:

@@ -1,6 +1,7 @@
 """Small environments in JAX, sound and malformed ones; no test itself."""
 
 import itertools
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -41,13 +42,20 @@ class Line:
         return state.at[0] >= 4
 
 
+class Endless:
+    """The same without a limit."""
+
+    num_agents, num_actions = Line.num_agents, Line.num_actions
+    reset, step, observe = Line.reset, Line.step, Line.observe
+
+
 class Walk:
     """A batched environment in JAX that keeps the contract, unless it has a `fault`: two agents
     walk to the right, the second dies when it is at 2 or further, and all is over after 5 steps."""
 
     def __init__(self, fault: str = "") -> None:
         self.fault, self.steps = fault, itertools.count()
-        limit = 0 if fault == "limit" else 5
+        limit = {"limit": 0, "clock": 2**31}.get(fault, 5)
         self.spec = EnvSpec("walk", "none", 2, 2, 3, 2, limit)
 
     def reset(self, key: Array, num_envs: int) -> Any:
@@ -62,6 +70,8 @@ class Walk:
     def step(self, key: Array, state: Any, actions: Array) -> Any:
         """Walks by 0, 1 or 2, and pays the team for every step to the right."""
         fault, time = self.fault, state["time"] + 1
+        if fault == "exit" or (fault == "late exit" and next(self.steps)):
+            sys.exit(5)
         moved = jnp.where(self._alive(state), actions, 0)
         moved = jnp.roll(moved, 1, axis=1) if fault == "mixing" else moved
         at = state["at"] + moved - (4 if fault == "revived" else 0) * (time == 4)

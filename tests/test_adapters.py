@@ -11,9 +11,10 @@ from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
 from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.factories import options_of
-from dm2.envs.workers import InThisProcess
+from dm2.envs.workers import InThisProcess, words_of
 from dm2.errors import InputError
 from stand_ins import Battle, Meet, Tuples
+from stand_ins_jax import Line
 
 
 def actions(*chosen: int) -> np.ndarray:
@@ -233,8 +234,69 @@ def test_what_a_world_prints_in_this_process_is_lost_and_how_it_closes_is_nobody
         ('"none"', "none"),
         (".", "."),
         ("[x", "[x"),
+        pytest.param("9" * 5000, "9" * 5000, id="more digits than an int takes"),
+        pytest.param("[" * 100_000, "[" * 100_000, id="deeper than JSON is read"),
     ],
 )
 def test_the_values_of_options(written, value):
     found = options_of(f"size={written}", "env = 'x'")["size"]
     assert found == value and type(found) is type(value)
+
+
+def test_a_limit_of_too_many_digits_is_refused():
+    for name in ("smax/3s_vs_4z", "stand_ins:Meet"):
+        with pytest.raises(InputError, match="limit must be a whole number from 1 to 2147483647"):
+            make(f"{name}?limit={'9' * 5000}")
+
+
+def test_an_option_of_a_battle_is_there_once():
+    with pytest.raises(InputError, match="option 'limit' is there twice; leave one of them out"):
+        make("smax/3s_vs_4z?limit=5&limit=3")
+
+
+class Hidden(Meet):
+    """Does not show its agents."""
+
+    possible_agents: Any = property(lambda self: self.names[2])
+
+    def __init__(self) -> None:
+        self.names = ["a", "b"]
+
+
+class Uncounted(Line):
+    """Does not know how many agents it has."""
+
+    num_agents: Any = property(lambda self: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("Hidden", "IndexError: list "), ("Uncounted", "ZeroDivisionError: ")]
+)
+def test_an_attribute_that_raises_is_said(name, error):
+    with pytest.raises(InputError, match=f"reading its attributes raised {error}.*test_adapters"):
+        make(f"test_adapters:{name}")
+
+
+class Blind:
+    """An episode in JAX that shows nothing."""
+
+    num_agents, episode_limit = 2, 6
+    reset, step = Line.reset, Line.step
+
+
+def test_what_an_episode_in_jax_lacks_is_named():
+    with pytest.raises(InputError, match="and lacks num_actions, observe; an episode in JAX needs"):
+        make("test_adapters:Blind")
+
+
+def test_a_file_is_no_module(tmp_path, monkeypatch):
+    (tmp_path / "lone_module.py").write_text("def factory(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("lone_module.py", "no_such_module.py"):
+        with pytest.raises(InputError, match="write module:factory, as in an import: no path and"):
+            make(f"{name}:factory")
+
+
+def test_of_a_long_word_in_an_error_the_beginning_is_said():
+    assert words_of(RuntimeError("x" * 301)) == f"RuntimeError: {'x' * 300} …"
+    assert words_of(RuntimeError("two\n words")) == "RuntimeError: two words"

@@ -1,6 +1,8 @@
 """What `dm2 check` says of sound and of malformed environments, and that none is trained on."""
 
+import itertools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,13 +10,17 @@ import pytest
 import dm2
 from conftest import SMALL
 from dm2.cli import main
+from dm2.envs import make, workers
 from dm2.errors import InputError
+from dm2.run import check as run_check
 from dm2.run.check import check, check_quickly
 from stand_ins_jax import Walk
 
 MALFORMED = [
     ("limit", "spec.episode_limit = 0; must be a whole number above 0"),
+    ("clock", "spec.episode_limit = 2147483648; must be at most 2147483647"),
     ("reset", "reset raised ValueError: there is no map"),
+    ("exit", "step raised SystemExit: 5"),
     ("axis", "reset returned ['at'] of shape (3, 2) for 3 environments; the last axis must be"),
     ("key", "reset returned a typed key as ['key']; checkpoints hold plain numbers, so keep its"),
     ("result", "step returned no state and dm2.envs.Step; return a pair of them"),
@@ -43,6 +49,38 @@ def test_a_malformed_environment_is_refused_in_one_sentence(fault, sentence):
     assert said.startswith("env = 'walk': ")
     assert sentence in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("stand_ins_jax:Walk?fault=revived", "was dead and lives again"),
+        ("stand_ins:Meet?fault=reward", "the reward of agent 0 is nan"),
+        ("stand_ins:Meet?fault=exit", "step raised SystemExit: 3 (stand_ins.py, line "),
+    ],
+)
+def test_the_first_steps_are_looked_at_however_slow_the_machine_is(name, sentence, monkeypatch):
+    env = make(name)
+    slow = types.SimpleNamespace(monotonic=itertools.count(0, 100).__next__)
+    monkeypatch.setattr(run_check, "time", slow)
+    with pytest.raises(InputError) as caught:
+        check_quickly(env)
+    assert sentence in str(caught.value)
+
+
+def test_a_world_that_crashes_when_it_is_looked_at_leaves_the_trainer_alone():
+    remedy = "ended by itself, with code 7, 3 times before an episode ended; mend what kills it"
+    with (
+        pytest.warns(RuntimeWarning, match="code 7: its episodes are cut"),
+        pytest.raises(InputError, match=remedy),
+    ):
+        check_quickly(make("stand_ins:Meet?fault=crash"))
+
+
+def test_a_world_that_hangs_when_it_is_looked_at_is_said(monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE_S", 5.0)
+    with pytest.raises(InputError, match=r"was not done after 5 s; mend what waits for ever in it"):
+        check_quickly(make("stand_ins:Meet?fault=endless"))
 
 
 def test_a_sound_one_is_not_refused_and_measured():
@@ -91,6 +129,18 @@ def test_the_command_prints_facts_and_a_line_for_each_problem(capfd):
     problem += "that is not finite; mend the observation"
     assert json.loads(out)["problems"] == [problem]
     assert err.splitlines()[-1] == f"dm2: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("stand_ins:Battle?fault=exit", 2, "reading its sizes raised SystemExit: 0 (stand_ins.py,"),
+        ("stand_ins_jax:Walk?fault=late exit", 1, "failed: SystemExit: 5 (stand_ins_jax.py, line "),
+    ],
+)
+def test_a_world_that_ends_python_does_not_end_the_command_without_a_word(name, code, said, capfd):
+    assert main(["check", name, "--seconds", "0.1"]) == code
+    assert said in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_says_what_is_padded_in_words(capfd):

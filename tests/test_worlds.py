@@ -2,6 +2,7 @@
 sentence, processes that end, and teams that train on them."""
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
 from dm2.rollout.stepping import random_steps
+from dm2.run.check import check_quickly
 from dm2.run.combine import record_style
 from dm2.run.evaluate import exchange
 from dm2.studies.registry import find_study
@@ -148,6 +150,8 @@ MALFORMED = [
     ("Meet?fault=unpaid", "the reward of agent 'a' is None; must be a number"),
     ("Meet?fault=infos", "its infos: None; must be a dictionary"),
     ("Meet?fault=spaces", "reading its sizes raised KeyError: 'a' (stand_ins.py, line"),
+    ("Meet?fault=exit", "step raised SystemExit: 3 (stand_ins.py, line"),
+    ("Meet?limit=5&limit=3", "option 'limit' is there twice; leave one of them out"),
     ("Meet?colour=red", "making it raised TypeError: "),
     ("Meet?wins=often", "wins must be true or false"),
     ("Tuples?fault=rewards", "its rewards have the shape (3,); must be one number for each of its"),
@@ -156,12 +160,15 @@ MALFORMED = [
     ("Tuples?fault=info", "its info: [{}, {}]; must be a dictionary"),
     ("Tuples?fault=old step", "step returned 4 values; it must return observation, reward, "),
     ("Battle?fault=launch", "reading its sizes raised RuntimeError: launch the game first"),
+    ("Battle?fault=exit", "reading its sizes raised SystemExit: 0 (stand_ins.py, line"),
+    ("Battle?fault=clock", "episode limit = 1099511627776: must be at most 2147483647; add the"),
     ("Battle?fault=nobody", "n_agents = 0; get_env_info() must say it as a whole number above 0"),
     ("Battle?fault=long", "agent 1 observes 3 numbers; obs_shape must be the most that any does"),
     ("Battle?fault=stuck", "agent 1 has no legal action; a dead one has the first"),
     ("Battle?fault=sizes", "obs_shape = None; get_env_info() must say it as a whole number"),
     ("Battle?fault=state", "its state have the shape (4,); (3,) is what the world says"),
     ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
+    ("hands_out_a_class", "it returned the class Battle; return an object, Battle()"),
     ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),
     ("leaves", "making it raised SystemExit: no licence (stand_ins.py, line"),
     ("made", "'made' is no function or class; name what makes it; an object itself is for env=…"),
@@ -385,6 +392,11 @@ def test_what_a_world_started_ends_with_its_process(tmp_path):
         assert _gone(pids[-1])
 
 
+def test_what_a_world_starts_when_it_is_looked_at_ends_with_that(tmp_path):
+    check_quickly(make(f"stand_ins:Leaving?note={tmp_path}/game"))
+    assert _gone(int((tmp_path / "game").read_text()))
+
+
 def test_processes_end_when_whoever_started_them_is_killed():
     code = (
         "import test_worlds, time\n"
@@ -586,6 +598,13 @@ def test_a_malformed_jax_environment_is_refused():
     class Unlimited(Line):
         episode_limit = None
 
+    class Timeless(Line):
+        episode_limit = 2**31
+
+    class Leaving(Line):
+        def step(self, key: Any, state: Any, actions: Any) -> Any:
+            sys.exit(5)
+
     for env, sentence in (
         (Short(), "observe returned the shape"),
         (Restless(), "step must return the state, the reward and whether"),
@@ -595,6 +614,8 @@ def test_a_malformed_jax_environment_is_refused():
         (Listing(), r"legal returned the shape list; return \(2, 2\)"),
         (Half(), "num_agents = 2.5: must be a whole number above 0"),
         (Unlimited(), "episode_limit = None: must be a whole number above 0"),
+        (Timeless(), "limit = 2147483648: must be at most 2147483647; add the option limit=STEPS"),
+        (Leaving(), "step raised SystemExit: 5"),
     ):
         with pytest.raises(InputError, match=f"env = 'line': .*{sentence}"):
             Mapped(env, "line")  # pyright: ignore
@@ -602,6 +623,15 @@ def test_a_malformed_jax_environment_is_refused():
 
 def test_a_limit_of_ones_own_counts_for_a_jax_environment():
     assert make("stand_ins_jax:Line?limit=4").spec.episode_limit == 4
+    assert make("stand_ins_jax:Endless?limit=4").spec.episode_limit == 4
+    with pytest.raises(InputError, match="after how many steps an episode ends; add the option"):
+        make("stand_ins_jax:Endless")
+
+
+def test_wins_are_asked_of_a_jax_environment_that_tells_them():
+    assert make("stand_ins_jax:Line?wins=true").spec.wins
+    with pytest.raises(InputError, match="it does not say who won; add won, a function of the"):
+        make("stand_ins_jax:Endless?limit=4&wins=true")
 
 
 TINY = dm2.PPO(hidden=8, epochs=1, minibatches=2)
@@ -632,6 +662,26 @@ def test_a_team_trains_goes_on_and_is_recorded(tmp_path, begun):
     recorded = dm2.record(run, episodes=10)
     assert recorded.summary()["steps"] == 60
     assert len(begun) >= 6 and not any(group._end.alive for group in begun)
+
+
+@pytest.mark.parametrize("name", ["num_agents", "observation_size", "num_actions", "state_size"])
+def test_a_run_in_an_environment_that_has_other_sizes_now_says_so(tmp_path, name):
+    run = untrained(tmp_path, 0, "stand_ins:Battle")
+    config = run.path / "config.json"
+    info = json.loads(config.read_bytes())
+    size = getattr(make("stand_ins:Battle").spec, name)
+    info["environment"][name] = size + 2
+    config.write_text(json.dumps(info))
+    said = f"changed since it was trained in: {name} was {size + 2}, is {size}; bring back what it"
+    with pytest.raises(InputError, match=said):
+        dm2.resume(run.path, quiet=True)
+    if name == "state_size":  # the agents do not see it
+        assert dm2.evaluate(run.path, episodes=1)["episodes"] == 1
+        return
+    agent = tmp_path / "agent.safetensors"
+    for use in (dm2.evaluate, dm2.record, lambda path: dm2.export(path, agent=0, out=agent)):
+        with pytest.raises(InputError, match=said):
+            use(run.path)
 
 
 def test_worlds_end_with_whatever_played_in_them(tmp_path, begun):

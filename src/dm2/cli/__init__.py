@@ -4,16 +4,19 @@ Results go to standard output, progress and messages to standard error. Exit cod
 1 failed or stopped, 2 unusable arguments or input.
 """
 
+import functools
 import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import tyro
 
 from dm2.cli.compare import compare
 from dm2.cli.demos import demos
 from dm2.cli.machine import bench, check, doctor
+from dm2.cli.output import FailedError
 from dm2.cli.run import evaluate, export, record, resume, watch
 from dm2.cli.study import study
 from dm2.cli.theory import theory
@@ -51,7 +54,24 @@ def _commands(argv: list[str]) -> dict[str, Callable[..., None]]:
         train = train_command(argv[1:])
     others = (resume, evaluate, record, export, demos, compare, study, watch, check, doctor, bench)
     others = (*others, theory)
-    return {"train": train} | {command.__name__: command for command in others}
+    commands = {"train": train} | {command.__name__: command for command in others}
+    return {name: _told_apart(command) for name, command in commands.items()}
+
+
+def _told_apart(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, in which an exit that something else asks for, such as a world of the user's, is
+    a failure: only the parser of the arguments ends the process."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SystemExit as stop:
+            from dm2.envs.workers import words_of
+
+            raise RuntimeError(f"{words_of(stop)}; take the exit out of what was run") from stop
+
+    return run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,6 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:
         # tyro's own: 0 after --help, 2 for arguments it cannot use.
         return stop.code if isinstance(stop.code, int) else 1
+    except FailedError:
+        return 1
     except InputError as error:
         print(f"dm2: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from dm2.cli.output import Json, Seed, report
+from dm2.cli.output import FailedError, Json, Seed, report
 from dm2.errors import InputError
 
 __all__ = ["bench", "check", "doctor"]
@@ -41,7 +41,7 @@ def check(
     for problem in problems:
         print(f"dm2: {problem}", file=sys.stderr)
     if problems:
-        raise SystemExit(1)
+        raise FailedError
 
 
 def bench(

@@ -14,6 +14,7 @@ __all__ = [
     "Actions",
     "At",
     "Epsilon",
+    "FailedError",
     "Greedy",
     "Json",
     "Out",
@@ -26,6 +27,11 @@ __all__ = [
     "report",
     "report_demos",
 ]
+
+
+class FailedError(Exception):
+    """A command failed and has said why: the exit code is 1."""
+
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output and nothing else.")]
 RunPath = Annotated[Positional[Path], arg(help="A run's directory.")]

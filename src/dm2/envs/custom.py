@@ -23,21 +23,23 @@ import dataclasses
 import functools
 from typing import Any
 
-from dm2.envs.adapters.single import Mapped, SingleEnvironment
+from dm2.envs.adapters.single import Mapped
 from dm2.envs.base import Environment, EnvSpec
 from dm2.envs.factories import (
     LIBRARIES,
     OBJECT,
     Call,
     adapted,
+    guarded,
     is_stepped_in_python,
+    lacking,
     made_by,
     make_world,
     parse,
     takes,
 )
 from dm2.envs.host import HostEnvironment
-from dm2.envs.workers import InProcesses, InThisProcess, quiet_output, words_of
+from dm2.envs.workers import InProcesses, InThisProcess, quiet_output
 from dm2.envs.world import World
 from dm2.errors import InputError
 
@@ -63,12 +65,9 @@ def make_custom(name: str) -> Environment:
     """
     call, field = parse(name), f"env = {name!r}"
     made = made_by(call, field)
-    if not is_stepped_in_python(made):
-        if isinstance(made, Environment) and isinstance(made.spec, EnvSpec):
-            return _named(made, name, call, field)
-        if isinstance(made, SingleEnvironment):
-            limit = None if takes(call.factory, "limit") else call.limit
-            return Mapped(made, name, limit, individual=call.individual)
+    in_jax = _in_jax(made, name, call, field)
+    if in_jax is not None:
+        return in_jax
     world = adapted(made, field)
     here = name.startswith(OBJECT)
     if here and made is call.factory:
@@ -82,21 +81,31 @@ def make_custom(name: str) -> Environment:
     return HostEnvironment(recipe, sizes, name, call.limit, individual=call.individual, group=group)
 
 
+def _in_jax(made: Any, name: str, call: Call, field: str) -> Environment | None:
+    """The environment of what is written in JAX, else nothing. Raises InputError."""
+    with guarded(field, "reading its attributes"):
+        if is_stepped_in_python(made):
+            return None
+        if isinstance(made, Environment) and isinstance(made.spec, EnvSpec):
+            return _named(made, name, call, field)
+        if lacking(made):
+            return None
+        if call.wins and not hasattr(made, "won"):
+            remedy = "add won, a function of the state, or leave out wins"
+            raise InputError(f"{field}: wins = True: it does not say who won; {remedy}")
+        return Mapped(made, name, call.limit, individual=call.individual)
+
+
 def _closed(world: World) -> None:
     """Ends what only told its sizes, whatever it says to that."""
-    with quiet_output(), contextlib.suppress(Exception):
+    with quiet_output(), contextlib.suppress(Exception, SystemExit):
         world.close()
 
 
 def _copied(made: Any, field: str) -> World:
     """A world from a copy of an object. Raises InputError if it cannot be copied."""
-    try:
+    with guarded(field, "copying it", "give the function or class that makes it"):
         return adapted(copy.deepcopy(made), field)
-    except InputError:
-        raise
-    except Exception as error:  # whatever copying raises
-        remedy = "give the function or class that makes it"
-        raise InputError(f"{field}: it cannot be copied: {words_of(error)}; {remedy}") from error
 
 
 def _named(env: Environment, name: str, call: Call, field: str) -> Environment:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from dm2.envs.adapters.gymnasium import GymnasiumWorld, is_team_env
@@ -24,17 +24,22 @@ from dm2.errors import InputError
 
 __all__ = [
     "LIBRARIES",
+    "MOST_STEPS",
     "OBJECT",
     "Call",
     "adapted",
     "check_limit",
+    "guarded",
     "is_stepped_in_python",
+    "lacking",
+    "limit_of",
     "made_by",
     "make_world",
     "name_of",
     "options_of",
     "parse",
     "takes",
+    "written_options",
 ]
 
 LIBRARIES = ("pettingzoo", "mpe2", "gymnasium")
@@ -46,7 +51,9 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     (is_smac, SmacWorld),
     (is_team_env, GymnasiumWorld),
 )
-_MOST_STEPS = 2**31 - 1
+_EPISODE = ("num_agents", "num_actions", "reset", "step", "observe")
+MOST_STEPS = 2**31 - 1
+"""What the clocks of episodes, int32, can count."""
 _objects: dict[str, Any] = {}
 """What `name_of` was given that has no name in another process."""
 
@@ -111,20 +118,40 @@ def make_world(name: str, call: Call | None = None) -> World:
 def adapted(made: Any, field: str) -> World:
     """What a factory returned, as a world. Raises InputError if it is none, or its sizes cannot be
     read."""
-    kind = _adapter_of(made, field)
+    with guarded(field, "reading its sizes", "mend what it says of itself"):
+        return _adapter_of(made, field)(made, field)
+
+
+@contextlib.contextmanager
+def guarded(field: str, doing: str, remedy: str = "") -> Iterator[None]:
+    """A context for other people's code, in which whatever it raises becomes an InputError and what
+    it prints is lost.
+
+    Args:
+        field: What the message calls the environment.
+        doing: What raises, for example `making it`.
+        remedy: What to do about it, if that can be said.
+    """
     try:
         with quiet_output():
-            return kind(made, field)
+            yield
     except InputError:
         raise
-    except Exception as error:  # whatever it raises
-        problem = f"reading its sizes raised {words_of(error)}"
-        raise InputError(f"{field}: {problem}; mend what it says of itself") from error
+    except (Exception, SystemExit) as error:
+        problem = f"{field}: {doing} raised {words_of(error)}"
+        raise InputError(f"{problem}; {remedy}" if remedy else problem) from error
 
 
 def is_stepped_in_python(made: Any) -> bool:
-    """Whether an object has one of the interfaces of worlds that are stepped in Python."""
+    """Whether an object has one of the interfaces of worlds that are stepped in Python. Raises
+    whatever an attribute of the object raises."""
     return any(fits(made) for fits, _ in _KINDS)
+
+
+def lacking(made: Any) -> list[str]:
+    """What an object lacks to be an episode in JAX (`dm2.envs.SingleEnvironment`), apart from the
+    limit, which an option may say."""
+    return [name for name in _EPISODE if not hasattr(made, name)]
 
 
 def _adapter_of(made: Any, field: str) -> Any:
@@ -141,6 +168,9 @@ def _adapter_of(made: Any, field: str) -> Any:
     elif hasattr(made, "observation_space") and hasattr(made, "action_space"):
         problem = f"it is for one agent: its action space is {made.action_space}"
         remedy = "for several, observation and action space are Tuples, a part for each agent"
+    elif callable(getattr(made, "reset", None)) and callable(getattr(made, "step", None)):
+        problem = f"it has reset and step, and lacks {', '.join(lacking(made))}"
+        remedy = "an episode in JAX needs them, other interfaces others (docs/worlds.md)"
     raise InputError(f"{field}: {problem}; {remedy}")
 
 
@@ -172,23 +202,44 @@ def options_of(query: str, field: str) -> dict[str, Any]:
         field: What messages call the environment.
 
     Raises:
-        InputError: An option has no value, or the limit is unusable.
+        InputError: An option has no value or two, or the limit is unusable.
     """
-    options: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise InputError(f"{field}: option {part!r} has no value; write {part}=VALUE")
-        options[key] = _value(value)
+    options = {key: _value(value) for key, value in written_options(query, field).items()}
     if options.get("limit") is not None:
         check_limit(options["limit"], field)
     return options
 
 
+def written_options(query: str, field: str) -> dict[str, str]:
+    """The options of a name as they are written. Raises InputError if one has no value or two."""
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise InputError(f"{field}: option {part!r} has no value; write {part}=VALUE")
+        if key in options:
+            raise InputError(f"{field}: option {key!r} is there twice; leave one of them out")
+        options[key] = value
+    return options
+
+
 def check_limit(limit: Any, field: str) -> None:
-    """Raises InputError unless a limit is a number of steps that the clocks, int32, can count."""
-    if type(limit) is not int or not 1 <= limit <= _MOST_STEPS:
-        raise InputError(f"{field}: limit must be a whole number from 1 to {_MOST_STEPS}")
+    """Raises InputError unless a limit is a number of steps that the clocks can count."""
+    if type(limit) is not int or not 1 <= limit <= MOST_STEPS:
+        raise InputError(f"{field}: limit must be a whole number from 1 to {MOST_STEPS}")
+
+
+def limit_of(asked: int | None, own: int | None, field: str) -> int:
+    """The episode limit that a name asks for, else the environment's own. Raises InputError if
+    there is neither, or the clocks cannot count so far."""
+    limit = asked or own
+    if limit is None:
+        problem = "it does not say after how many steps an episode ends"
+    elif limit > MOST_STEPS:
+        problem = f"its episode limit = {limit}: must be at most {MOST_STEPS}"
+    else:
+        return limit
+    raise InputError(f"{field}: {problem}; add the option limit=STEPS")
 
 
 def _written_out(base: str, field: str) -> tuple[str, dict[str, Any]]:
@@ -211,21 +262,26 @@ def made_by(call: Call, field: str) -> Any:
     """What a factory returns; an object that is no factory itself. Raises InputError, whatever the
     factory raises."""
     made = call.factory
-    if not callable(made) or (not inspect.isclass(made) and _is_environment(made)):
-        return made
-    try:
-        with quiet_output():
-            return made(**call.options)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the factory raises
-        raise InputError(f"{field}: making it raised {words_of(error)}") from error
+    with guarded(field, "reading its attributes"):
+        if not callable(made) or (not inspect.isclass(made) and _is_environment(made)):
+            return made
+    with guarded(field, "making it"):
+        made = made(**call.options)
+    if inspect.isclass(made):
+        name = made.__name__
+        raise InputError(f"{field}: it returned the class {name}; return an object, {name}()")
+    return made
 
 
 def _is_environment(made: Any) -> bool:
     """Whether an object is an environment itself, of whichever kind, in Python or in JAX."""
     in_jax = all(callable(getattr(made, name, None)) for name in ("reset", "step", "observe"))
     return in_jax or is_stepped_in_python(made)
+
+
+_NO_NAME = (
+    "names no module and what is in it; write module:factory, as in an import: no path and no .py"
+)
 
 
 def _find(base: str, field: str) -> Any:
@@ -236,20 +292,19 @@ def _find(base: str, field: str) -> Any:
         remedy = "put what makes it into a module and train with env=module:factory"
         raise InputError(f"{field}: {problem}; {remedy}")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        remedy = "write module:factory, as in an import: no path and no .py"
-        raise InputError(f"{field}: {base!r} names no module and what is in it; {remedy}")
+        raise InputError(f"{field}: {base!r} {_NO_NAME}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
-        with quiet_output():
+    with guarded(field, f"importing {module_name!r}"):
+        try:
             found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if module_name.endswith(".py") and module_name.startswith(str(error.name)):
+                raise InputError(f"{field}: {base!r} {_NO_NAME}") from None
+            remedy = "install it, or start where it lies"
+            raise InputError(f"{field}: there is no module {error.name!r} here; {remedy}") from None
         for part in attribute.split("."):
             found = getattr(found, part, None)
-    except ModuleNotFoundError as error:
-        remedy = "install it, or start where it lies"
-        raise InputError(f"{field}: there is no module {error.name!r} here; {remedy}") from None
-    except (Exception, SystemExit) as error:  # whatever importing the module raises
-        raise InputError(f"{field}: importing {module_name!r} raised {words_of(error)}") from error
     if found is None:
         problem = f"module {module_name!r} has no {attribute!r}"
         raise InputError(f"{field}: {problem}; write module:factory")
@@ -274,11 +329,11 @@ def _value(text: str) -> Any:
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
-    if text.startswith("["):
-        with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):  # no list, or too deep or long a one
+        if text.startswith("["):
             return json.loads(text)
-    if _NUMBER.fullmatch(text):
-        return int(text) if _WHOLE.fullmatch(text) else float(text)
+        if _NUMBER.fullmatch(text):
+            return int(text) if _WHOLE.fullmatch(text) else float(text)
     return text
 
 

@@ -22,9 +22,10 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, UInt32
 
 from dm2.envs.base import Environment, EnvSpec, Step, TeamView
+from dm2.envs.factories import limit_of
 from dm2.envs.workers import Group, InProcesses, fields, words_of
 from dm2.envs.world import Recipe, Sizes
-from dm2.errors import InputError, WorldError
+from dm2.errors import WorldError
 
 __all__ = ["HostEnvironment", "HostState", "settled"]
 
@@ -65,12 +66,9 @@ class HostEnvironment:
             group: Where the worlds are stepped.
 
         Raises:
-            InputError: If the world has no limit of its own and none is given.
+            InputError: If the world has no limit of its own, or one beyond what the clocks count,
+                and none is given.
         """
-        episode_limit = limit or sizes.limit
-        if episode_limit is None:
-            problem = "it does not say after how many steps an episode ends"
-            raise InputError(f"env = {name!r}: {problem}; add the option limit=STEPS")
         self._recipe, self._sizes, self._make_group = recipe, sizes, group
         self._individual = individual
         self.spec = EnvSpec(
@@ -80,7 +78,7 @@ class HostEnvironment:
             observation_size=sizes.observation_size,
             num_actions=sizes.num_actions,
             state_size=sizes.state_size,
-            episode_limit=episode_limit,
+            episode_limit=limit_of(limit, sizes.limit, f"env = {name!r}"),
             wins=sizes.wins,
         )
         self._groups: dict[int, Group] = {}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
 from dm2.envs.custom import is_custom, make_custom
-from dm2.envs.factories import check_limit, options_of
+from dm2.envs.factories import check_limit, options_of, written_options
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
@@ -96,13 +96,13 @@ def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict
             `limit`, a number.
 
     Raises:
-        InputError: An option or its value is unknown.
+        InputError: An option or its value is unknown, or an option is there twice.
     """
     options: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        key, _, value = part.partition("=")
+    for key, value in written_options(query, f"env = {name!r}").items():
         if key == "limit":
-            options[key] = int(value) if value.isdecimal() else None
+            # A limit of more than ten digits is too large, and Python's `int` takes no 5000.
+            options[key] = int(value) if value.isdecimal() and len(value) <= 10 else None
             check_limit(options[key], f"env = {name!r}")
         elif key not in choices:
             known = ", ".join((*choices, "limit"))

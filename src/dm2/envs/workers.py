@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 import traceback
@@ -44,7 +43,15 @@ from dm2.envs.world import (
 )
 from dm2.errors import WorldError
 
-__all__ = ["Group", "InProcesses", "InThisProcess", "fields", "quiet_output", "words_of"]
+__all__ = [
+    "Group",
+    "InProcesses",
+    "InThisProcess",
+    "fields",
+    "one_line",
+    "quiet_output",
+    "words_of",
+]
 
 Order = Literal["reset", "step"]
 
@@ -93,13 +100,13 @@ class Worlds:
             settle_shown(**self._shown)
         except WorldError as error:
             raise WorldError(f"after {order}, {error}") from None
-        except Exception as error:  # whatever a world raises
+        except (Exception, SystemExit) as error:  # whatever a world raises
             raise WorldError(f"{order} raised {words_of(error)}") from error
 
     def close(self) -> None:
         """Closes the worlds, whatever they say to it."""
         for world in self._worlds.values():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, SystemExit):
                 if world is not None:
                     world.close()
 
@@ -357,9 +364,15 @@ def _end_if_alone(line: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def one_line(text: str, most: int) -> str:
+    """A text in one line, and of a longer one than `most` characters their first."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} …"
+
+
 def words_of(error: BaseException) -> str:
     """An exception in one line: its type, what it says, and where it was raised."""
-    said = textwrap.shorten(str(error), 300, placeholder=" …")
+    said = one_line(str(error), 300)
     frames = traceback.extract_tb(error.__traceback__)
     where = (
         f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""

@@ -1,8 +1,8 @@
 """Whether an environment keeps its contract: what `dm2 check` says, and `train` asks first."""
 
+import contextlib
 import functools
 import math
-import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Int, Shaped, UInt32
 from dm2.compilation import compiler_options
 from dm2.envs import Environment, EnvSpec, HostEnvironment, Step, TeamView, make
 from dm2.envs.base import AnyArray
-from dm2.envs.factories import name_of
+from dm2.envs.factories import MOST_STEPS, name_of
 from dm2.envs.host import settled
-from dm2.envs.workers import InThisProcess
+from dm2.envs.workers import one_line
 from dm2.errors import InputError, Whole, WorldError, as_seed, as_whole
 from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward
 
@@ -88,18 +88,19 @@ def check_quickly(env: Environment) -> None:
     """Raises InputError if an environment breaks its contract within its first episodes.
 
     Args:
-        env: The environment. What is stepped in Python is stepped in this process, for a second at
-            most; what is in JAX until all episodes had to end, for ten seconds at most.
+        env: The environment. It is played until all episodes had to end, and no longer than a
+            second after its first steps if it is stepped in Python, ten seconds if it is in JAX.
+            Worlds in Python are stepped where they are in training, so that one that crashes, or
+            that starts a game, does so in a process of its own wherever that can be.
     """
     problems = list(_wrong_shapes(env))
     if not problems:
         host = isinstance(env, HostEnvironment)
-        stage = env.twin(InThisProcess) if isinstance(env, HostEnvironment) else env
+        stage = env.twin() if isinstance(env, HostEnvironment) else env
         how = compiler_options("once")
         player = _Player(stage, 1 if host else 2, jax.random.PRNGKey(0), 16 if host else 64, how)
-        until = time.monotonic() + (1.0 if host else 10.0)
-        problems = list(player.play_on(until))
-        player.close()
+        with contextlib.closing(player):
+            problems = list(player.play_on(1.0 if host else 10.0))
     if problems:
         raise InputError(f"env = {env.spec.name!r}: {problems[0]}")
 
@@ -111,7 +112,7 @@ def _played(
     key = jax.random.PRNGKey(seed)
     steps = 16 if isinstance(env, HostEnvironment) else 64
     player = _Player(env, num_envs, key, steps, compiler_options("play"))
-    problems = list(player.play_on(time.monotonic() + seconds, at_least=seconds))
+    problems = list(player.play_on(seconds, at_least=True))
     if problems:
         return problems, {}
     try:
@@ -146,13 +147,16 @@ class _Player:
         self._used = np.zeros((spec.num_agents, spec.observation_size), bool)
         self._legal = np.zeros((spec.num_agents, spec.num_actions), bool)
 
-    def play_on(self, until: float, at_least: float = 0.0) -> Iterator[str]:
+    def play_on(self, seconds: float, *, at_least: bool = False) -> Iterator[str]:
         """Plays until every episode had to end; yields what is wrong with the first steps that are.
 
         Args:
-            until: The time at which it stops in any case, unless `at_least` is above 0.
-            at_least: Seconds for which it goes on, however soon episodes end.
+            seconds: After so many seconds it stops in any case. They count from the end of the
+                first part, before which the program is compiled and worlds are made: that part is
+                played on the slowest machine, too.
+            at_least: Whether it goes on for so long, however soon episodes end, instead.
         """
+        until = math.inf
         try:
             episodes = settled(self._env, self._reset(self._key))
             while self._unfinished(until, at_least):
@@ -161,6 +165,8 @@ class _Player:
                 if self._parts:  # the first part is compiled
                     self._timed += self._steps * self._num_envs
                     self._seconds += time.monotonic() - began
+                else:
+                    until = time.monotonic() + seconds
                 self._first = self._first or rows
                 self._parts += 1
                 problems = list(_broken(self._env.spec, rows))
@@ -193,7 +199,7 @@ class _Player:
         if isinstance(self._env, HostEnvironment):
             self._env.close()
 
-    def _unfinished(self, until: float, at_least: float) -> bool:
+    def _unfinished(self, until: float, at_least: bool) -> bool:
         if at_least:
             late = time.monotonic() >= until and self._parts > 1
             return not late or self._parts * self._steps <= self._env.spec.episode_limit
@@ -287,6 +293,9 @@ def _wrong_shapes(env: Environment) -> Iterator[str]:
         if not isinstance(value, int | np.integer) or value < 1:
             yield f"spec.{name} = {value!r}; must be a whole number above 0"
             return
+    if spec.episode_limit > MOST_STEPS:
+        yield f"spec.episode_limit = {spec.episode_limit}; must be at most {MOST_STEPS}"
+        return
     agents, key = spec.num_agents, jax.ShapeDtypeStruct((2,), jnp.uint32)
     actions = jax.ShapeDtypeStruct((agents, many), jnp.int32)
     what = "reset"
@@ -300,9 +309,8 @@ def _wrong_shapes(env: Environment) -> Iterator[str]:
         result = jax.eval_shape(env.step, key, state, actions)
         what = "observe"
         view = jax.eval_shape(env.observe, state)
-    except Exception as error:  # whatever a user's function raises
-        said = textwrap.shorten(str(error), 200, placeholder=" …")
-        yield f"{what} raised {type(error).__name__}: {said}"
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
+        yield f"{what} raised {type(error).__name__}: {one_line(str(error), 200)}"
         return
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Step):
         yield "step returned no state and dm2.envs.Step; return a pair of them"

@@ -11,20 +11,24 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from dm2.config import Config
+from dm2.envs import EnvSpec
 from dm2.errors import InputError, as_path
 from dm2.files import TEMPORARY, write_atomically
 from dm2.run import checkpoint
 from dm2.run.checkpoint import CheckpointError, DamagedCheckpoint, writing
 from dm2.version import __version__, source_commit
 
-__all__ = ["RunDirectory", "load"]
+__all__ = ["AGENTS_SIZES", "RunDirectory", "load"]
+
+AGENTS_SIZES = ("num_agents", "observation_size", "num_actions")
+"""The sizes of an environment that decide those of a team."""
 
 FORMAT = 1
 CONFIG, METRICS, LOCK, CHECKPOINTS = "config.json", "metrics.jsonl", "lock", "checkpoints"
@@ -138,6 +142,21 @@ class RunDirectory:
         if made_by == version:
             return None
         return f"{self.path}: was trained by the rules of {made_by!r}, these are {version!r}"
+
+    def refuse_other_sizes(self, spec: EnvSpec, sizes: Sequence[str]) -> None:
+        """Raises InputError if the environment has had another of these sizes, fields of its
+        specification, as the run began. What the run does not hold is taken to be the same."""
+        began = self.info.get("environment", {})
+        now = {name: getattr(spec, name) for name in sizes}
+        changed = [
+            f"{name} was {began[name]}, is {size}"
+            for name, size in now.items()
+            if began.get(name, size) != size
+        ]
+        if changed:
+            problem = f"{self.path}: {spec.name!r} changed since it was trained in"
+            remedy = "bring back what it was, or train again into another --out"
+            raise InputError(f"{problem}: {', '.join(changed)}; {remedy}")
 
     def update(self, config: Config) -> None:
         """Writes other settings of the same run. Raises CheckpointError if the disk fails; the

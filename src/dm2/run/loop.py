@@ -20,7 +20,7 @@ from dm2.envs.factories import name_of
 from dm2.errors import DivergedError, InputError, Whole, WorldError, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import AGENTS_SIZES, RunDirectory
 from dm2.run.log import Log
 from dm2.run.process import stop_signal
 from dm2.run.programs import Programs, TrainState, programs_for
@@ -223,12 +223,13 @@ def _changed(run: RunDirectory, steps: Whole | None, demos: str | Path | None) -
 
 
 def _refuse_other_rules(run: RunDirectory, programs: Programs) -> None:
-    """Raises InputError if the environment's rules have changed since the run began."""
+    """Raises InputError if the environment's rules or sizes have changed since the run began."""
     changed = run.changed_rules(programs.env.spec.version)
     if changed is not None:
         dm2 = f"dm2 {run.info['dm2_version']}, commit {run.info.get('commit') or 'unknown'}"
         remedy = f"install what it began with ({dm2}), or train again into another --out"
         raise InputError(f"{changed}; {remedy}")
+    run.refuse_other_sizes(programs.env.spec, (*AGENTS_SIZES, "state_size"))
 
 
 def _load_demos(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dm2.errors import Whole, as_path, as_whole
-from dm2.run.directory import RunDirectory
+from dm2.run.directory import AGENTS_SIZES, RunDirectory
 from dm2.run.programs import Programs, programs_for
 
 __all__ = ["TrainedTeam", "load_team", "open_run"]
@@ -48,10 +48,12 @@ def load_team(run: RunDirectory | str | Path, at: Whole | None) -> TrainedTeam:
         The team.
 
     Raises:
-        InputError: If there is no such run or checkpoint, or if its team diverged.
+        InputError: If there is no such run or checkpoint, its team diverged, or the environment has
+            other sizes now.
     """
     run = open_run(run)
     programs = programs_for(run.config.program)
+    run.refuse_other_sizes(programs.env.spec, AGENTS_SIZES)
     changed = run.changed_rules(programs.env.spec.version)
     if changed is not None:
         warnings.warn(f"{changed}, by which the team plays now", RuntimeWarning, stacklevel=3)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.envs.adapters.origin import whole
 from dm2.envs.base import EnvSpec, Step, TeamView
+from dm2.envs.factories import limit_of
 from dm2.errors import InputError
 
 __all__ = ["Mapped", "SingleEnvironment"]
@@ -26,7 +27,8 @@ class SingleEnvironment(Protocol):
     num_agents: int
     num_actions: int
     episode_limit: int
-    """Steps after which an episode is cut; the environment itself need not count."""
+    """Steps after which an episode is cut; the environment itself need not count. The option
+    `limit` may say it instead."""
 
     def reset(self, key: UInt32[Array, "2"]) -> Any:
         """Starts an episode and returns its state, a pytree of arrays."""
@@ -56,7 +58,7 @@ class Mapped:
 
     def __init__(
         self,
-        env: SingleEnvironment,
+        env: SingleEnvironment | Any,
         name: str,
         limit: int | None = None,
         *,
@@ -65,16 +67,18 @@ class Mapped:
         """Works out the sizes without running anything.
 
         Args:
-            env: The single environment.
+            env: The single environment. One for which a limit is given needs no `episode_limit`.
             name: Its name.
             limit: The episode limit in environment steps; by default its own.
             individual: Whether each agent is paid its own reward, otherwise the agents' mean.
 
         Raises:
-            InputError: A method raises, or what it returns has a wrong shape.
+            InputError: A method raises, what it returns has a wrong shape, or there is no limit.
         """
         self._env, self._individual, field = env, individual, f"env = {name!r}"
-        agents, choices, own = (_whole(field, env, what) for what in _NUMBERS)
+        agents, choices = (_whole(field, env, what) for what in ("num_agents", "num_actions"))
+        unasked = limit is None and hasattr(env, "episode_limit")
+        own = _whole(field, env, "episode_limit") if unasked else None
         key = jax.eval_shape(lambda: jax.random.PRNGKey(0))
         actions = jax.ShapeDtypeStruct((agents,), jnp.int32)
         state = _traced(field, "reset", env.reset, key)
@@ -104,7 +108,7 @@ class Mapped:
             observation_size=observations.shape[1],
             num_actions=choices,
             state_size=central.shape[0],
-            episode_limit=limit or own,
+            episode_limit=limit_of(limit, own, field),
             wins=hasattr(env, "won"),
         )
 
@@ -161,7 +165,7 @@ def _traced(field: str, what: str, function: Any, *arguments: Any) -> Any:
     """The shapes of what a method returns. Raises InputError if it raises."""
     try:
         return jax.eval_shape(function, *arguments)
-    except Exception as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
         said = str(error).splitlines()[0] if str(error) else ""
         raise InputError(f"{field}: {what} raised {type(error).__name__}: {said}") from error
 
@@ -189,9 +193,6 @@ def _check_step(field: str, result: Any, state: Any, agents: int) -> None:
 def _shape(value: Any) -> Any:
     """The shape of what a method returned; of what is no array, its type."""
     return getattr(value, "shape", type(value).__name__)
-
-
-_NUMBERS = ("num_agents", "num_actions", "episode_limit")
 
 
 def _whole(field: str, env: Any, name: str) -> int:
