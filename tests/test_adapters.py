@@ -1,18 +1,22 @@
-"""Other people's worlds that are unusual and sound."""
+"""Other people's worlds that are unusual and sound, and what they say that is read or refused."""
 
+import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from dm2.envs import HostEnvironment, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
+from dm2.envs.adapters.returned import flag, legal_by
 from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.factories import options_of
+from dm2.envs.spaces import flat
 from dm2.envs.workers import InThisProcess
-from dm2.errors import InputError
+from dm2.errors import InputError, WorldError
 from stand_ins import Battle, Meet, Tuples
 
 
@@ -238,3 +242,178 @@ def test_what_a_world_prints_in_this_process_is_lost_and_how_it_closes_is_nobody
 def test_the_values_of_options(written, value):
     found = options_of(f"size={written}", "env = 'x'")["size"]
     assert found == value and type(found) is type(value)
+
+
+class Replaced:
+    """Returns something else in one place of what its step returns."""
+
+    place, value = 0, None
+
+    def step(self, action: Any) -> Any:
+        returned = list(super().step(action))  # pyright: ignore
+        returned[self.place] = self.value
+        return tuple(returned)
+
+
+class ReplacedTuples(Replaced, Tuples):
+    pass
+
+
+class ReplacedBattle(Replaced, Battle):  # pyright: ignore
+    pass
+
+
+def refused(world: Any, sentence: str) -> Any:
+    """A context in which a world's next step is refused in this one sentence."""
+    world.reset(0)
+    return pytest.raises(WorldError, match=f"^{re.escape(sentence)}$")
+
+
+def replaced(env: Any, place: int, value: Any) -> Any:
+    env.place, env.value = place, value
+    return env
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, None, "its observations: None; must be one for each of its 2 agents"),
+        (0, (0,), "its observations: (0,); must be one for each of its 2 agents"),
+        (0, {0: 0, 1: 0}, "its observations: {0: 0, 1: 0}; must be one for each of its 2 agents"),
+        (1, "1.0", "its reward is '1.0'; must be a number, or one for each agent"),
+        (1, ["1", "2"], "its reward is ['1', '2']; must be a number, or one for each agent"),
+        (
+            2,
+            "no",
+            "`terminated` is 'no'; must be true or false, or that for each of its 2 agents",
+        ),
+        (
+            2,
+            None,
+            "`terminated` is None; must be true or false, or that for each of its 2 agents",
+        ),
+        (
+            3,
+            [True, True, True],
+            "`truncated` is [True, True, True]; must be true or false, or that for each of its 2"
+            " agents",
+        ),
+        (4, {"action_mask": True}, "its action_mask: True; must be one for each of its 2 agents"),
+        (
+            4,
+            {"action_mask": [[1, 1]]},
+            "its action_mask: [[1, 1]]; must be one for each of its 2 agents",
+        ),
+    ],
+)
+def test_what_a_gymnasium_world_says_is_taken_as_it_is_meant(place, value, sentence):
+    world = GymnasiumWorld(replaced(ReplacedTuples(), place, value), "tuples")
+    with refused(world, sentence):
+        world.step(actions(0, 0))
+
+
+def test_the_victory_of_a_gymnasium_world_is_true_or_false():
+    class Ending(Tuples):
+        def step(self, action: Any) -> Any:
+            seen, paid, *_ = super().step(action)
+            return seen, paid, True, False, {"won": "no"}
+
+    world = GymnasiumWorld(Ending(), "ending")
+    with refused(world, "`won` is 'no'; must be true or false"):
+        world.step(actions(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, "1.5", "its reward is '1.5'; must be a number, or one for each agent"),
+        (1, "no", "`terminated` is 'no'; must be true or false, or that for each of its 2 agents"),
+        (2, {"battle_won": "no"}, "`battle_won` is 'no'; must be true or false"),
+        (2, {"episode_limit": None}, "`episode_limit` is None; must be true or false"),
+    ],
+)
+def test_what_a_battle_says_is_taken_as_it_is_meant(place, value, sentence):
+    world = SmacWorld(replaced(ReplacedBattle(), place, value), "battle")
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "sentence"),
+    [
+        ("get_avail_actions", None, "get_avail_actions returned None; it must return a row for"),
+        ("get_avail_actions", [[0, 1, 1], [1]], "get_avail_actions returned [[0, 1, 1], [1]]; it"),
+        ("get_avail_actions", [[1, 1]] * 2, "else 0, of shape (2, 3)"),
+        ("get_avail_actions", [[-1.0, 0, 0]] * 2, "get_avail_actions returned [[-1.0, 0, 0], [-"),
+        ("get_obs", None, "its observations: None; must be one for each of its 2 agents"),
+        ("get_obs", [["1", "2"]] * 2, "agent 0 observes ['1', '2']; must be a row of numbers"),
+        ("get_obs", [[1.0], [1.0, 1j]], "agent 1 observes [1.0, 1j]; must be a row of numbers"),
+        ("get_state", ["1", "2", "3"], "its state is ['1', '2', '3']; must be a row of numbers"),
+    ],
+)
+def test_what_a_battle_shows_is_rows_of_numbers(method, value, sentence):
+    env: Any = Battle()
+    setattr(env, method, lambda: value)
+    with pytest.raises(WorldError, match=re.escape(sentence)):
+        SmacWorld(env, "battle").reset(0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "legal"),
+    [
+        ([True, False], [True, False]),
+        ([1.0, 0.0], [True, False]),
+        (np.array([0, 1], np.int8), [False, True]),
+        ([0.0, -np.inf], None),
+        ([np.nan, 1.0], None),
+        ([-1, 5], None),
+        (["0", "1"], None),
+        ([None, True], None),
+        ([[1], [0, 1]], None),
+    ],
+)
+def test_a_mask_is_truth_values_or_numbers_that_are_0_or_1(mask, legal):
+    if legal is not None:
+        assert legal_by(mask, 2, "a").tolist() == legal
+        return
+    with pytest.raises(WorldError, match=r"action_mask of agent 'a' is .*; must be 1 for each act"):
+        legal_by(mask, 2, "a")
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, int, float, np.int8, np.atleast_1d, jnp.array])
+def test_a_truth_value_may_be_of_any_type_that_says_it_plainly(kind):
+    assert flag(kind(True), "the end") is True
+    assert flag(kind(False), "the end") is False
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "row"),
+    [
+        (Discrete(3), 1, [0, 1, 0]),
+        (Discrete(3), np.float32(1), [0, 1, 0]),
+        (Discrete(3), np.array([1]), [0, 1, 0]),
+        (Discrete(3), 1.7, None),
+        (Discrete(3), "1", None),
+        (Discrete(3), np.inf, None),
+        (MultiDiscrete([2, 2]), [1, 0], [0, 1, 1, 0]),
+        (MultiDiscrete([2, 2]), [0.5, 0], None),
+        (Box(0, 1, (2,)), [True, False], [1, 0]),
+        (Box(0, 1, (3,)), np.array(["1", "2", "3"]), None),
+        (Box(0, 1, (2,)), np.array([1j, 0]), None),
+        (Box(0, 1, (2,)), None, None),
+    ],
+)
+def test_an_observation_is_of_the_kind_that_its_space_says(space, value, row):
+    if row is not None:
+        assert flat(space, value).tolist() == row
+        return
+    with pytest.raises(WorldError, match=r"^it shows .*, which is not in .*; make the space say"):
+        flat(space, value)
+
+
+def test_a_long_value_is_shown_by_its_beginning_in_one_line():
+    with pytest.raises(WorldError) as caught:
+        flag(np.zeros((50, 50)), "the end")
+    said = str(caught.value)
+    assert said.startswith("the end is array([[0., 0., 0., ")
+    assert "\n" not in said and len(said) < 130
