@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 from dm2.envs import HostEnvironment, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
@@ -255,6 +255,10 @@ class Replaced:
         return tuple(returned)
 
 
+class ReplacedMeet(Replaced, Meet):  # pyright: ignore
+    pass
+
+
 class ReplacedTuples(Replaced, Tuples):
     pass
 
@@ -272,6 +276,113 @@ def refused(world: Any, sentence: str) -> Any:
 def replaced(env: Any, place: int, value: Any) -> Any:
     env.place, env.value = place, value
     return env
+
+
+OBSERVATIONS, REWARDS, TERMINATIONS, TRUNCATIONS, INFOS = range(5)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (REWARDS, {0: 1.0, 1: 1.0}, "agent 'a' is not in `rewards`, which names 0, 1"),
+        (REWARDS, {"a": 1.0}, "agent 'b' is not in `rewards`, which names 'a'"),
+        (REWARDS, {}, "agent 'a' is not in `rewards`, which names nobody"),
+        (TERMINATIONS, {"a": True}, "agent 'b' is not in `terminations`, which names 'a'"),
+        (TRUNCATIONS, {"b": False}, "agent 'a' is not in `truncations`, which names 'b'"),
+    ],
+)
+def test_a_pettingzoo_world_names_every_agent_that_acted(place, value, sentence):
+    world = PettingZooWorld(replaced(ReplacedMeet(), place, value), "meet")
+    with refused(world, f"{sentence}; name every agent that acted"):
+        world.step(actions(1, 1))
+
+
+def test_a_pettingzoo_world_need_not_name_an_agent_that_died():
+    world = PettingZooWorld(Meet(dies=1), "meet")
+    world.reset(0)
+    world.step(actions(1, 1))
+    assert world.step(actions(1, 1))[1].rewards[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (REWARDS, "1.0", "the reward of agent 'a' is '1.0'; must be a number"),
+        (REWARDS, 1 + 2j, "the reward of agent 'a' is (1+2j); must be a number"),
+        (TERMINATIONS, "False", "the termination of agent 'a' is 'False'; must be true or false"),
+        (TERMINATIONS, None, "the termination of agent 'a' is None; must be true or false"),
+        (TRUNCATIONS, 0.3, "the truncation of agent 'a' is 0.3; must be true or false"),
+        (INFOS, None, "its infos of agent 'a': None; must be a dictionary"),
+        (
+            INFOS,
+            {"won": np.zeros((2, 1))},
+            "`won` of agent 'a' is array([[0.], [0.]]); must be true or false",
+        ),
+        (
+            OBSERVATIONS,
+            {"observation": np.array([1j, 0]), "action_mask": np.ones(3)},
+            "it shows array([0.+1.j, 0.+0.j]), which is not in Box(0.0, 9.0, (2,), float32); make"
+            " the space say what is shown",
+        ),
+        (
+            OBSERVATIONS,
+            {"observation": np.zeros(2), "action_mask": [0.0, -np.inf, 0.0]},
+            "the action_mask of agent 'a' is [0.0, -inf, 0.0]; must be 1 for each action that is"
+            " legal and 0 for the others",
+        ),
+    ],
+)
+def test_what_a_pettingzoo_world_says_of_an_agent_is_taken_as_it_is_meant(place, value, sentence):
+    other = [{"observation": np.zeros(3), "action_mask": np.ones(4)}, 0.0, False, False, {}]
+    env = replaced(ReplacedMeet(), place, {"a": value, "b": other[place]})
+    world = PettingZooWorld(env, "meet")
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+
+@pytest.mark.parametrize("value", [None, [np.zeros(2), np.zeros(3)]])
+def test_the_observations_of_a_pettingzoo_world_go_by_the_agents_names(value):
+    world = PettingZooWorld(replaced(ReplacedMeet(), OBSERVATIONS, value), "meet")
+    sentence = " ".join(f"its observations: {value!r}; must be a dictionary".split())
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+    class Silent(Meet):
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            return value, super().reset(seed)[1]
+
+    with pytest.raises(WorldError, match=re.escape(sentence)):
+        PettingZooWorld(Silent(), "silent").reset(0)
+
+
+def test_all_agents_are_there_when_an_episode_begins_and_none_comes_back():
+    class Comes(Meet):
+        first: Any = ("a",)
+
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            shown = super().reset(seed)
+            self.agents = self.first
+            return shown
+
+        def step(self, actions: Any) -> Any:
+            returned = super().step(actions)
+            if self.time == 3:
+                self.agents = ["a", "b"]
+            return returned
+
+    env = Comes(dies=1)
+    world = PettingZooWorld(env, "comes")
+    with pytest.raises(WorldError, match="'b' is in `possible_agents` and not in `agents`; every"):
+        world.reset(0)
+    env.first = None
+    with pytest.raises(WorldError, match="its agents: None; must be a list of those that are"):
+        world.reset(0)
+    env.first = ["a", "b"]
+    world.reset(0)
+    for _ in range(2):
+        world.step(actions(1, 1))
+    with pytest.raises(WorldError, match="'b' is in `agents` again after it was terminated or tr"):
+        world.step(actions(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -417,3 +528,14 @@ def test_a_long_value_is_shown_by_its_beginning_in_one_line():
     said = str(caught.value)
     assert said.startswith("the end is array([[0., 0., 0., ")
     assert "\n" not in said and len(said) < 130
+
+
+def test_a_state_space_that_cannot_be_read_is_called_so():
+    class Odd(Meet):
+        state_space = Tuple((Discrete(2), Text(3)))
+
+        def state(self) -> Any:
+            return 0, "one"
+
+    with pytest.raises(InputError, match=r"^odd: its state space is Text.*; must be made of Box"):
+        PettingZooWorld(Odd(), "odd")
