@@ -12,12 +12,14 @@ from dm2.envs import HostEnvironment, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
 from dm2.envs.adapters.returned import flag, legal_by
+from dm2.envs.adapters.single import Mapped
 from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.factories import options_of
 from dm2.envs.spaces import flat
 from dm2.envs.workers import InThisProcess
 from dm2.errors import InputError, WorldError
 from stand_ins import Battle, Meet, Tuples
+from stand_ins_jax import Line
 
 
 def actions(*chosen: int) -> np.ndarray:
@@ -528,6 +530,46 @@ def test_a_long_value_is_shown_by_its_beginning_in_one_line():
     said = str(caught.value)
     assert said.startswith("the end is array([[0., 0., 0., ")
     assert "\n" not in said and len(said) < 130
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "sentence"),
+    [
+        ("legal", [[0.0, -np.inf]] * 2, "what legal returned has the type float32; return truth"),
+        ("alive", [0.5, 1.0], "what alive returned has the type float32; return truth values"),
+        ("won", 0.3, "what won returned has the type float32; return truth values"),
+        ("observe", [[1j, 0], [0, 0]], "what observe returned has the type complex64; return real"),
+        ("global_state", [1j], "what global_state returned has the type complex64; return real"),
+    ],
+)
+def test_what_a_single_jax_environment_returns_is_of_a_kind(method, value, sentence):
+    env: Any = Line()
+    setattr(env, method, lambda state: jnp.array(value))
+    with pytest.raises(InputError, match=f"env = 'line': {sentence}"):
+        Mapped(env, "line")
+    kind = float if method in ("observe", "global_state") else int
+    setattr(env, method, lambda state: jnp.real(jnp.array(value)).astype(kind))
+    Mapped(env, "line")
+
+
+@pytest.mark.parametrize(
+    ("reward", "ended", "sentence"),
+    [
+        (jnp.array(1j), jnp.array(False), "step's reward has the type complex64; return real num"),
+        (jnp.array(1.0), jnp.array(0.3), "step's end has the type float32; return truth values"),
+        (jnp.array([1, 2]), jnp.array(0), None),
+    ],
+)
+def test_what_the_step_of_a_single_jax_environment_returns_is_of_a_kind(reward, ended, sentence):
+    class Other(Line):
+        def step(self, key: Any, state: Any, actions: Any) -> Any:
+            return state, reward, ended
+
+    if sentence is None:
+        Mapped(Other(), "other")
+        return
+    with pytest.raises(InputError, match=f"env = 'other': {sentence}"):
+        Mapped(Other(), "other")
 
 
 def test_a_state_space_that_cannot_be_read_is_called_so():
