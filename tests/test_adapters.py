@@ -1,18 +1,23 @@
-"""Other people's worlds that are unusual and sound."""
+"""Other people's worlds that are unusual and sound, and what they say that is read or refused."""
 
+import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 from dm2.envs import HostEnvironment, make
 from dm2.envs.adapters.gymnasium import GymnasiumWorld
 from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
+from dm2.envs.adapters.returned import flag, legal_by
+from dm2.envs.adapters.single import Mapped
 from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.factories import options_of
+from dm2.envs.spaces import flat
 from dm2.envs.workers import InThisProcess, words_of
-from dm2.errors import InputError
+from dm2.errors import InputError, WorldError
 from stand_ins import Battle, Meet, Tuples
 from stand_ins_jax import Line
 
@@ -300,3 +305,340 @@ def test_a_file_is_no_module(tmp_path, monkeypatch):
 def test_of_a_long_word_in_an_error_the_beginning_is_said():
     assert words_of(RuntimeError("x" * 301)) == f"RuntimeError: {'x' * 300} …"
     assert words_of(RuntimeError("two\n words")) == "RuntimeError: two words"
+
+
+class Replaced:
+    """Returns something else in one place of what its step returns."""
+
+    place, value = 0, None
+
+    def step(self, action: Any) -> Any:
+        returned = list(super().step(action))  # pyright: ignore
+        returned[self.place] = self.value
+        return tuple(returned)
+
+
+class ReplacedMeet(Replaced, Meet):  # pyright: ignore
+    pass
+
+
+class ReplacedTuples(Replaced, Tuples):
+    pass
+
+
+class ReplacedBattle(Replaced, Battle):  # pyright: ignore
+    pass
+
+
+def refused(world: Any, sentence: str) -> Any:
+    """A context in which a world's next step is refused in this one sentence."""
+    world.reset(0)
+    return pytest.raises(WorldError, match=f"^{re.escape(sentence)}$")
+
+
+def replaced(env: Any, place: int, value: Any) -> Any:
+    env.place, env.value = place, value
+    return env
+
+
+OBSERVATIONS, REWARDS, TERMINATIONS, TRUNCATIONS, INFOS = range(5)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (REWARDS, {0: 1.0, 1: 1.0}, "agent 'a' is not in `rewards`, which names 0, 1"),
+        (REWARDS, {"a": 1.0}, "agent 'b' is not in `rewards`, which names 'a'"),
+        (REWARDS, {}, "agent 'a' is not in `rewards`, which names nobody"),
+        (TERMINATIONS, {"a": True}, "agent 'b' is not in `terminations`, which names 'a'"),
+        (TRUNCATIONS, {"b": False}, "agent 'a' is not in `truncations`, which names 'b'"),
+    ],
+)
+def test_a_pettingzoo_world_names_every_agent_that_acted(place, value, sentence):
+    world = PettingZooWorld(replaced(ReplacedMeet(), place, value), "meet")
+    with refused(world, f"{sentence}; name every agent that acted"):
+        world.step(actions(1, 1))
+
+
+def test_a_pettingzoo_world_need_not_name_an_agent_that_died():
+    world = PettingZooWorld(Meet(dies=1), "meet")
+    world.reset(0)
+    world.step(actions(1, 1))
+    assert world.step(actions(1, 1))[1].rewards[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (REWARDS, "1.0", "the reward of agent 'a' is '1.0'; must be a number"),
+        (REWARDS, 1 + 2j, "the reward of agent 'a' is (1+2j); must be a number"),
+        (TERMINATIONS, "False", "the termination of agent 'a' is 'False'; must be true or false"),
+        (TERMINATIONS, None, "the termination of agent 'a' is None; must be true or false"),
+        (TRUNCATIONS, 0.3, "the truncation of agent 'a' is 0.3; must be true or false"),
+        (INFOS, None, "its infos of agent 'a': None; must be a dictionary"),
+        (
+            INFOS,
+            {"won": np.zeros((2, 1))},
+            "`won` of agent 'a' is array([[0.], [0.]]); must be true or false",
+        ),
+        (
+            OBSERVATIONS,
+            {"observation": np.array([1j, 0]), "action_mask": np.ones(3)},
+            "it shows array([0.+1.j, 0.+0.j]), which is not in Box(0.0, 9.0, (2,), float32); make"
+            " the space say what is shown",
+        ),
+        (
+            OBSERVATIONS,
+            {"observation": np.zeros(2), "action_mask": [0.0, -np.inf, 0.0]},
+            "the action_mask of agent 'a' is [0.0, -inf, 0.0]; must be 1 for each action that is"
+            " legal and 0 for the others",
+        ),
+    ],
+)
+def test_what_a_pettingzoo_world_says_of_an_agent_is_taken_as_it_is_meant(place, value, sentence):
+    other = [{"observation": np.zeros(3), "action_mask": np.ones(4)}, 0.0, False, False, {}]
+    env = replaced(ReplacedMeet(), place, {"a": value, "b": other[place]})
+    world = PettingZooWorld(env, "meet")
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+
+@pytest.mark.parametrize("value", [None, [np.zeros(2), np.zeros(3)]])
+def test_the_observations_of_a_pettingzoo_world_go_by_the_agents_names(value):
+    world = PettingZooWorld(replaced(ReplacedMeet(), OBSERVATIONS, value), "meet")
+    sentence = " ".join(f"its observations: {value!r}; must be a dictionary".split())
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+    class Silent(Meet):
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            return value, super().reset(seed)[1]
+
+    with pytest.raises(WorldError, match=re.escape(sentence)):
+        PettingZooWorld(Silent(), "silent").reset(0)
+
+
+def test_all_agents_are_there_when_an_episode_begins_and_none_comes_back():
+    class Comes(Meet):
+        first: Any = ("a",)
+
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            shown = super().reset(seed)
+            self.agents = self.first
+            return shown
+
+        def step(self, actions: Any) -> Any:
+            returned = super().step(actions)
+            if self.time == 3:
+                self.agents = ["a", "b"]
+            return returned
+
+    env = Comes(dies=1)
+    world = PettingZooWorld(env, "comes")
+    with pytest.raises(WorldError, match="'b' is in `possible_agents` and not in `agents`; every"):
+        world.reset(0)
+    env.first = None
+    with pytest.raises(WorldError, match="its agents: None; must be a list of those that are"):
+        world.reset(0)
+    env.first = ["a", "b"]
+    world.reset(0)
+    for _ in range(2):
+        world.step(actions(1, 1))
+    with pytest.raises(WorldError, match="'b' is in `agents` again after it was terminated or tr"):
+        world.step(actions(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, None, "its observations: None; must be one for each of its 2 agents"),
+        (0, (0,), "its observations: (0,); must be one for each of its 2 agents"),
+        (0, {0: 0, 1: 0}, "its observations: {0: 0, 1: 0}; must be one for each of its 2 agents"),
+        (1, "1.0", "its reward is '1.0'; must be a number, or one for each agent"),
+        (1, ["1", "2"], "its reward is ['1', '2']; must be a number, or one for each agent"),
+        (
+            2,
+            "no",
+            "`terminated` is 'no'; must be true or false, or that for each of its 2 agents",
+        ),
+        (
+            2,
+            None,
+            "`terminated` is None; must be true or false, or that for each of its 2 agents",
+        ),
+        (
+            3,
+            [True, True, True],
+            "`truncated` is [True, True, True]; must be true or false, or that for each of its 2"
+            " agents",
+        ),
+        (4, {"action_mask": True}, "its action_mask: True; must be one for each of its 2 agents"),
+        (
+            4,
+            {"action_mask": [[1, 1]]},
+            "its action_mask: [[1, 1]]; must be one for each of its 2 agents",
+        ),
+    ],
+)
+def test_what_a_gymnasium_world_says_is_taken_as_it_is_meant(place, value, sentence):
+    world = GymnasiumWorld(replaced(ReplacedTuples(), place, value), "tuples")
+    with refused(world, sentence):
+        world.step(actions(0, 0))
+
+
+def test_the_victory_of_a_gymnasium_world_is_true_or_false():
+    class Ending(Tuples):
+        def step(self, action: Any) -> Any:
+            seen, paid, *_ = super().step(action)
+            return seen, paid, True, False, {"won": "no"}
+
+    world = GymnasiumWorld(Ending(), "ending")
+    with refused(world, "`won` is 'no'; must be true or false"):
+        world.step(actions(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (0, "1.5", "its reward is '1.5'; must be a number, or one for each agent"),
+        (1, "no", "`terminated` is 'no'; must be true or false, or that for each of its 2 agents"),
+        (2, {"battle_won": "no"}, "`battle_won` is 'no'; must be true or false"),
+        (2, {"episode_limit": None}, "`episode_limit` is None; must be true or false"),
+    ],
+)
+def test_what_a_battle_says_is_taken_as_it_is_meant(place, value, sentence):
+    world = SmacWorld(replaced(ReplacedBattle(), place, value), "battle")
+    with refused(world, sentence):
+        world.step(actions(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "sentence"),
+    [
+        ("get_avail_actions", None, "get_avail_actions returned None; it must return a row for"),
+        ("get_avail_actions", [[0, 1, 1], [1]], "get_avail_actions returned [[0, 1, 1], [1]]; it"),
+        ("get_avail_actions", [[1, 1]] * 2, "else 0, of shape (2, 3)"),
+        ("get_avail_actions", [[-1.0, 0, 0]] * 2, "get_avail_actions returned [[-1.0, 0, 0], [-"),
+        ("get_obs", None, "its observations: None; must be one for each of its 2 agents"),
+        ("get_obs", [["1", "2"]] * 2, "agent 0 observes ['1', '2']; must be a row of numbers"),
+        ("get_obs", [[1.0], [1.0, 1j]], "agent 1 observes [1.0, 1j]; must be a row of numbers"),
+        ("get_state", ["1", "2", "3"], "its state is ['1', '2', '3']; must be a row of numbers"),
+    ],
+)
+def test_what_a_battle_shows_is_rows_of_numbers(method, value, sentence):
+    env: Any = Battle()
+    setattr(env, method, lambda: value)
+    with pytest.raises(WorldError, match=re.escape(sentence)):
+        SmacWorld(env, "battle").reset(0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "legal"),
+    [
+        ([True, False], [True, False]),
+        ([1.0, 0.0], [True, False]),
+        (np.array([0, 1], np.int8), [False, True]),
+        ([0.0, -np.inf], None),
+        ([np.nan, 1.0], None),
+        ([-1, 5], None),
+        (["0", "1"], None),
+        ([None, True], None),
+        ([[1], [0, 1]], None),
+    ],
+)
+def test_a_mask_is_truth_values_or_numbers_that_are_0_or_1(mask, legal):
+    if legal is not None:
+        assert legal_by(mask, 2, "a").tolist() == legal
+        return
+    with pytest.raises(WorldError, match=r"action_mask of agent 'a' is .*; must be 1 for each act"):
+        legal_by(mask, 2, "a")
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_, int, float, np.int8, np.atleast_1d, jnp.array])
+def test_a_truth_value_may_be_of_any_type_that_says_it_plainly(kind):
+    assert flag(kind(True), "the end") is True
+    assert flag(kind(False), "the end") is False
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "row"),
+    [
+        (Discrete(3), 1, [0, 1, 0]),
+        (Discrete(3), np.float32(1), [0, 1, 0]),
+        (Discrete(3), np.array([1]), [0, 1, 0]),
+        (Discrete(3), 1.7, None),
+        (Discrete(3), "1", None),
+        (Discrete(3), np.inf, None),
+        (MultiDiscrete([2, 2]), [1, 0], [0, 1, 1, 0]),
+        (MultiDiscrete([2, 2]), [0.5, 0], None),
+        (Box(0, 1, (2,)), [True, False], [1, 0]),
+        (Box(0, 1, (3,)), np.array(["1", "2", "3"]), None),
+        (Box(0, 1, (2,)), np.array([1j, 0]), None),
+        (Box(0, 1, (2,)), None, None),
+    ],
+)
+def test_an_observation_is_of_the_kind_that_its_space_says(space, value, row):
+    if row is not None:
+        assert flat(space, value).tolist() == row
+        return
+    with pytest.raises(WorldError, match=r"^it shows .*, which is not in .*; make the space say"):
+        flat(space, value)
+
+
+def test_a_long_value_is_shown_by_its_beginning_in_one_line():
+    with pytest.raises(WorldError) as caught:
+        flag(np.zeros((50, 50)), "the end")
+    said = str(caught.value)
+    assert said.startswith("the end is array([[0., 0., 0., ")
+    assert "\n" not in said and len(said) < 130
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "sentence"),
+    [
+        ("legal", [[0.0, -np.inf]] * 2, "what legal returned has the type float32; return truth"),
+        ("alive", [0.5, 1.0], "what alive returned has the type float32; return truth values"),
+        ("won", 0.3, "what won returned has the type float32; return truth values"),
+        ("observe", [[1j, 0], [0, 0]], "what observe returned has the type complex64; return real"),
+        ("global_state", [1j], "what global_state returned has the type complex64; return real"),
+    ],
+)
+def test_what_a_single_jax_environment_returns_is_of_a_kind(method, value, sentence):
+    env: Any = Line()
+    setattr(env, method, lambda state: jnp.array(value))
+    with pytest.raises(InputError, match=f"env = 'line': {sentence}"):
+        Mapped(env, "line")
+    kind = float if method in ("observe", "global_state") else int
+    setattr(env, method, lambda state: jnp.real(jnp.array(value)).astype(kind))
+    Mapped(env, "line")
+
+
+@pytest.mark.parametrize(
+    ("reward", "ended", "sentence"),
+    [
+        (jnp.array(1j), jnp.array(False), "step's reward has the type complex64; return real num"),
+        (jnp.array(1.0), jnp.array(0.3), "step's end has the type float32; return truth values"),
+        (jnp.array([1, 2]), jnp.array(0), None),
+    ],
+)
+def test_what_the_step_of_a_single_jax_environment_returns_is_of_a_kind(reward, ended, sentence):
+    class Other(Line):
+        def step(self, key: Any, state: Any, actions: Any) -> Any:
+            return state, reward, ended
+
+    if sentence is None:
+        Mapped(Other(), "other")
+        return
+    with pytest.raises(InputError, match=f"env = 'other': {sentence}"):
+        Mapped(Other(), "other")
+
+
+def test_a_state_space_that_cannot_be_read_is_called_so():
+    class Odd(Meet):
+        state_space = Tuple((Discrete(2), Text(3)))
+
+        def state(self) -> Any:
+            return 0, "one"
+
+    with pytest.raises(InputError, match=r"^odd: its state space is Text.*; must be made of Box"):
+        PettingZooWorld(Odd(), "odd")

@@ -166,7 +166,7 @@ MALFORMED = [
     ("Battle?fault=long", "agent 1 observes 3 numbers; obs_shape must be the most that any does"),
     ("Battle?fault=stuck", "agent 1 has no legal action; a dead one has the first"),
     ("Battle?fault=sizes", "obs_shape = None; get_env_info() must say it as a whole number"),
-    ("Battle?fault=state", "its state have the shape (4,); (3,) is what the world says"),
+    ("Battle?fault=state", "its state has the shape (4,); (3,) is what the world says"),
     ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
     ("hands_out_a_class", "it returned the class Battle; return an object, Battle()"),
     ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),

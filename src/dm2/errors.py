@@ -33,6 +33,7 @@ __all__ = [
     "check_setting",
     "checks_itself",
     "convert_fields",
+    "one_line",
 ]
 
 
@@ -129,6 +130,12 @@ def as_path(field: str, value: Any) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"{field} = {value!r}: must be a path, a string or pathlib.Path")
     return path
+
+
+def one_line(text: str, most: int) -> str:
+    """A text in one line, and of a longer one than `most` characters their first."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} …"
 
 
 def checks_itself(cls: type[T]) -> type[T]:

@@ -5,24 +5,41 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dm2.errors import InputError, WorldError
+from dm2.errors import InputError, WorldError, one_line
 
 __all__ = [
     "MASK",
     "action_count",
+    "briefly",
     "flat",
     "flat_size",
     "is_tuple",
     "masked",
     "nth_action",
+    "numbers",
 ]
 
 MASK = "action_mask"
 """What the part of an observation, or of an agent's infos, is called that says what is legal."""
 
 
-def flat_size(space: Any, field: str) -> int:
-    """How many numbers an observation is when it is flattened.
+def numbers(value: Any) -> np.ndarray | None:
+    """An array of real numbers or truth values, else nothing. Text is not read as a number, and no
+    complex number loses its imaginary part."""
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError):  # its rows are of unlike lengths
+        return None
+    return found if found.dtype.kind in "biuf" else None
+
+
+def briefly(value: Any) -> str:
+    """A value in one line of a message; of a long one, the beginning."""
+    return one_line(repr(value), 80)
+
+
+def flat_size(space: Any, field: str, what: str = "observation space") -> int:
+    """How many numbers an observation, or a state, is when it is flattened.
 
     A box counts its entries, a discrete space its choices and a multi-discrete one those of all
     its parts (one number a choice, 1 for the chosen), a binary one its bits; dictionaries and
@@ -31,6 +48,7 @@ def flat_size(space: Any, field: str) -> int:
     Args:
         space: the space.
         field: what messages call the environment.
+        what: what they call the space.
 
     Raises:
         InputError: the space is of another kind.
@@ -48,10 +66,10 @@ def flat_size(space: Any, field: str) -> int:
         parts = _parts(space)
         if any(masked(part) for part in parts.values()):
             remedy = f"show {MASK} beside the agent's observation, not within it"
-            raise InputError(f"{field}: its observation space is {space}; {remedy}")
-        return sum(flat_size(part, field) for part in parts.values())
+            raise InputError(f"{field}: its {what} is {space}; {remedy}")
+        return sum(flat_size(part, field, what) for part in parts.values())
     remedy = f"must be made of {', '.join(_KINDS)}"
-    raise InputError(f"{field}: its observation space is {space}; {remedy}")
+    raise InputError(f"{field}: its {what} is {space}; {remedy}")
 
 
 def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
@@ -59,21 +77,24 @@ def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
     kind = _kind(space)
     try:
         if kind == "Discrete":
-            return _one_hot(int(value) - int(space.start), int(space.n))
+            return _one_hot(_choice(value) - int(space.start), int(space.n))
         if kind == "MultiDiscrete":
             chosen = zip(np.ravel(value), np.ravel(space.nvec), strict=True)
-            return np.concatenate([_one_hot(int(x), int(n)) for x, n in chosen])
+            return np.concatenate([_one_hot(_choice(x), int(n)) for x, n in chosen])
         if kind == "Tuple":
             return np.concatenate([flat(p, v) for p, v in zip(space.spaces, value, strict=True)])
         if kind == "Dict":
             return np.concatenate([flat(p, value[name]) for name, p in _parts(space).items()])
-        row = np.asarray(value, np.float32)
-    except (IndexError, KeyError, TypeError, ValueError):
-        raise WorldError(f"it shows {value!r}, which is not in {space}; {_REMEDY}") from None
-    if row.shape != space.shape:
-        problem = f"it shows an array of shape {row.shape}, which is not in {space}"
+        row = numbers(value)
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+        row = None
+    if row is None:
+        problem = f"it shows {briefly(value)}, which is not in {briefly(space)}"
         raise WorldError(f"{problem}; {_REMEDY}")
-    return row.ravel()
+    if row.shape != space.shape:
+        problem = f"it shows an array of shape {row.shape}, which is not in {briefly(space)}"
+        raise WorldError(f"{problem}; {_REMEDY}")
+    return row.astype(np.float32, copy=False).ravel()
 
 
 _REMEDY = "make the space say what is shown"
@@ -117,6 +138,14 @@ def _parts(space: Any) -> dict[Any, Any]:
     if _kind(space) == "Tuple":
         return dict(enumerate(space.spaces))
     return {name: part for name, part in space.spaces.items() if name != MASK}
+
+
+def _choice(value: Any) -> int:
+    """The whole number that a choice is. Raises ValueError or OverflowError if it is none."""
+    found = numbers(value)
+    if found is None or found.item() != int(found.item()):
+        raise ValueError(value)
+    return int(found.item())
 
 
 def _one_hot(index: int, size: int) -> Float[np.ndarray, " n"]:

@@ -41,14 +41,13 @@ from dm2.envs.world import (
     check_shapes,
     settle_shown,
 )
-from dm2.errors import WorldError
+from dm2.errors import WorldError, one_line
 
 __all__ = [
     "Group",
     "InProcesses",
     "InThisProcess",
     "fields",
-    "one_line",
     "quiet_output",
     "words_of",
 ]
@@ -362,12 +361,6 @@ def _end_if_alone(line: int) -> None:
         pass
     time.sleep(_GRACE_S)
     os.killpg(0, signal.SIGKILL)
-
-
-def one_line(text: str, most: int) -> str:
-    """A text in one line, and of a longer one than `most` characters their first."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]} …"
 
 
 def words_of(error: BaseException) -> str:

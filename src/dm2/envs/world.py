@@ -90,7 +90,7 @@ Recipe = Callable[[], World]
 """Makes a world, in whichever process it is called."""
 
 
-_SHOWN = ("observations", "legal actions", "living agents", "state")
+_SHOWN = ("observations have", "legal actions have", "living agents have", "state has")
 
 
 def check_shapes(snapshot: Snapshot, sizes: Sizes) -> None:
@@ -98,7 +98,7 @@ def check_shapes(snapshot: Snapshot, sizes: Sizes) -> None:
     for what, value, shape in zip(_SHOWN, snapshot, sizes.shown, strict=True):
         if value.shape != shape:
             remedy = f"{shape} is what the world says of itself; make both the same"
-            raise WorldError(f"its {what} have the shape {value.shape}; {remedy}")
+            raise WorldError(f"its {what} the shape {value.shape}; {remedy}")
 
 
 def check_rewards(rewards: Float[np.ndarray, " K"], sizes: Sizes) -> None:

@@ -13,10 +13,18 @@ import numpy as np
 from jaxtyping import Int
 
 from dm2.envs.adapters.origin import package_version, step_limit
-from dm2.envs.adapters.returned import dictionary, legal_by, parts_of, rewards_of
+from dm2.envs.adapters.returned import (
+    dictionary,
+    each_ones,
+    flag,
+    flags_of,
+    legal_by,
+    parts_of,
+    rewards_of,
+)
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, is_tuple, masked, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
-from dm2.errors import InputError, WorldError
+from dm2.errors import InputError
 
 __all__ = ["GymnasiumWorld", "is_team_env"]
 
@@ -76,9 +84,11 @@ class GymnasiumWorld:
         observations, reward, terminated, truncated, info = result
         snapshot = self._snapshot(observations, info)
         paid = rewards_of(reward, len(self._actions))
+        terminated = flags_of(terminated, len(self._actions), "terminated")
+        truncated = flags_of(truncated, len(self._actions), "truncated")
         over = bool(np.all(np.logical_or(terminated, truncated)))
         ended = over and bool(np.all(terminated))
-        won = ended and bool(info.get("won", False))
+        won = ended and flag(info.get("won", False), "`won`")
         ended = ended and (won or self._time != self.sizes.limit)
         return snapshot, Outcome(paid, ended, over and not ended, won)
 
@@ -88,17 +98,19 @@ class GymnasiumWorld:
 
     def _snapshot(self, observations: Any, info: Any) -> Snapshot:
         sizes = self.sizes
-        if len(observations) != sizes.num_agents:
-            problem = f"it shows {len(observations)} observations"
-            raise WorldError(f"{problem}; must be one for each of its {sizes.num_agents} agents")
-        masks = dictionary(info, "info").get(MASK, [None] * sizes.num_agents)
+        each_ones(observations, sizes.num_agents, "observations")
+        masks = dictionary(info, "info").get(MASK)
+        if masks is not None:
+            each_ones(masks, sizes.num_agents, MASK)
         rows = np.zeros((sizes.num_agents, sizes.observation_size), np.float32)
         legal = np.zeros((sizes.num_agents, sizes.num_actions), bool)
         for k, (space, observation) in enumerate(zip(self._spaces, observations, strict=True)):
             row = flat(space, observation)
             rows[k, : len(row)] = row
             legal[k, : self._actions[k]] = True
-            mask = observation[MASK] if masked(space) else masks[k]
+            mask = None if masks is None else masks[k]
+            if masked(space):
+                mask = observation.get(MASK)
             if mask is not None:
                 legal[k, : self._actions[k]] = legal_by(mask, self._actions[k], k)
         return Snapshot(rows, legal, np.ones(sizes.num_agents, bool), rows.ravel())

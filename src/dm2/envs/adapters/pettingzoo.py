@@ -4,17 +4,27 @@ Unlike agents are padded to the widest: observations with zeros, actions with il
 agent is alive while it is among the environment's `agents` and was neither terminated nor
 truncated; an episode ends when none is. It is truncated if the last ones were, and they count as
 alive then, since their future goes on; else it is terminated. An agent that left is paid what its
-last step says. `action_mask`, in an agent's infos or beside what it observes in a dictionary, says
-what is legal. The team won an episode that was not truncated if an agent's infos said `won` in it.
+last step says. All agents are there when an episode begins, and none comes back before it ends.
+Whoever acted has a reward, a termination and a truncation. `action_mask`, in an agent's infos or
+beside what it observes in a dictionary, says what is legal. The team won an episode that was not
+truncated if an agent's infos said `won` in it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dm2.envs.adapters.origin import package_version, step_limit
-from dm2.envs.adapters.returned import dictionary, legal_by, number, parts_of
+from dm2.envs.adapters.returned import (
+    check_named,
+    dictionary,
+    flag,
+    legal_by,
+    number,
+    parts_of,
+)
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, masked, nth_action
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
@@ -51,7 +61,9 @@ class PettingZooWorld:
         self._actions = [action_count(space, field) for space in self._choices]
         size = max(flat_size(space, field) for space in self._spaces)
         self._has_state = _has_state(env)
-        state = flat_size(env.state_space, field) if self._has_state else size * len(self._agents)
+        state = size * len(self._agents)
+        if self._has_state:
+            state = flat_size(env.state_space, field, "state space")
         self.sizes = Sizes(
             num_agents=len(self._agents),
             observation_size=size,
@@ -66,7 +78,11 @@ class PettingZooWorld:
         shown = self._env.reset(seed=seed)
         observations, infos = parts_of(shown, 2, "reset", "observations and infos")
         self._alive, self._won = self._present(), False
-        return self._snapshot(observations, dictionary(infos, "infos"))
+        for agent in self._agents:
+            if agent not in self._alive:
+                problem = f"agent {agent!r} is in `possible_agents` and not in `agents`"
+                raise WorldError(f"{problem}; every agent must be there when an episode begins")
+        return self._snapshot(dictionary(observations, "observations"), _each(infos))
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
         """Takes one environment step."""
@@ -76,34 +92,52 @@ class PettingZooWorld:
             for agent, action, space in zip(self._agents, actions, self._choices, strict=True)
             if agent in before
         }
-        result = parts_of(self._env.step(chosen), 5, "step", _STEP)
-        rewards, terminated, truncated, infos = map(dictionary, result[1:], _STEP.split(", ")[1:])
-        gone = [one for one in before if terminated.get(one, False)]
-        cut = [one for one in before if truncated.get(one, False) and one not in gone]
-        self._alive = [one for one in self._present() if one not in (*gone, *cut)]
-        for one in before:
-            if one not in (*self._alive, *gone, *cut):
-                problem = f"agent {one!r} left without being terminated or truncated"
-                raise WorldError(f"{problem}; say in `terminations` or `truncations` which it is")
+        result = parts_of(self._env.step(chosen), 5, "step", ", ".join(_STEP))
+        observations, rewards, terminated, truncated, infos = map(dictionary, result, _STEP)
+        for values, what in zip(result[1:4], _STEP[1:4], strict=True):
+            check_named(values, before, what)
+        cut = self._part(terminated, truncated)
         over = not self._alive
         if over:
             self._alive = cut
-        self._won |= any(bool(info.get("won", False)) for info in infos.values())
+        said = [(one, info["won"]) for one, info in _each(infos).items() if "won" in info]
+        self._won |= any(flag(won, f"`won` of agent {one!r}") for one, won in said)
         paid = [
             number(rewards.get(one, 0.0), f"the reward of agent {one!r}") for one in self._agents
         ]
         paid = np.array(paid, np.float32)
         ended = over and not cut
         outcome = Outcome(paid, ended, over and not ended, ended and self._won)
-        return self._snapshot(result[0], infos), outcome
+        return self._snapshot(observations, infos), outcome
 
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
 
+    def _part(self, terminated: dict[Any, Any], truncated: dict[Any, Any]) -> list[Any]:
+        """Notes who goes on living after a step, and returns whom it truncated. Raises WorldError
+        if an agent left without a word, or is there again."""
+        before, present = self._alive, self._present()
+        gone = [one for one in before if flag(terminated[one], f"the termination of agent {one!r}")]
+        cut = [one for one in before if flag(truncated[one], f"the truncation of agent {one!r}")]
+        cut = [one for one in cut if one not in gone]
+        self._alive = [one for one in before if one not in gone and one not in cut]
+        for one in self._alive:
+            if one not in present:
+                problem = f"agent {one!r} left without being terminated or truncated"
+                raise WorldError(f"{problem}; say in `terminations` or `truncations` which it is")
+        for one in present:
+            if one not in before:
+                problem = f"agent {one!r} is in `agents` again after it was terminated or truncated"
+                raise WorldError(f"{problem}; leave it out until the episode ends")
+        return cut
+
     def _present(self) -> list[Any]:
         """The agents that are there now. Raises WorldError if one of them was not announced."""
-        present = list(self._env.agents)
+        present = self._env.agents
+        if not isinstance(present, Iterable):
+            raise WorldError(f"its agents: {present!r}; must be a list of those that are there")
+        present = list(present)
         for agent in present:
             if agent not in self._agents:
                 problem = f"agent {agent!r} is in `agents` and not in `possible_agents`"
@@ -137,7 +171,14 @@ class PettingZooWorld:
         return rows.ravel()
 
 
-_STEP = "observations, rewards, terminations, truncations, infos"
+_STEP = ("observations", "rewards", "terminations", "truncations", "infos")
+
+
+def _each(infos: Any) -> dict[Any, dict[Any, Any]]:
+    """The agents' infos. Raises WorldError unless those of each are a dictionary."""
+    for agent, info in dictionary(infos, "infos").items():
+        dictionary(info, f"infos of agent {agent!r}")
+    return infos
 
 
 def _ordered(agents: Any, field: str) -> list[Any]:

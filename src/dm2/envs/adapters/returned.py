@@ -5,10 +5,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dm2.envs.spaces import MASK
+from dm2.envs.spaces import MASK, briefly, numbers
 from dm2.errors import WorldError
 
-__all__ = ["dictionary", "legal_by", "number", "parts_of", "rewards_of"]
+__all__ = [
+    "check_named",
+    "dictionary",
+    "each_ones",
+    "flag",
+    "flags_of",
+    "legal_by",
+    "number",
+    "parts_of",
+    "rewards_of",
+    "truths",
+]
 
 
 def parts_of(result: Any, count: int, what: str, named: str) -> Any:
@@ -33,25 +44,76 @@ def parts_of(result: Any, count: int, what: str, named: str) -> Any:
 def dictionary(value: Any, what: str) -> dict[Any, Any]:
     """A dictionary. Raises WorldError if it is none."""
     if not isinstance(value, dict):
-        raise WorldError(f"its {what}: {value!r}; must be a dictionary")
+        raise WorldError(f"its {what}: {briefly(value)}; must be a dictionary")
+    return value
+
+
+def check_named(values: dict[Any, Any], agents: list[Any], what: str) -> None:
+    """Raises WorldError unless a dictionary names all of the agents that acted."""
+    for agent in agents:
+        if agent not in values:
+            names = ", ".join(map(repr, values)) or "nobody"
+            problem = f"agent {agent!r} is not in `{what}`, which names {names}"
+            raise WorldError(f"{problem}; name every agent that acted")
+
+
+def each_ones(value: Any, agents: int, what: str) -> Any:
+    """What a world says of each agent, in a row. Raises WorldError unless it has an entry for each
+    of them."""
+    try:
+        fits = not isinstance(value, dict | str) and len(value) == agents
+    except TypeError:  # it has no length
+        fits = False
+    if not fits:
+        problem = f"its {what}: {briefly(value)}"
+        raise WorldError(f"{problem}; must be one for each of its {agents} agents")
     return value
 
 
 def number(value: Any, what: str) -> float:
     """A number, perhaps in an array of its own. Raises WorldError if it is none."""
-    try:
-        return float(np.asarray(value).item())
-    except (TypeError, ValueError):
-        raise WorldError(f"{what} is {value!r}; must be a number") from None
+    found = numbers(value)
+    if found is None or found.size != 1:
+        raise WorldError(f"{what} is {briefly(value)}; must be a number")
+    return float(found.item())
 
 
-def rewards_of(reward: Any, agents: int) -> Float[np.ndarray, " k"]:
+def flag(value: Any, what: str) -> bool:
+    """A truth value, perhaps in an array of its own. Raises WorldError if it is none."""
+    if value is True or value is False:
+        return value
+    found = truths(value)
+    if found is None or found.size != 1:
+        raise WorldError(f"{what} is {briefly(value)}; must be true or false")
+    return bool(found.item())
+
+
+def truths(value: Any) -> Bool[np.ndarray, "..."] | None:
+    """An array of truth values, from such or from numbers that are all 0 or 1, else nothing."""
+    found = numbers(value)
+    if found is None or found.dtype.kind == "b":
+        return found
+    flags = found.astype(bool)
+    return None if np.count_nonzero(flags != found) else flags
+
+
+def flags_of(value: Any, agents: int, what: str) -> Bool[np.ndarray, "..."]:
+    """A truth value for all agents, or a row with that of each. Raises WorldError if it is
+    neither."""
+    found = truths(value)
+    if found is None or (found.size != 1 and found.shape != (agents,)):
+        remedy = f"must be true or false, or that for each of its {agents} agents"
+        raise WorldError(f"`{what}` is {briefly(value)}; {remedy}")
+    return found
+
+
+def rewards_of(reward: Any, agents: int) -> Float[np.ndarray, "..."]:
     """Each agent's reward, from one for all or from a row. Raises WorldError if it is neither."""
-    try:
-        paid = np.asarray(reward, np.float32)
-    except (TypeError, ValueError):
+    paid = numbers(reward)
+    if paid is None:
         remedy = "must be a number, or one for each agent"
-        raise WorldError(f"its reward is {reward!r}; {remedy}") from None
+        raise WorldError(f"its reward is {briefly(reward)}; {remedy}")
+    paid = paid.astype(np.float32, copy=False)
     return np.full(agents, paid) if paid.ndim == 0 else paid
 
 
@@ -59,14 +121,17 @@ def legal_by(mask: Any, count: int, agent: Any) -> Bool[np.ndarray, " a"]:
     """The legal actions of an agent.
 
     Args:
-        mask: what its world says, a number an action.
+        mask: what its world says, a truth value an action.
         count: how many actions it has.
         agent: what messages call it.
 
     Raises:
-        WorldError: there is not one number an action.
+        WorldError: there is not one truth value an action.
     """
-    flags = np.asarray(mask, bool)
+    flags = truths(mask)
+    if flags is None:
+        problem = f"the {MASK} of agent {agent!r} is {briefly(mask)}"
+        raise WorldError(f"{problem}; must be 1 for each action that is legal and 0 for the others")
     if flags.shape != (count,):
         problem = f"the {MASK} of agent {agent!r} has the shape {flags.shape}"
         raise WorldError(f"{problem}; its action space has {count} actions, make both the same")

@@ -91,16 +91,20 @@ class Mapped:
         if len(_shape(observations)) != 2 or observations.shape[0] != agents:
             problem = f"observe returned the shape {_shape(observations)}"
             raise InputError(f"{field}: {problem}; return a row of numbers for each agent")
+        _check_kind(field, "what observe returned", observations, _NUMBER)
         every = getattr(env, "global_state", self._central)  # the user's own may return anything
         central = _traced(field, "global_state", every, state)
         if len(_shape(central)) != 1:
             problem = f"global_state returned the shape {_shape(central)}"
             raise InputError(f"{field}: {problem}; return a row of numbers")
+        _check_kind(field, "what global_state returned", central, _NUMBER)
         for what, wanted in (("legal", (agents, choices)), ("alive", (agents,)), ("won", ())):
             if hasattr(env, what):
-                shape = _shape(_traced(field, what, getattr(env, what), state))
+                said = _traced(field, what, getattr(env, what), state)
+                shape = _shape(said)
                 if shape != wanted:
                     raise InputError(f"{field}: {what} returned the shape {shape}; return {wanted}")
+                _check_kind(field, f"what {what} returned", said, _TRUTH)
         self.spec = EnvSpec(
             name=name,
             version=f"{type(env).__module__}.{type(env).__qualname__}",
@@ -188,6 +192,19 @@ def _check_step(field: str, result: Any, state: Any, agents: int) -> None:
     if _shape(ended) != ():
         problem = f"step's end has the shape {_shape(ended)}"
         raise InputError(f"{field}: {problem}; return one truth value")
+    _check_kind(field, "step's reward", reward, _NUMBER)
+    _check_kind(field, "step's end", ended, _TRUTH)
+
+
+_TRUTH = ("truth values", (jnp.bool_, jnp.integer))
+_NUMBER = ("real numbers", (jnp.bool_, jnp.integer, jnp.floating))
+
+
+def _check_kind(field: str, what: str, value: Any, wanted: tuple[str, tuple[Any, ...]]) -> None:
+    """Raises InputError unless what a method returned is of one of the wanted types."""
+    words, kinds = wanted
+    if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
+        raise InputError(f"{field}: {what} has the type {value.dtype}; return {words}")
 
 
 def _shape(value: Any) -> Any:

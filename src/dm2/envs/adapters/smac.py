@@ -11,10 +11,19 @@ import inspect
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dm2.envs.adapters.origin import package_version, whole
-from dm2.envs.adapters.returned import dictionary, parts_of, rewards_of
+from dm2.envs.adapters.returned import (
+    dictionary,
+    each_ones,
+    flag,
+    flags_of,
+    parts_of,
+    rewards_of,
+    truths,
+)
+from dm2.envs.spaces import briefly, numbers
 from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, WorldError
 
@@ -70,14 +79,17 @@ class SmacWorld:
             _, reward, over, truncated, info = result
         else:
             (reward, over, info), truncated = parts_of(result, 3, "step", _STEP), False
-        over, truncated = bool(np.all(over)), bool(np.all(truncated))
-        won = bool(dictionary(info, "info").get("battle_won", False))
-        paid = rewards_of(reward, self.sizes.num_agents)
+        agents = self.sizes.num_agents
+        over = bool(np.all(flags_of(over, agents, "terminated")))
+        truncated = bool(np.all(flags_of(truncated, agents, "truncated")))
+        won = flag(dictionary(info, "info").get("battle_won", False), "`battle_won`")
+        paid = rewards_of(reward, agents)
         crashed = over and not info and not paid.any()
         assert self._last is not None
         shown = self._last if crashed else self._snapshot()  # a game that crashed shows nothing
         late = over and not won and self._time == self.sizes.limit and shown.alive.any()
-        truncated = truncated or crashed or bool(late or info.get("episode_limit", False))
+        at_limit = flag(info.get("episode_limit", False), "`episode_limit`")
+        truncated = truncated or crashed or bool(late or at_limit)
         terminated = over and not truncated
         return shown, Outcome(paid, terminated, truncated, won)
 
@@ -86,30 +98,46 @@ class SmacWorld:
         self._env.close()
 
     def _snapshot(self) -> Snapshot:
-        legal = np.array(self._env.get_avail_actions(), bool)
+        legal = self._legal(self._env.get_avail_actions())
         alive = np.logical_or.reduce(legal[..., 1:], axis=-1)
         stuck = ~alive & ~legal[..., 0]
         if stuck.any():
             remedy = "a dead one has the first, to do nothing"
             raise WorldError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
         rows = self._rows(self._env.get_obs())
-        state = np.asarray(self._env.get_state(), np.float32).ravel()
-        self._last = Snapshot(rows, legal, alive, state)
+        shown = self._env.get_state()
+        state = numbers(shown)
+        if state is None:
+            raise WorldError(f"its state is {briefly(shown)}; must be a row of numbers")
+        self._last = Snapshot(rows, legal, alive, state.astype(np.float32, copy=False).ravel())
         return self._last
 
+    def _legal(self, given: Any) -> Bool[np.ndarray, "K A"]:
+        """The legal actions. Raises WorldError unless they are a row of truth values an agent."""
+        legal, shape = truths(given), (self.sizes.num_agents, self.sizes.num_actions)
+        if legal is None or legal.shape != shape:
+            problem = f"get_avail_actions returned {briefly(given)}"
+            remedy = "it must return a row for each agent, 1 where an action is legal, else 0"
+            raise WorldError(f"{problem}; {remedy}, of shape {shape}")
+        return legal.copy()
+
     def _rows(self, observations: Any) -> Float[np.ndarray, "K O"]:
-        """The agents' observations, shorter ones padded."""
-        try:
-            return np.array(observations, np.float32)
-        except ValueError:  # of unlike lengths
-            rows = np.zeros((len(observations), self.sizes.observation_size), np.float32)
-            for k, row in enumerate(observations):
-                if len(row) > rows.shape[1]:
-                    problem = f"agent {k} observes {len(row)} numbers"
-                    remedy = "obs_shape must be the most that any does"
-                    raise WorldError(f"{problem}; {remedy}") from None
-                rows[k, : len(row)] = row
-            return rows
+        """The agents' observations, shorter ones padded. Raises WorldError unless they are rows of
+        numbers."""
+        even = numbers(observations)
+        if even is not None:
+            return even.astype(np.float32)
+        rows = np.zeros((self.sizes.num_agents, self.sizes.observation_size), np.float32)
+        for k, shown in enumerate(each_ones(observations, len(rows), "observations")):
+            row = numbers(shown)
+            if row is None or row.ndim != 1:
+                problem = f"agent {k} observes {briefly(shown)}"
+                raise WorldError(f"{problem}; must be a row of numbers")
+            if len(row) > rows.shape[1]:
+                problem = f"agent {k} observes {len(row)} numbers"
+                raise WorldError(f"{problem}; obs_shape must be the most that any does")
+            rows[k, : len(row)] = row
+        return rows
 
 
 _STEP = "reward, terminated and info, or what Gymnasium's does"
