@@ -571,6 +571,8 @@ def test_a_truth_value_may_be_of_any_type_that_says_it_plainly(kind):
         (Discrete(3), np.inf, None),
         (MultiDiscrete([2, 2]), [1, 0], [0, 1, 1, 0]),
         (MultiDiscrete([2, 2]), [0.5, 0], None),
+        (MultiDiscrete([2, 2], start=[-1, 3]), [-1, 4], [1, 0, 0, 1]),
+        (MultiDiscrete([2, 2], start=[-1, 3]), [1, 0], None),
         (Box(0, 1, (2,)), [True, False], [1, 0]),
         (Box(0, 1, (3,)), np.array(["1", "2", "3"]), None),
         (Box(0, 1, (2,)), np.array([1j, 0]), None),

@@ -833,7 +833,7 @@ def test_the_study_of_other_peoples_worlds_can_be_declared(monkeypatch):
     monkeypatch.syspath_prepend(examples)
     study = find_study("worlds.py", scale_named("quick", 2))
     assert len({curve.env for curve in study.curves}) == 5
-    assert [len(curve.runs) for curve in study.curves] == [2] * 10
+    assert [len(curve.runs) for curve in study.curves] == [2] * 16
     hunt = make("hunt:Hunt")
     found = dm2.check("hunt:Hunt", seconds=0.5)
     assert found["problems"] == [] and found["deterministic"]

@@ -79,8 +79,11 @@ def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
         if kind == "Discrete":
             return _one_hot(_choice(value) - int(space.start), int(space.n))
         if kind == "MultiDiscrete":
-            chosen = zip(np.ravel(value), np.ravel(space.nvec), strict=True)
-            return np.concatenate([_one_hot(_choice(x), int(n)) for x, n in chosen])
+            begin = (
+                np.zeros_like(space.nvec) if getattr(space, "start", None) is None else space.start
+            )
+            chosen = zip(*map(np.ravel, (value, begin, space.nvec)), strict=True)
+            return np.concatenate([_one_hot(_choice(x) - int(b), int(n)) for x, b, n in chosen])
         if kind == "Tuple":
             return np.concatenate([flat(p, v) for p, v in zip(space.spaces, value, strict=True)])
         if kind == "Dict":
