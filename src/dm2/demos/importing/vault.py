@@ -12,7 +12,7 @@ array with an axis of agents. Anything else, such as `infos/state`, is left out.
 An episode ends with the step at which every agent is terminated or truncated; an agent that is
 earlier than others is dead from its next step on. Where a stream ends within an episode, that one
 is left out with a warning. The return is the sum of the rewards, if all agents have the same
-rewards; else it is not known.
+rewards in all episodes; else it is not known.
 """
 
 import json
@@ -82,7 +82,7 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
         problem = f"map = 'dead={mapping['dead']}': there is no such way to tell"
         raise InputError(f"{problem}; use dead=zeros, or leave it out")
     agents = listed(mapping, "agents")
-    episodes, labels = [], []
+    vaults = []
     for folder in folders:
         with about(folder):
             found = [
@@ -92,8 +92,12 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
             ]
             if not found:
                 raise InputError("the vault holds no whole episode; record one")
-            names = dict.fromkeys(name for episode in found for name in episode)
-            arrays = {name: [episode[name] for episode in found] for name in names}
+        vaults.append(found)
+    _add_returns([episode for found in vaults for episode in found])
+    episodes, labels = [], []
+    for folder, found in zip(folders, vaults, strict=True):
+        with about(folder):
+            arrays = {name: [episode[name] for episode in found] for name in found[0]}
             part = split(arrays, "recording", spec)
         before = f"{folder}: " if len(folders) > 1 else ""
         episodes += part
@@ -170,7 +174,8 @@ def _leaves(values: Any) -> Iterator[Any]:
 
 
 def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, Any]]:
-    """The whole episodes of a stream, as `split` takes them."""
+    """The whole episodes of a stream, as `split` takes them, but for their rewards, `[T, K]` or
+    the team's `[T, 1]`, in place of the return."""
     known = {name: stack_agents(name, values, agents) for name, values in stream.items()}
     shape = known["observations"].shape
     if len(shape) != 3:
@@ -203,16 +208,21 @@ def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, A
         earlier = np.concatenate([before, ended[start : stop - 1]])
         episode["alive"] = ~np.logical_or.accumulate(earlier)
         if rewards is not None:
-            paid = rewards[start:stop]
-            same = paid.ndim == 1 or bool((paid == paid[:, :1]).all())
-            if same:
-                team_paid = paid if paid.ndim == 1 else paid[:, 0]
-                episode["returns"] = team_paid.sum(dtype=np.float64)
+            episode["rewards"] = rewards[start:stop].reshape(stop - start, -1)
         yield episode
         start = stop
     if start < steps:
         problem = f"the last {steps - start} steps of a stream are no whole episode"
         warnings.warn(f"{problem} and are left out", UserWarning, stacklevel=2)
+
+
+def _add_returns(episodes: list[dict[str, Any]]) -> None:
+    """Puts the return in place of the rewards of every episode, if all agents have the same rewards
+    in all of them. Agents with rewards of their own may be paid alike in one episode by chance."""
+    paid = [episode.pop("rewards", None) for episode in episodes]
+    if all(one is not None and (one == one[:, :1]).all() for one in paid):
+        for episode, one in zip(episodes, paid, strict=True):
+            episode["returns"] = one[:, 0].sum(dtype=np.float64)
 
 
 def _place(index: tuple[int, ...]) -> str:
