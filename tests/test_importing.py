@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -914,6 +916,13 @@ class Named:
         self.module, self.name = module, name
 
 
+class Raw:
+    """Stands for instructions that are written into a pickle as they are."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 PythonPickler: Any = pickle._Pickler  # to which instructions can be added
 
 
@@ -923,6 +932,8 @@ class TorchPickler(PythonPickler):
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, Named):
             self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Raw):
+            self.write(obj.data)
         elif isinstance(obj, Call):
             module, _, name = obj.name.rpartition(".")
             self.save(Named(module, name))
@@ -1115,6 +1126,75 @@ def test_authors_files_that_are_malformed(tmp_path, change, parts):
     sound = episode(np.ones((4, 2)), np.zeros(4))
     paths = [write_authors(tmp_path / f"agent_{k}.npz", [sound | change]) for k in range(2)]
     refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", *parts)
+
+
+def resized(size: Any, stride: Any, count: Any = None, offset: Any = 0) -> Call:
+    """A tensor of ten numbers that says something else of itself, such as of how many they are."""
+    numbers = np.ones(10 if count is None else 0, np.float32)
+    stored = storage(numbers)
+    if count is not None:
+        declared = {"storage": (Named("torch", "FloatStorage"), "94", "cuda:0", count, None)}
+        pickles = (0x1950A86A20F9469CFC6C, 1001, {}, declared, ["94"])
+        stored = b"".join(map(dumps, pickles))
+    args = (Call("torch.storage._load_from_bytes", (stored,)), offset, size, stride, False, None)
+    return Call("torch._utils._rebuild_tensor_v2", args)
+
+
+@pytest.mark.parametrize(
+    ("obs", "part"),
+    [
+        (resized((1, 5, 2), (10, 2, 1), count=-2), "a storage that is a view or none"),
+        (resized((1, 5, 2), (10, 2, 1), count=2**70), "a storage that is a view or none"),
+        (resized((0, 2**70), (1, 1)), "no size and stride of three axes"),
+        (resized((0, 2**70, 1), (1, 1, 1)), "no size and stride of three axes"),
+        (resized((0, 2**40, 2**40), (1, 1, 1)), "beyond its 10 numbers"),
+        (resized((0,) * 100, (1,) * 100), "no size and stride of three axes"),
+        (resized((1,) * 100, (1,) * 100), "no size and stride of three axes"),
+        (resized((1, 1, 2), (0, 0, 2**70)), "no size and stride of three axes"),
+        (resized((1, 1, 2), (0, 0, 2**62)), "beyond its 10 numbers"),
+        (resized((1, 5, 2), (10, 2, 1), offset=10**5000), "no size and stride of three axes"),
+        (resized((1, 5, "x"), (10, 2, 1)), "no size and stride of three axes"),
+    ],
+)
+def test_authors_tensors_that_declare_what_cannot_be(tmp_path, obs, part):
+    sound = episode(np.ones((5, 2)), np.zeros(5))
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", [sound | {"obs": obs}]) for k in range(2)]
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", part, "damaged")
+
+
+def test_the_stride_of_an_axis_of_one_entry_means_nothing(tmp_path):
+    sound = episode(np.ones((5, 2)), np.zeros(5)) | {"obs": resized((1, 5, 2), (2**62, 2, 1))}
+    for k in range(2):
+        write_authors(tmp_path / f"agent_{k}.npz", [sound])
+    assert Demonstrations.from_authors(tmp_path, SPEC)[0].observations.shape == (4, 2)
+
+
+DEEP = b"N" + b"\x85" * 200_000
+"""A tuple in a tuple and so on, so deep that no C function may follow it."""
+
+
+@pytest.mark.parametrize("data", [b"}" + DEEP + b"Ns.", b"}(" + DEEP + b"Nu.", DEEP + b"N\x93."])
+def test_a_deeply_nested_pickle_is_damaged(tmp_path, data):
+    paths = [write_pickle(tmp_path / f"agent_{k}.npz", data, (1,)) for k in range(2)]
+    call = f"from dm2 import Demonstrations as D; D.from_authors({list(map(str, paths))}, 'smax/3m')"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    said = f"dm2.errors.InputError: {paths[0]}: the pickle cannot be read (TypeError: "
+    assert (done.returncode, last[: len(said)]) == (1, said)  # the process was not killed
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_deeply_nested_parts_of_a_tensor_are_damaged(tmp_path, keyed):
+    obs = resized((1, Raw(DEEP), 2), (10, 2, 1))
+    if keyed:
+        declared = {"storage": (Named("torch", "FloatStorage"), Raw(DEEP), "cpu", 10, None)}
+        pickles = (0x1950A86A20F9469CFC6C, 1001, {}, declared, [Raw(DEEP)])
+        stored = Call("torch.storage._load_from_bytes", (b"".join(map(dumps, pickles)) + bytes(48),))
+        args = (stored, 0, (1, 5, 2), (10, 2, 1), False, None)
+        obs = Call("torch._utils._rebuild_tensor_v2", args)
+    value = episode(np.ones((5, 2)), np.zeros(5)) | {"obs": obs}
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", [value]) for k in range(2)]
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", "damaged")
 
 
 def test_authors_files_that_are_damaged(tmp_path):
