@@ -538,6 +538,18 @@ def test_a_description_that_is_none(file, tmp_path, values, message):
         dm2.Agent.load(wrong)
 
 
+@pytest.mark.parametrize("offsets", [5, None, "x", "ab", [], [0], [0, 1, 2], {}, ["0", 4], [0, "4"]])
+def test_offsets_that_are_none(file, tmp_path, offsets):
+    data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["head/bias"]["data_offsets"] = offsets
+    text = json.dumps(header).encode()
+    wrong.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+    with pytest.raises(InputError, match=f"^{wrong}: tensor 'head/bias' is cut off or .*; it is"):
+        dm2.Agent.load(wrong)
+
+
 def test_every_flipped_byte_is_noticed(file, tmp_path):
     data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
     for place in range(0, len(data), 97):
