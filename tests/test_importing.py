@@ -149,6 +149,15 @@ def test_what_is_known_of_a_recording_goes_into_its_provenance():
     assert (source["method"], source["policy"], source["win_rate"]) == ("scripted", "greedy", 0.5)
 
 
+def test_a_deeply_nested_provenance_is_refused():
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    told = {"notes": deep}
+    part = "provenance: maximum recursion depth exceeded"
+    refuses(lambda: Demonstrations.from_arrays(RAGGED, SPEC, provenance=told), part, "plain values")
+
+
 def test_float32_is_kept_where_it_is_asked_for():
     third = {"observations": [FIRST + np.float32(1 / 3)]}
     exact = Demonstrations.from_arrays(third, SPEC, dtype="float32")
