@@ -538,7 +538,9 @@ def test_a_description_that_is_none(file, tmp_path, values, message):
         dm2.Agent.load(wrong)
 
 
-@pytest.mark.parametrize("offsets", [5, None, "x", "ab", [], [0], [0, 1, 2], {}, ["0", 4], [0, "4"]])
+@pytest.mark.parametrize(
+    "offsets", [5, None, "x", "ab", [], [0], [0, 1, 2], {}, ["0", 4], [0, "4"]]
+)
 def test_offsets_that_are_none(file, tmp_path, offsets):
     data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
     start = 8 + int.from_bytes(data[:8], "little")

@@ -22,6 +22,7 @@ from conftest import refuses
 from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.demos.experts import load_experts
+from dm2.demos.importing import table
 from dm2.demos.importing.pickled import Call, parse
 from dm2.envs import EnvSpec
 from test_readme import blocks, shrink
@@ -164,7 +165,7 @@ def test_float32_is_kept_where_it_is_asked_for():
     np.testing.assert_array_equal(exact[0].observations[0], FIRST[0, 0] + np.float32(1 / 3))
     assert Demonstrations.from_arrays(third, SPEC)[0].observations.dtype == np.float16
     huge = {"observations": [FIRST * 1e5]}
-    parts = ("agent 0: episode 0, step 2: observations reach 400000, above float16", "`--dtype")
+    parts = ("episode 0, step 0, agent 0: observations[1] = 100000: must be", "`--dtype float32`")
     refuses(lambda: Demonstrations.from_arrays(huge, SPEC), *parts)
 
 
@@ -633,7 +634,7 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
     "never alive": (
         DEAD,
         HEADER,
-        ["alive = 0 at every step of agent 1", "record episodes in which it is alive"],
+        ["column 'alive' = 0 at every step of agent 1", "record episodes in which it is alive"],
     ),
     "cell missing": (
         [*ROWS[:3], "0,1,1,0,0", *ROWS[4:]],
@@ -679,6 +680,79 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
 def test_a_malformed_table(tmp_path, rows, header, parts):
     path = write_csv(tmp_path / "film.csv", *rows, header=header)
     refuses(lambda: Demonstrations.from_csv(path, SPEC), f"{path}: ", *parts)
+
+
+LETTERS = "clip,frame,who,x,y,alive"
+NAMED = ("a,1,north,1,2,1", "a,1,south,1,2,1", "a,2,north,1,2,1", "a,2,south,1,2,1")
+NAMES = {"episode": "clip", "step": "frame", "agent": "who", "obs": "x,y"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "parts"),
+    [
+        (NAMED[1:], {}, ["episode 'a', step 1, agent 'north': the row is missing"]),
+        ([*NAMED, NAMED[3]], {}, ["row 5 and row 6: both are episode 'a', step 2, agent 'south'"]),
+        (
+            ["a,1,north,1,2,0", *NAMED[1:]],
+            {},
+            ["row 4: column 'alive' = 1, though agent 'north' was dead before; set alive to 1"],
+        ),
+        (
+            [row.replace("north,1,2,1", "north,1,2,0") for row in NAMED],
+            {"agents": "south,north"},
+            ["column 'alive' = 0 at every step of agent 'north': it has nothing to show"],
+        ),
+        (
+            [*NAMED[:3], "a,2,south,1,-7e4,1"],
+            {"agents": "south,north"},
+            ["row 5: column 'y' = -70000: must be within ±65504, the range of float16; use dtype"],
+        ),
+        (
+            [*NAMED, *(row.replace("a,", "b,")[:-1] + "0" for row in NAMED)],
+            {},
+            ["episode 'b': nobody is alive at any step of it; leave the episode out"],
+        ),
+    ],
+)
+def test_a_message_about_a_table_has_its_own_names(tmp_path, rows, changes, parts):
+    path, mapping = write_csv(tmp_path / "film.csv", *rows, header=LETTERS), NAMES | changes
+    refuses(lambda: Demonstrations.from_csv(path, SPEC, mapping=mapping), f"{path}: ", *parts)
+
+
+def test_what_a_dead_agent_observed_may_be_beyond_float16(tmp_path):
+    given = whole()
+    given["observations"][0, 2, 1] = (1e30, 3)
+    np.savez(tmp_path / "team.npz", **given)
+    demos = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
+    assert_recorded(demos)
+    assert demos[1].observations[2].tolist() == [0, 3]
+    assert demos.provenance["rounding_error"] == 0
+    exact = Demonstrations.from_npz(tmp_path / "team.npz", SPEC, dtype="float32")
+    assert exact[1].observations[2, 0] == np.float32(1e30)
+    given["observations"][0, 2, 0, 1] = 7e4  # the other agent is alive
+    np.savez(tmp_path / "team.npz", **given)
+    parts = ("episode 0, step 2, agent 0: observations[1] = 70000: must be within ±65504",)
+    refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", SPEC), *parts)
+
+
+def test_what_concerns_whole_episodes_is_gathered_in_any_order_of_rows(tmp_path, monkeypatch):
+    header = "episode,step,agent,obs_0,obs_1,return"
+    rows = [
+        f"{e},{t},{k},0,0,{e if t == e % 2 else ''}"
+        for t in (0, 1)
+        for e in (2, 0, 1)
+        for k in (1, 0)
+    ]
+    path = write_csv(tmp_path / "film.csv", *rows, header=header)
+    demos = Demonstrations.from_csv(path, SPEC)
+    np.testing.assert_array_equal(demos[0].returns, [0, 1, 2])
+    looked_at, once = [], table._once
+    monkeypatch.setattr(table, "_once", lambda *a: (looked_at.append(len(a[2])), once(*a))[1])
+    Demonstrations.from_csv(path, SPEC)
+    assert sum(looked_at) == len(rows)  # and not all rows for every episode, which takes minutes
+    write_csv(path, *rows[:-1], rows[-1][:-1] + "5", header=header)
+    parts = ("row 13: column 'return' = 5, but 1 in row 12; it concerns the whole of episode 1",)
+    refuses(lambda: Demonstrations.from_csv(path, SPEC), *parts)
 
 
 @pytest.mark.parametrize(
@@ -772,7 +846,7 @@ ARRAY_PROBLEMS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "alive again": (
         {"alive": padded([np.array([[1, 1], [1, 0], [1, 1]]), ALIVE[1]])},
-        ["episode 0, step 2: agent 1 was dead and lives again; set alive to 1 before"],
+        ["episode 0, step 2, agent 1: alive = 1, though agent 1 was dead before; set alive to 1"],
     ),
     "nan for an action": ({"actions": with_action(np.nan)}, ["agent 0: actions = nan: must be"]),
     "alive of two": (
@@ -1137,6 +1211,13 @@ def test_authors_files_that_are_malformed(tmp_path, change, parts):
     refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", *parts)
 
 
+def test_an_authors_episode_of_zeros_names_the_files(tmp_path):
+    values = [episode(np.ones((5, 2)), np.zeros(5)), episode(np.zeros((5, 2)), np.zeros(5))]
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", values) for k in range(2)]
+    part = f"{paths[0]}, {paths[1]}: episode 1: observations are zero throughout; leave the episode"
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), part)
+
+
 def resized(size: Any, stride: Any, count: Any = None, offset: Any = 0) -> Call:
     """A tensor of ten numbers that says something else of itself, such as of how many they are."""
     numbers = np.ones(10 if count is None else 0, np.float32)
@@ -1185,7 +1266,7 @@ DEEP = b"N" + b"\x85" * 200_000
 @pytest.mark.parametrize("data", [b"}" + DEEP + b"Ns.", b"}(" + DEEP + b"Nu.", DEEP + b"N\x93."])
 def test_a_deeply_nested_pickle_is_damaged(tmp_path, data):
     paths = [write_pickle(tmp_path / f"agent_{k}.npz", data, (1,)) for k in range(2)]
-    call = f"from dm2 import Demonstrations as D; D.from_authors({list(map(str, paths))}, 'smax/3m')"
+    call = f"import dm2; dm2.Demonstrations.from_authors({list(map(str, paths))}, 'smax/3m')"
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     said = f"dm2.errors.InputError: {paths[0]}: the pickle cannot be read (TypeError: "
@@ -1198,7 +1279,9 @@ def test_deeply_nested_parts_of_a_tensor_are_damaged(tmp_path, keyed):
     if keyed:
         declared = {"storage": (Named("torch", "FloatStorage"), Raw(DEEP), "cpu", 10, None)}
         pickles = (0x1950A86A20F9469CFC6C, 1001, {}, declared, [Raw(DEEP)])
-        stored = Call("torch.storage._load_from_bytes", (b"".join(map(dumps, pickles)) + bytes(48),))
+        stored = Call(
+            "torch.storage._load_from_bytes", (b"".join(map(dumps, pickles)) + bytes(48),)
+        )
         args = (stored, 0, (1, 5, 2), (10, 2, 1), False, None)
         obs = Call("torch._utils._rebuild_tensor_v2", args)
     value = episode(np.ones((5, 2)), np.zeros(5)) | {"obs": obs}

@@ -187,7 +187,7 @@ def _tensor(
     size = 4 * math.prod(shape)
     entry = entry if isinstance(entry, dict) else {}
     offsets = entry.get("data_offsets")
-    begin, end = offsets if isinstance(offsets, list) and len(offsets) == 2 else (None, None)
+    begin, end = offsets if isinstance(offsets, list) and len(offsets) == 2 else (-1, -1)
     fits = (
         (entry.get("dtype"), entry.get("shape")) == ("F32", list(shape))
         and type(begin) is int

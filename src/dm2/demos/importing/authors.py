@@ -24,7 +24,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files
-from dm2.demos.importing.checks import Fields, Names, check_steps
+from dm2.demos.importing.checks import Fields, Labels, Names, check_steps
 from dm2.demos.importing.pickled import Call, Global, Persistent, parse
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -63,7 +63,7 @@ def expand(paths: list[Path], spec: EnvSpec) -> list[Path]:
     return paths
 
 
-def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads the authors' files.
 
     Args:
@@ -71,7 +71,7 @@ def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If a file cannot be read, names anything that is no part of an array, or does
@@ -81,8 +81,11 @@ def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
     for path in paths:
         with about(path):
             files.append([_agent_part(e, x, spec) for e, x in enumerate(_read_objects(path))])
-    episodes, labels = join_files(files, [str(path) for path in paths], "agent", spec)
-    return [_without_padding(e, label) for e, label in zip(episodes, labels, strict=True)], labels
+    names = [str(path) for path in paths]
+    episodes, labels = join_files(files, names, "agent", spec)
+    pairs = zip(episodes, labels.episodes, strict=True)
+    with about(", ".join(names)):
+        return [_without_padding(episode, label) for episode, label in pairs], labels
 
 
 def _without_padding(episode: Fields, label: str) -> Fields:
@@ -159,9 +162,9 @@ def _read_header(file: io.BytesIO) -> tuple[Any, tuple[int, ...]]:
 
 
 def _tensor(value: Any, name: str) -> np.ndarray:
-    """The numbers of a tensor of three axes. Raises InputError if it is none, or reaches beyond what
-    its storage holds. All of it is checked before anything is allocated or shown, for the file may
-    hold anything in the place of a number."""
+    """The numbers of a tensor of three axes. Raises InputError if it is none, or reaches beyond
+    what its storage holds. All of it is checked before anything is allocated or shown, for the file
+    may hold anything in the place of a number."""
     if not isinstance(value, Call) or value.name != _TENSOR or len(value.args) < 4:
         raise InputError(f"{name} is no torch tensor; {_DAMAGED}")
     storage, offset, size, stride = value.args[:4]

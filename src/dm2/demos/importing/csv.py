@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.checks import Fields, Labels
 from dm2.demos.importing.layout import Mapped
 from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.envs import EnvSpec
@@ -20,7 +20,7 @@ __all__ = ["read"]
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
-def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads CSV files with a header, separated by commas, in UTF-8. Several are one table.
 
     Args:
@@ -29,7 +29,7 @@ def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If a file cannot be read or does not fit. The rows that messages name are

@@ -8,6 +8,7 @@ from dm2.demos.dataset import Demonstrations, Dtype, Files
 from dm2.demos.fields import about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
+from dm2.demos.importing.checks import by_number
 from dm2.demos.importing.layout import Mapped, check_mapping
 from dm2.demos.importing.team import (
     Env,
@@ -70,7 +71,7 @@ def from_arrays(
         problem = f"arrays: are of type {type(arrays).__name__}, must be a dictionary"
         raise InputError(f'{problem}, for example {{"observations": array}}')
     episodes = split(arrays, "recording", spec)
-    labels = [f"episode {e}" for e in range(len(episodes))]
+    labels = by_number([f"episode {e}" for e in range(len(episodes))], spec)
     told = {"imported": {"format": "arrays"}} | as_provenance(provenance)
     return build(episodes, labels, spec, dtype, told)
 

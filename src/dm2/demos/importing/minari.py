@@ -22,7 +22,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files, split, stack_agents
-from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.checks import Fields, Labels
 from dm2.demos.importing.layout import Mapped, check_names, listed
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.importing.team import needs
@@ -88,7 +88,7 @@ def expand(datasets: Sequence[str | Path], spec: EnvSpec) -> list[Path]:
 
 def read(
     folders: list[Path], mapping: Mapped, spec: EnvSpec
-) -> tuple[list[Fields], list[str], dict[str, Any]]:
+) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads datasets.
 
     Args:
@@ -100,7 +100,7 @@ def read(
         spec: The environment.
 
     Returns:
-        The episodes, what messages call each of them, and the provenance that the datasets tell.
+        The episodes, what messages call them, and the provenance that the datasets tell.
 
     Raises:
         InputError: If Minari is not installed, or if a dataset cannot be read or does not fit.

@@ -15,7 +15,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import ARRAYS, Each, join_files, split
-from dm2.demos.importing.checks import STEP_FIELDS, Fields
+from dm2.demos.importing.checks import STEP_FIELDS, Fields, Labels
 from dm2.demos.importing.layout import Mapped, check_names, numbered
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.provenance import complete
@@ -32,7 +32,7 @@ _SAVE_EACH = "save one array an episode, `numpy.savez(file, episode_0=…, episo
 
 def read(
     paths: list[Path], mapping: Mapped, each: Each, spec: EnvSpec
-) -> tuple[list[Fields], list[str], dict[str, Any]]:
+) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads files of arrays.
 
     Args:
@@ -43,7 +43,7 @@ def read(
         spec: The environment.
 
     Returns:
-        The episodes, what messages call each of them, and the provenance that the files tell.
+        The episodes, what messages call them, and the provenance that the files tell.
 
     Raises:
         InputError: If a file cannot be read, holds Python objects, or does not fit.

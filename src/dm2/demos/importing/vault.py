@@ -25,7 +25,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import split, stack_agents
-from dm2.demos.importing.checks import Fields, Names, check_flags, refuse
+from dm2.demos.importing.checks import Fields, Labels, Names, by_number, check_flags, refuse
 from dm2.demos.importing.layout import Mapped, check_names, listed
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
@@ -60,7 +60,7 @@ def vaults_in(folder: str | Path) -> list[str]:
     return sorted(path.name for path in Path(folder).glob("*") if is_vault(path))
 
 
-def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads vaults of a team.
 
     Args:
@@ -72,7 +72,7 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If flashbax is not installed, or if a vault cannot be read or does not fit.
@@ -102,7 +102,7 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
         before = f"{folder}: " if len(folders) > 1 else ""
         episodes += part
         labels += [f"{before}episode {e}" for e in range(len(part))]
-    return episodes, labels
+    return episodes, by_number(labels, spec)
 
 
 def _load(folder: Path) -> dict[str, Any]:
