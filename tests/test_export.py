@@ -607,6 +607,15 @@ def test_an_export_that_cannot_be(small_run, tmp_path, monkeypatch):
         dm2.export(small_run, agent=0, out=tmp_path / "a.onnx", format="onnx")
 
 
+def test_a_refused_export_leaves_no_folder(small_run, tmp_path):
+    out = tmp_path / "x" / "y.safetensors"
+    for agent, at in ((0, 7), (3, None)):
+        with pytest.raises(InputError):
+            dm2.export(small_run, agent=agent, at=at, out=out)
+        assert not any(tmp_path.iterdir())
+    assert dm2.export(small_run, agent=0, out=out).exists()
+
+
 def test_a_method_that_gives_no_agents(small_run):
     team = load_team(small_run, None)
     closed: Any = SimpleNamespace(method=object())

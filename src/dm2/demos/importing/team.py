@@ -1,6 +1,7 @@
 """Episodes of a recording put together: into episodes of the team, and into demonstrations."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def as_files(files: Any) -> list[Path]:
     """The files that were given. Raises InputError if there is none, or if one is not there."""
     paths = [Path(path) for path in as_given(files)]
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # which is false of a name that is too long, too
             raise InputError(f"{path}: no such file; give the file of a recording")
     return paths
 

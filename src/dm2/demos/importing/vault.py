@@ -16,6 +16,7 @@ rewards in all episodes; else it is not known.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def is_vault(folder: str | Path) -> bool:
 
 def vaults_in(folder: str | Path) -> list[str]:
     """The names of the vaults in a folder."""
-    return sorted(path.name for path in Path(folder).glob("*") if is_vault(path))
+    there = Path(folder).iterdir() if os.path.isdir(folder) else ()
+    return sorted(path.name for path in there if is_vault(path))
 
 
 def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
