@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.demos.experts import load_experts
 from dm2.demos.importing import table
+from dm2.demos.importing.formats import Format, from_files, guess_format
+from dm2.demos.importing.minari import root
 from dm2.demos.importing.pickled import Call, parse
 from dm2.envs import EnvSpec
 from test_readme import blocks, shrink
@@ -224,8 +227,9 @@ def test_one_file_an_episode_and_one_an_agent(tmp_path):
         np.savez(path, **per_agent)
     assert_recorded(Demonstrations.from_npz(agents, SPEC, each="agent"))
     # Joint episodes of two files stand one after the other.
-    np.savez(episodes[0], **whole())
-    both = Demonstrations.from_npz([episodes[0], episodes[0]], SPEC)
+    for path in episodes:
+        np.savez(path, **whole())
+    both = Demonstrations.from_npz(episodes, SPEC)
     np.testing.assert_array_equal(both[0].offsets, [0, 3, 4, 7, 8])
 
 
@@ -284,6 +288,38 @@ def test_files_that_are_merged_claim_what_all_of_them_do(tmp_path):
     refuses(lambda: Demonstrations.from_npz(paths[0], SPEC), f"{paths[0]}: ", *parts)
 
 
+def test_a_recording_that_says_who_won_has_that_win_rate(tmp_path):
+    told = np.array(json.dumps({"win_rate": 0.9, "method": "ippo"}))
+    np.savez(tmp_path / "team.npz", **whole(won=WON), provenance=told)
+    source = Demonstrations.from_npz(tmp_path / "team.npz", SPEC).provenance
+    assert (source["win_rate"], source["method"]) == (0.5, "ippo")
+    np.savez(tmp_path / "team.npz", **whole(won=None), provenance=told)
+    assert Demonstrations.from_npz(tmp_path / "team.npz", SPEC).provenance["win_rate"] == 0.9
+
+
+@pytest.mark.parametrize("file_format", ["npz", "csv", "minari", "authors", "vault"])
+def test_no_file_is_given_twice(tmp_path, file_format: Format):
+    path = tmp_path / "one"
+    if file_format in ("minari", "vault"):
+        path.mkdir()
+        (path / "metadata.json").write_text("{}")
+    else:
+        path.write_text("")
+    (tmp_path / "link").symlink_to(path)
+    part = f"{path}: is given twice; give every file once"
+    refuses(lambda: from_files([path, path], SPEC, file_format), part)
+    part = f"{tmp_path / 'link'}: is given twice, first as {path}; give every file once"
+    refuses(lambda: from_files([path, tmp_path / "link"], SPEC, file_format), part)
+
+
+def test_a_member_of_an_npz_that_is_no_array(tmp_path):
+    path = tmp_path / "team.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("observations.npy", b"0.5 1")
+    parts = ("key 'observations' cannot be read (ValueError: no header", "damaged: save it again")
+    refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", *parts)
+
+
 def test_parts_of_agents_come_back_from_npz(tmp_path):
     demos = Demonstrations.from_arrays(RAGGED, SPEC, provenance={"seed": 7})
     paths = [tmp_path / "b.npz", tmp_path / "a.npz"]
@@ -294,7 +330,8 @@ def test_parts_of_agents_come_back_from_npz(tmp_path):
         assert_recorded(again)
         assert again.provenance["seed"] == 7
         assert "agent" not in again.provenance and "team_agents" not in again.provenance
-    twice = [paths[0], paths[0]]
+    twice = [paths[0], tmp_path / "copy.npz"]
+    shutil.copy(*twice)
     parts = ("both are the part of agent 0", "give one for each agent")
     refuses(lambda: Demonstrations.from_npz(twice, SPEC, each="agent"), *parts)
     apart = Demonstrations(demos.agents, demos.provenance | {"concurrency": [0, 1]})
@@ -672,6 +709,11 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
         HEADER.replace(",", ";"),
         ["the header is 'episode;step;agent", "separated by commas"],
     ),
+    "quote without an end in a row before": (
+        edited(2, 3, '"4'),
+        HEADER,
+        ["row 4: unexpected end of data; close the quotation mark that opens in it, or save"],
+    ),
     "quote without an end": (edited(6, 3, '"4'), HEADER, ["row 8: unexpected end of data"]),
 }
 
@@ -759,6 +801,10 @@ def test_what_concerns_whole_episodes_is_gathered_in_any_order_of_rows(tmp_path,
     ("content", "parts"),
     [
         (b"", ["the file is empty", "write a row of column names"]),
+        (
+            "episode,step,agent\n0,0,0\n".encode("utf-16-le"),
+            ["the header holds letters of number 0", "as CSV in UTF-8"],
+        ),
         (b"episode,step\xff,agent\n", ["byte 12 is not UTF-8", "save the table as CSV in UTF-8"]),
         (b"episode,step,agent,obs_0,obs_1\n0,0,0,\x000,1\n", ["row 2", "'\\x000'"]),
     ],
@@ -1147,22 +1193,22 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     target = tmp_path / "ran"
     array = np.empty(1, object)
     array[0] = Bomb(target)
-    path = tmp_path / "agent_0.npz"
+    path, other = tmp_path / "agent_0.npz", write_authors(tmp_path / "agent_1.npz", [])
     for protocol in (2, 3, 4, 5):
         write_pickle(path, pickle.dumps(array, protocol), (1,))
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", "names")
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), f"{path}: ", "names")
     for module, name in (("os", "system"), ("posix", "system"), ("builtins", "eval")):
         call = Call(f"{module}.{name}", (f"mkdir {target}",))
         write_authors(path, [episode(FIRST[:, 0], ACTIONS[0][:, 0]) | {"obs": call}])
         parts = (f"the pickle names {module}.{name}", "no part of an array", "nothing of it is")
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", *parts)
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), f"{path}: ", *parts)
     # Within the storage, which is a row of pickles of its own.
     nested = dumps(Call("os.mkdir", (str(target),)))
     inner = Call("torch.storage._load_from_bytes", (nested,))
     args = (inner, 0, (1,), (1,), False, None)
     hidden = {"obs": Call("torch._utils._rebuild_tensor_v2", args), "actions": 0}
     write_authors(path, [hidden])
-    refuses(lambda: Demonstrations.from_authors([path, path], SPEC), "the pickle names os.mkdir")
+    refuses(lambda: Demonstrations.from_authors([path, other], SPEC), "the pickle names os.mkdir")
     # By instructions that name nothing, or take the name from elsewhere.
     for data, name in (
         (b"(X\x01\x00\x00\x00xios\nsystem\n.", "INST"),
@@ -1172,7 +1218,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     ):
         write_pickle(path, b"\x80\x02" + data, (1,))
         part = f"the pickle has the instruction {name}, which plain values do not need"
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), part)
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), part)
     assert not target.exists()
 
 
@@ -1384,7 +1430,10 @@ def test_minari_datasets_say_which_agent_they_are_of(minari):
     demos = Demonstrations.from_arrays(RAGGED, SPEC)
     names = demos.to_minari("toy/pair")
     assert_same_arrays(demos, Demonstrations.from_minari(names[::-1], SPEC))
-    refuses(lambda: Demonstrations.from_minari(names[:1] * 2, SPEC), "both are the part of agent 0")
+    copied = root() / "copy-v0"
+    shutil.copytree(root() / names[0], copied)
+    twice = [names[0], copied]
+    refuses(lambda: Demonstrations.from_minari(twice, SPEC), "both are the part of agent 0")
     parts = [demos.subset(agent=k).to_minari(f"toy/{name}")[0] for k, name in enumerate("ba")]
     for given in (parts, parts[::-1]):
         again = Demonstrations.from_minari(given, SPEC)
@@ -1533,12 +1582,14 @@ def test_minari_datasets_of_agents_by_others(minari):
     np.testing.assert_array_equal(demos[1].alive, [1, 0, 0])
     np.testing.assert_array_equal(demos[0].alive, [1, 1, 1])
     assert demos[0].returns is None
+    three = [one, two, foreign(minari, "three-v0", both, data)]
     few = "files: 3 were given, but toy/pair has 2 agents"
-    refuses(lambda: Demonstrations.from_minari([one, one, two], SPEC), few)
+    refuses(lambda: Demonstrations.from_minari(three, SPEC), few)
     data = [(one_more(FIRST[:, 0]), np.zeros((3, 2), np.float32), [0.0, 0.0, 0.0])]
-    moving = foreign(minari, "moving-v0", (both[0], spaces.Box(-1, 1, (2,))), data)
+    box = spaces.Box(-1, 1, (2,))
+    moving = [foreign(minari, f"{name}-v0", (both[0], box), data) for name in ("aa", "bb")]
     with pytest.warns(UserWarning, match="actions that are no whole numbers are not read"):
-        assert Demonstrations.from_minari([moving, moving], SPEC)[0].actions is None
+        assert Demonstrations.from_minari(moving, SPEC)[0].actions is None
 
 
 def test_minari_datasets_that_are_not_there_or_damaged(tmp_path, minari):
@@ -1551,8 +1602,10 @@ def test_minari_datasets_that_are_not_there_or_damaged(tmp_path, minari):
     bare = {n: v for n, v in json.loads(metadata).items() if n != "action_space"}
     (data / "metadata.json").write_text(json.dumps(bare | {"env_spec": "{}"}))
     refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "has no spaces")
-    (data / "metadata.json").write_text("{")
-    refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "cannot read it")
+    for text in ("{", "[]"):
+        (data / "metadata.json").write_text(text)
+        part = f"{data}: metadata.json holds no JSON object; get or write it again"
+        refuses(lambda: Demonstrations.from_minari("pair", SPEC), part)
     (data / "metadata.json").write_text(metadata)
     stored = (data / "main_data.hdf5").read_bytes()
     (data / "main_data.hdf5").write_bytes(stored[:3000])
@@ -1668,6 +1721,58 @@ def test_other_files_say_how_they_are_imported(capsys, tmp_path):
     for name in (path, tmp_path / "film.npz"):
         code, _, error = run(capsys, "demos", "inspect", name)
         assert (code, "dm2 demos import" in error) == (2, True)
+
+
+def test_names_that_no_file_can_have(capsys, tmp_path, minari, monkeypatch):
+    path, long = film(tmp_path / "film.csv", clip="episode"), "a" * 300
+    rest = ["--env", "smax/3m", "--map", "obs=f*"]
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    leads_nowhere = tmp_path / "nowhere"
+    leads_nowhere.symlink_to(tmp_path / "gone" / "too")
+    before = sorted(tmp_path.iterdir())
+
+    def refused(*arguments: Any) -> str:
+        code, _, error = run(capsys, *arguments)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert sorted(tmp_path.iterdir()) == before
+        return error
+
+    new = tmp_path / "new"
+    outs = [tmp_path / long, tmp_path / long / "x.st", new / long, new / long / "x.st"]
+    for out in (*outs, loop, leads_nowhere / "x.st", path / "x.st"):
+        error = refused("demos", "import", path, *rest, "--out", out)
+        assert f"out = '{out}': cannot be written: " in error
+    for given in (tmp_path / f"{long}.csv", loop, tmp_path / long):
+        error = refused("demos", "import", given, *rest, "--out", new / "x.st")
+        assert f"dm2: {given}: " in error
+    for file_format in ("minari", "vault", "authors"):
+        asked = ("--env", "smax/3m", "--format", file_format, "--out", new / "x.st")
+        error = refused("demos", "import", tmp_path / long, *asked)
+        assert f"dm2: {tmp_path / long}: " in error
+    demos = tmp_path / "demos.safetensors"
+    assert run(capsys, "demos", "import", path, *rest, "--out", demos)[0] == 0
+    (tmp_path / "minari").mkdir()
+    (tmp_path / "minari" / "film").write_text("")
+    before = sorted(tmp_path.iterdir())
+    for name, place in (("film", "minari"), ("a" * 300, "minari"), ("team", "film.csv")):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / place))
+        error = refused("demos", "export", demos, "--minari", name)
+        assert f"dm2: minari = '{name}': {tmp_path / place} cannot take it: " in error
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / long))
+    assert "cannot take it: File name too long" in refused(
+        "demos", "export", demos, "--minari", "team"
+    )
+    # What is refused for another reason leaves no folder behind.
+    assert "out = " in refused("demos", "export", demos, "--out", new / "x.txt")
+    assert "no such file" in refused("demos", "export", tmp_path / "no", "--out", new / "x.npz")
+    assert run(capsys, "demos", "export", demos, "--out", new / "more" / "x.npz")[0] == 0
+
+
+def test_damaged_metadata_may_be_a_vaults_as_well(tmp_path):
+    (tmp_path / "metadata.json").write_text("{")
+    part = f"{tmp_path}: metadata.json holds no JSON object; get or write it again"
+    refuses(lambda: from_files(tmp_path, SPEC, guess_format([tmp_path])), part)
 
 
 # --- the docs' examples -----------------------------------------------------------------------

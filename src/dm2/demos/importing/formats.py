@@ -1,5 +1,6 @@
 """Recordings of any format, as demonstrations."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, no_type_check
@@ -49,7 +50,7 @@ def _format_of(file: str | Path) -> Format:
         return "vault"
     if minari.find(file) is not None or minari.find(Path(file) / "agent_0-v0") is not None:
         return "minari"
-    if (Path(file) / "agent_0.npz").exists():
+    if os.path.exists(Path(file) / "agent_0.npz"):
         return "authors"
     known = ", ".join(_SUFFIXES)
     problem = f"{file}: its format is not known, since its name does not end in one of {known}"
@@ -118,11 +119,13 @@ def from_files(
     check_setting(not mapping or file_format != "authors", "map", mapping, "leave it out")
     if file_format == "minari":
         paths = minari.expand(as_given(files), spec)
+        _check_different(paths)
         episodes, labels, told = minari.read(paths, mapping, spec)
     else:
         paths = as_files(files)
         if file_format == "authors":
             paths = authors.expand(paths, spec)
+        _check_different(paths)
         for path in paths:
             if not path.is_file() and file_format != "vault":
                 raise InputError(f"{path}: is no file; give the file of a recording")
@@ -141,6 +144,16 @@ def from_files(
     told = told | {"imported": imported} | added
     with about(", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")):
         return build(episodes, labels, spec, dtype, told)
+
+
+def _check_different(paths: Sequence[Path]) -> None:
+    """Raises InputError if a file or folder is there twice, whatever its names."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        before = first.setdefault(os.path.realpath(path), path)
+        if before is not path:
+            also = "" if str(before) == str(path) else f", first as {before}"
+            raise InputError(f"{path}: is given twice{also}; give every file once")
 
 
 def _or(choices: Any) -> str:

@@ -62,7 +62,7 @@ def read(
         order = agent_order(told, names)
         files, names = [files[i] for i in order], [names[i] for i in order]
     episodes, labels = join_files(files, names, each, spec)
-    return episodes, labels, merged(told, len(episodes), parts=each == "agent")
+    return episodes, labels, merged(told, episodes, parts=each == "agent")
 
 
 def _own_part(name: str, array: np.ndarray) -> np.ndarray:
@@ -87,6 +87,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             arrays = {}
             for key in loaded.files:
                 arrays[key] = loaded[key]
+                if not isinstance(arrays[key], np.ndarray):  # but the bytes of another file
+                    raise ValueError("no header of NumPy's")
             return arrays
         except Exception as error:  # damaged bytes make NumPy raise almost anything
             raise _refusal("the array" if key is None else f"key {key!r}", error) from None
