@@ -538,6 +538,20 @@ def test_a_description_that_is_none(file, tmp_path, values, message):
         dm2.Agent.load(wrong)
 
 
+@pytest.mark.parametrize(
+    "offsets", [5, None, "x", "ab", [], [0], [0, 1, 2], {}, ["0", 4], [0, "4"]]
+)
+def test_offsets_that_are_none(file, tmp_path, offsets):
+    data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["head/bias"]["data_offsets"] = offsets
+    text = json.dumps(header).encode()
+    wrong.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+    with pytest.raises(InputError, match=f"^{wrong}: tensor 'head/bias' is cut off or .*; it is"):
+        dm2.Agent.load(wrong)
+
+
 def test_every_flipped_byte_is_noticed(file, tmp_path):
     data, wrong = file.read_bytes(), tmp_path / "wrong.safetensors"
     for place in range(0, len(data), 97):
@@ -591,6 +605,15 @@ def test_an_export_that_cannot_be(small_run, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"format = 'onnx': needs onnx: pip install dm2\[onnx\]"):
         dm2.export(small_run, agent=0, out=tmp_path / "a.onnx", format="onnx")
+
+
+def test_a_refused_export_leaves_no_folder(small_run, tmp_path):
+    out = tmp_path / "x" / "y.safetensors"
+    for agent, at in ((0, 7), (3, None)):
+        with pytest.raises(InputError):
+            dm2.export(small_run, agent=agent, at=at, out=out)
+        assert not any(tmp_path.iterdir())
+    assert dm2.export(small_run, agent=0, out=out).exists()
 
 
 def test_a_method_that_gives_no_agents(small_run):

@@ -6,7 +6,10 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +23,9 @@ from conftest import refuses
 from dm2 import Demonstrations
 from dm2.cli import main
 from dm2.demos.experts import load_experts
+from dm2.demos.importing import table
+from dm2.demos.importing.formats import Format, from_files, guess_format
+from dm2.demos.importing.minari import root
 from dm2.demos.importing.pickled import Call, parse
 from dm2.envs import EnvSpec
 from test_readme import blocks, shrink
@@ -147,13 +153,22 @@ def test_what_is_known_of_a_recording_goes_into_its_provenance():
     assert (source["method"], source["policy"], source["win_rate"]) == ("scripted", "greedy", 0.5)
 
 
+def test_a_deeply_nested_provenance_is_refused():
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    told = {"notes": deep}
+    part = "provenance: maximum recursion depth exceeded"
+    refuses(lambda: Demonstrations.from_arrays(RAGGED, SPEC, provenance=told), part, "plain values")
+
+
 def test_float32_is_kept_where_it_is_asked_for():
     third = {"observations": [FIRST + np.float32(1 / 3)]}
     exact = Demonstrations.from_arrays(third, SPEC, dtype="float32")
     np.testing.assert_array_equal(exact[0].observations[0], FIRST[0, 0] + np.float32(1 / 3))
     assert Demonstrations.from_arrays(third, SPEC)[0].observations.dtype == np.float16
     huge = {"observations": [FIRST * 1e5]}
-    parts = ("agent 0: episode 0, step 2: observations reach 400000, above float16", "`--dtype")
+    parts = ("episode 0, step 0, agent 0: observations[1] = 100000: must be", "`--dtype float32`")
     refuses(lambda: Demonstrations.from_arrays(huge, SPEC), *parts)
 
 
@@ -212,8 +227,9 @@ def test_one_file_an_episode_and_one_an_agent(tmp_path):
         np.savez(path, **per_agent)
     assert_recorded(Demonstrations.from_npz(agents, SPEC, each="agent"))
     # Joint episodes of two files stand one after the other.
-    np.savez(episodes[0], **whole())
-    both = Demonstrations.from_npz([episodes[0], episodes[0]], SPEC)
+    for path in episodes:
+        np.savez(path, **whole())
+    both = Demonstrations.from_npz(episodes, SPEC)
     np.testing.assert_array_equal(both[0].offsets, [0, 3, 4, 7, 8])
 
 
@@ -272,6 +288,38 @@ def test_files_that_are_merged_claim_what_all_of_them_do(tmp_path):
     refuses(lambda: Demonstrations.from_npz(paths[0], SPEC), f"{paths[0]}: ", *parts)
 
 
+def test_a_recording_that_says_who_won_has_that_win_rate(tmp_path):
+    told = np.array(json.dumps({"win_rate": 0.9, "method": "ippo"}))
+    np.savez(tmp_path / "team.npz", **whole(won=WON), provenance=told)
+    source = Demonstrations.from_npz(tmp_path / "team.npz", SPEC).provenance
+    assert (source["win_rate"], source["method"]) == (0.5, "ippo")
+    np.savez(tmp_path / "team.npz", **whole(won=None), provenance=told)
+    assert Demonstrations.from_npz(tmp_path / "team.npz", SPEC).provenance["win_rate"] == 0.9
+
+
+@pytest.mark.parametrize("file_format", ["npz", "csv", "minari", "authors", "vault"])
+def test_no_file_is_given_twice(tmp_path, file_format: Format):
+    path = tmp_path / "one"
+    if file_format in ("minari", "vault"):
+        path.mkdir()
+        (path / "metadata.json").write_text("{}")
+    else:
+        path.write_text("")
+    (tmp_path / "link").symlink_to(path)
+    part = f"{path}: is given twice; give every file once"
+    refuses(lambda: from_files([path, path], SPEC, file_format), part)
+    part = f"{tmp_path / 'link'}: is given twice, first as {path}; give every file once"
+    refuses(lambda: from_files([path, tmp_path / "link"], SPEC, file_format), part)
+
+
+def test_a_member_of_an_npz_that_is_no_array(tmp_path):
+    path = tmp_path / "team.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("observations.npy", b"0.5 1")
+    parts = ("key 'observations' cannot be read (ValueError: no header", "damaged: save it again")
+    refuses(lambda: Demonstrations.from_npz(path, SPEC), f"{path}: ", *parts)
+
+
 def test_parts_of_agents_come_back_from_npz(tmp_path):
     demos = Demonstrations.from_arrays(RAGGED, SPEC, provenance={"seed": 7})
     paths = [tmp_path / "b.npz", tmp_path / "a.npz"]
@@ -282,7 +330,8 @@ def test_parts_of_agents_come_back_from_npz(tmp_path):
         assert_recorded(again)
         assert again.provenance["seed"] == 7
         assert "agent" not in again.provenance and "team_agents" not in again.provenance
-    twice = [paths[0], paths[0]]
+    twice = [paths[0], tmp_path / "copy.npz"]
+    shutil.copy(*twice)
     parts = ("both are the part of agent 0", "give one for each agent")
     refuses(lambda: Demonstrations.from_npz(twice, SPEC, each="agent"), *parts)
     apart = Demonstrations(demos.agents, demos.provenance | {"concurrency": [0, 1]})
@@ -622,7 +671,7 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
     "never alive": (
         DEAD,
         HEADER,
-        ["alive = 0 at every step of agent 1", "record episodes in which it is alive"],
+        ["column 'alive' = 0 at every step of agent 1", "record episodes in which it is alive"],
     ),
     "cell missing": (
         [*ROWS[:3], "0,1,1,0,0", *ROWS[4:]],
@@ -660,6 +709,11 @@ CSV_PROBLEMS: dict[str, tuple[Sequence[str], str, list[str]]] = {
         HEADER.replace(",", ";"),
         ["the header is 'episode;step;agent", "separated by commas"],
     ),
+    "quote without an end in a row before": (
+        edited(2, 3, '"4'),
+        HEADER,
+        ["row 4: unexpected end of data; close the quotation mark that opens in it, or save"],
+    ),
     "quote without an end": (edited(6, 3, '"4'), HEADER, ["row 8: unexpected end of data"]),
 }
 
@@ -670,10 +724,87 @@ def test_a_malformed_table(tmp_path, rows, header, parts):
     refuses(lambda: Demonstrations.from_csv(path, SPEC), f"{path}: ", *parts)
 
 
+LETTERS = "clip,frame,who,x,y,alive"
+NAMED = ("a,1,north,1,2,1", "a,1,south,1,2,1", "a,2,north,1,2,1", "a,2,south,1,2,1")
+NAMES = {"episode": "clip", "step": "frame", "agent": "who", "obs": "x,y"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "parts"),
+    [
+        (NAMED[1:], {}, ["episode 'a', step 1, agent 'north': the row is missing"]),
+        ([*NAMED, NAMED[3]], {}, ["row 5 and row 6: both are episode 'a', step 2, agent 'south'"]),
+        (
+            ["a,1,north,1,2,0", *NAMED[1:]],
+            {},
+            ["row 4: column 'alive' = 1, though agent 'north' was dead before; set alive to 1"],
+        ),
+        (
+            [row.replace("north,1,2,1", "north,1,2,0") for row in NAMED],
+            {"agents": "south,north"},
+            ["column 'alive' = 0 at every step of agent 'north': it has nothing to show"],
+        ),
+        (
+            [*NAMED[:3], "a,2,south,1,-7e4,1"],
+            {"agents": "south,north"},
+            ["row 5: column 'y' = -70000: must be within ±65504, the range of float16; use dtype"],
+        ),
+        (
+            [*NAMED, *(row.replace("a,", "b,")[:-1] + "0" for row in NAMED)],
+            {},
+            ["episode 'b': nobody is alive at any step of it; leave the episode out"],
+        ),
+    ],
+)
+def test_a_message_about_a_table_has_its_own_names(tmp_path, rows, changes, parts):
+    path, mapping = write_csv(tmp_path / "film.csv", *rows, header=LETTERS), NAMES | changes
+    refuses(lambda: Demonstrations.from_csv(path, SPEC, mapping=mapping), f"{path}: ", *parts)
+
+
+def test_what_a_dead_agent_observed_may_be_beyond_float16(tmp_path):
+    given = whole()
+    given["observations"][0, 2, 1] = (1e30, 3)
+    np.savez(tmp_path / "team.npz", **given)
+    demos = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
+    assert_recorded(demos)
+    assert demos[1].observations[2].tolist() == [0, 3]
+    assert demos.provenance["rounding_error"] == 0
+    exact = Demonstrations.from_npz(tmp_path / "team.npz", SPEC, dtype="float32")
+    assert exact[1].observations[2, 0] == np.float32(1e30)
+    given["observations"][0, 2, 0, 1] = 7e4  # the other agent is alive
+    np.savez(tmp_path / "team.npz", **given)
+    parts = ("episode 0, step 2, agent 0: observations[1] = 70000: must be within ±65504",)
+    refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", SPEC), *parts)
+
+
+def test_what_concerns_whole_episodes_is_gathered_in_any_order_of_rows(tmp_path, monkeypatch):
+    header = "episode,step,agent,obs_0,obs_1,return"
+    rows = [
+        f"{e},{t},{k},0,0,{e if t == e % 2 else ''}"
+        for t in (0, 1)
+        for e in (2, 0, 1)
+        for k in (1, 0)
+    ]
+    path = write_csv(tmp_path / "film.csv", *rows, header=header)
+    demos = Demonstrations.from_csv(path, SPEC)
+    np.testing.assert_array_equal(demos[0].returns, [0, 1, 2])
+    looked_at, once = [], table._once
+    monkeypatch.setattr(table, "_once", lambda *a: (looked_at.append(len(a[2])), once(*a))[1])
+    Demonstrations.from_csv(path, SPEC)
+    assert sum(looked_at) == len(rows)  # and not all rows for every episode, which takes minutes
+    write_csv(path, *rows[:-1], rows[-1][:-1] + "5", header=header)
+    parts = ("row 13: column 'return' = 5, but 1 in row 12; it concerns the whole of episode 1",)
+    refuses(lambda: Demonstrations.from_csv(path, SPEC), *parts)
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
         (b"", ["the file is empty", "write a row of column names"]),
+        (
+            "episode,step,agent\n0,0,0\n".encode("utf-16-le"),
+            ["the header holds letters of number 0", "as CSV in UTF-8"],
+        ),
         (b"episode,step\xff,agent\n", ["byte 12 is not UTF-8", "save the table as CSV in UTF-8"]),
         (b"episode,step,agent,obs_0,obs_1\n0,0,0,\x000,1\n", ["row 2", "'\\x000'"]),
     ],
@@ -761,7 +892,7 @@ ARRAY_PROBLEMS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "alive again": (
         {"alive": padded([np.array([[1, 1], [1, 0], [1, 1]]), ALIVE[1]])},
-        ["episode 0, step 2: agent 1 was dead and lives again; set alive to 1 before"],
+        ["episode 0, step 2, agent 1: alive = 1, though agent 1 was dead before; set alive to 1"],
     ),
     "nan for an action": ({"actions": with_action(np.nan)}, ["agent 0: actions = nan: must be"]),
     "alive of two": (
@@ -914,6 +1045,13 @@ class Named:
         self.module, self.name = module, name
 
 
+class Raw:
+    """Stands for instructions that are written into a pickle as they are."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 PythonPickler: Any = pickle._Pickler  # to which instructions can be added
 
 
@@ -923,6 +1061,8 @@ class TorchPickler(PythonPickler):
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if isinstance(obj, Named):
             self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Raw):
+            self.write(obj.data)
         elif isinstance(obj, Call):
             module, _, name = obj.name.rpartition(".")
             self.save(Named(module, name))
@@ -1053,22 +1193,22 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     target = tmp_path / "ran"
     array = np.empty(1, object)
     array[0] = Bomb(target)
-    path = tmp_path / "agent_0.npz"
+    path, other = tmp_path / "agent_0.npz", write_authors(tmp_path / "agent_1.npz", [])
     for protocol in (2, 3, 4, 5):
         write_pickle(path, pickle.dumps(array, protocol), (1,))
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", "names")
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), f"{path}: ", "names")
     for module, name in (("os", "system"), ("posix", "system"), ("builtins", "eval")):
         call = Call(f"{module}.{name}", (f"mkdir {target}",))
         write_authors(path, [episode(FIRST[:, 0], ACTIONS[0][:, 0]) | {"obs": call}])
         parts = (f"the pickle names {module}.{name}", "no part of an array", "nothing of it is")
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), f"{path}: ", *parts)
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), f"{path}: ", *parts)
     # Within the storage, which is a row of pickles of its own.
     nested = dumps(Call("os.mkdir", (str(target),)))
     inner = Call("torch.storage._load_from_bytes", (nested,))
     args = (inner, 0, (1,), (1,), False, None)
     hidden = {"obs": Call("torch._utils._rebuild_tensor_v2", args), "actions": 0}
     write_authors(path, [hidden])
-    refuses(lambda: Demonstrations.from_authors([path, path], SPEC), "the pickle names os.mkdir")
+    refuses(lambda: Demonstrations.from_authors([path, other], SPEC), "the pickle names os.mkdir")
     # By instructions that name nothing, or take the name from elsewhere.
     for data, name in (
         (b"(X\x01\x00\x00\x00xios\nsystem\n.", "INST"),
@@ -1078,7 +1218,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path):
     ):
         write_pickle(path, b"\x80\x02" + data, (1,))
         part = f"the pickle has the instruction {name}, which plain values do not need"
-        refuses(lambda: Demonstrations.from_authors([path, path], SPEC), part)
+        refuses(lambda: Demonstrations.from_authors([path, other], SPEC), part)
     assert not target.exists()
 
 
@@ -1115,6 +1255,84 @@ def test_authors_files_that_are_malformed(tmp_path, change, parts):
     sound = episode(np.ones((4, 2)), np.zeros(4))
     paths = [write_authors(tmp_path / f"agent_{k}.npz", [sound | change]) for k in range(2)]
     refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", *parts)
+
+
+def test_an_authors_episode_of_zeros_names_the_files(tmp_path):
+    values = [episode(np.ones((5, 2)), np.zeros(5)), episode(np.zeros((5, 2)), np.zeros(5))]
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", values) for k in range(2)]
+    part = f"{paths[0]}, {paths[1]}: episode 1: observations are zero throughout; leave the episode"
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), part)
+
+
+def resized(size: Any, stride: Any, count: Any = None, offset: Any = 0) -> Call:
+    """A tensor of ten numbers that says something else of itself, such as of how many they are."""
+    numbers = np.ones(10 if count is None else 0, np.float32)
+    stored = storage(numbers)
+    if count is not None:
+        declared = {"storage": (Named("torch", "FloatStorage"), "94", "cuda:0", count, None)}
+        pickles = (0x1950A86A20F9469CFC6C, 1001, {}, declared, ["94"])
+        stored = b"".join(map(dumps, pickles))
+    args = (Call("torch.storage._load_from_bytes", (stored,)), offset, size, stride, False, None)
+    return Call("torch._utils._rebuild_tensor_v2", args)
+
+
+@pytest.mark.parametrize(
+    ("obs", "part"),
+    [
+        (resized((1, 5, 2), (10, 2, 1), count=-2), "a storage that is a view or none"),
+        (resized((1, 5, 2), (10, 2, 1), count=2**70), "a storage that is a view or none"),
+        (resized((0, 2**70), (1, 1)), "no size and stride of three axes"),
+        (resized((0, 2**70, 1), (1, 1, 1)), "no size and stride of three axes"),
+        (resized((0, 2**40, 2**40), (1, 1, 1)), "beyond its 10 numbers"),
+        (resized((0,) * 100, (1,) * 100), "no size and stride of three axes"),
+        (resized((1,) * 100, (1,) * 100), "no size and stride of three axes"),
+        (resized((1, 1, 2), (0, 0, 2**70)), "no size and stride of three axes"),
+        (resized((1, 1, 2), (0, 0, 2**62)), "beyond its 10 numbers"),
+        (resized((1, 5, 2), (10, 2, 1), offset=10**5000), "no size and stride of three axes"),
+        (resized((1, 5, "x"), (10, 2, 1)), "no size and stride of three axes"),
+    ],
+)
+def test_authors_tensors_that_declare_what_cannot_be(tmp_path, obs, part):
+    sound = episode(np.ones((5, 2)), np.zeros(5))
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", [sound | {"obs": obs}]) for k in range(2)]
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", part, "damaged")
+
+
+def test_the_stride_of_an_axis_of_one_entry_means_nothing(tmp_path):
+    sound = episode(np.ones((5, 2)), np.zeros(5)) | {"obs": resized((1, 5, 2), (2**62, 2, 1))}
+    for k in range(2):
+        write_authors(tmp_path / f"agent_{k}.npz", [sound])
+    assert Demonstrations.from_authors(tmp_path, SPEC)[0].observations.shape == (4, 2)
+
+
+DEEP = b"N" + b"\x85" * 200_000
+"""A tuple in a tuple and so on, so deep that no C function may follow it."""
+
+
+@pytest.mark.parametrize("data", [b"}" + DEEP + b"Ns.", b"}(" + DEEP + b"Nu.", DEEP + b"N\x93."])
+def test_a_deeply_nested_pickle_is_damaged(tmp_path, data):
+    paths = [write_pickle(tmp_path / f"agent_{k}.npz", data, (1,)) for k in range(2)]
+    call = f"import dm2; dm2.Demonstrations.from_authors({list(map(str, paths))}, 'smax/3m')"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    said = f"dm2.errors.InputError: {paths[0]}: the pickle cannot be read (TypeError: "
+    assert (done.returncode, last[: len(said)]) == (1, said)  # the process was not killed
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_deeply_nested_parts_of_a_tensor_are_damaged(tmp_path, keyed):
+    obs = resized((1, Raw(DEEP), 2), (10, 2, 1))
+    if keyed:
+        declared = {"storage": (Named("torch", "FloatStorage"), Raw(DEEP), "cpu", 10, None)}
+        pickles = (0x1950A86A20F9469CFC6C, 1001, {}, declared, [Raw(DEEP)])
+        stored = Call(
+            "torch.storage._load_from_bytes", (b"".join(map(dumps, pickles)) + bytes(48),)
+        )
+        args = (stored, 0, (1, 5, 2), (10, 2, 1), False, None)
+        obs = Call("torch._utils._rebuild_tensor_v2", args)
+    value = episode(np.ones((5, 2)), np.zeros(5)) | {"obs": obs}
+    paths = [write_authors(tmp_path / f"agent_{k}.npz", [value]) for k in range(2)]
+    refuses(lambda: Demonstrations.from_authors(paths, SPEC), f"{paths[0]}: ", "damaged")
 
 
 def test_authors_files_that_are_damaged(tmp_path):
@@ -1212,7 +1430,10 @@ def test_minari_datasets_say_which_agent_they_are_of(minari):
     demos = Demonstrations.from_arrays(RAGGED, SPEC)
     names = demos.to_minari("toy/pair")
     assert_same_arrays(demos, Demonstrations.from_minari(names[::-1], SPEC))
-    refuses(lambda: Demonstrations.from_minari(names[:1] * 2, SPEC), "both are the part of agent 0")
+    copied = root() / "copy-v0"
+    shutil.copytree(root() / names[0], copied)
+    twice = [names[0], copied]
+    refuses(lambda: Demonstrations.from_minari(twice, SPEC), "both are the part of agent 0")
     parts = [demos.subset(agent=k).to_minari(f"toy/{name}")[0] for k, name in enumerate("ba")]
     for given in (parts, parts[::-1]):
         again = Demonstrations.from_minari(given, SPEC)
@@ -1361,12 +1582,14 @@ def test_minari_datasets_of_agents_by_others(minari):
     np.testing.assert_array_equal(demos[1].alive, [1, 0, 0])
     np.testing.assert_array_equal(demos[0].alive, [1, 1, 1])
     assert demos[0].returns is None
+    three = [one, two, foreign(minari, "three-v0", both, data)]
     few = "files: 3 were given, but toy/pair has 2 agents"
-    refuses(lambda: Demonstrations.from_minari([one, one, two], SPEC), few)
+    refuses(lambda: Demonstrations.from_minari(three, SPEC), few)
     data = [(one_more(FIRST[:, 0]), np.zeros((3, 2), np.float32), [0.0, 0.0, 0.0])]
-    moving = foreign(minari, "moving-v0", (both[0], spaces.Box(-1, 1, (2,))), data)
+    box = spaces.Box(-1, 1, (2,))
+    moving = [foreign(minari, f"{name}-v0", (both[0], box), data) for name in ("aa", "bb")]
     with pytest.warns(UserWarning, match="actions that are no whole numbers are not read"):
-        assert Demonstrations.from_minari([moving, moving], SPEC)[0].actions is None
+        assert Demonstrations.from_minari(moving, SPEC)[0].actions is None
 
 
 def test_minari_datasets_that_are_not_there_or_damaged(tmp_path, minari):
@@ -1379,8 +1602,10 @@ def test_minari_datasets_that_are_not_there_or_damaged(tmp_path, minari):
     bare = {n: v for n, v in json.loads(metadata).items() if n != "action_space"}
     (data / "metadata.json").write_text(json.dumps(bare | {"env_spec": "{}"}))
     refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "has no spaces")
-    (data / "metadata.json").write_text("{")
-    refuses(lambda: Demonstrations.from_minari("pair", SPEC), f"{data}: ", "cannot read it")
+    for text in ("{", "[]"):
+        (data / "metadata.json").write_text(text)
+        part = f"{data}: metadata.json holds no JSON object; get or write it again"
+        refuses(lambda: Demonstrations.from_minari("pair", SPEC), part)
     (data / "metadata.json").write_text(metadata)
     stored = (data / "main_data.hdf5").read_bytes()
     (data / "main_data.hdf5").write_bytes(stored[:3000])
@@ -1496,6 +1721,58 @@ def test_other_files_say_how_they_are_imported(capsys, tmp_path):
     for name in (path, tmp_path / "film.npz"):
         code, _, error = run(capsys, "demos", "inspect", name)
         assert (code, "dm2 demos import" in error) == (2, True)
+
+
+def test_names_that_no_file_can_have(capsys, tmp_path, minari, monkeypatch):
+    path, long = film(tmp_path / "film.csv", clip="episode"), "a" * 300
+    rest = ["--env", "smax/3m", "--map", "obs=f*"]
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    leads_nowhere = tmp_path / "nowhere"
+    leads_nowhere.symlink_to(tmp_path / "gone" / "too")
+    before = sorted(tmp_path.iterdir())
+
+    def refused(*arguments: Any) -> str:
+        code, _, error = run(capsys, *arguments)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert sorted(tmp_path.iterdir()) == before
+        return error
+
+    new = tmp_path / "new"
+    outs = [tmp_path / long, tmp_path / long / "x.st", new / long, new / long / "x.st"]
+    for out in (*outs, loop, leads_nowhere / "x.st", path / "x.st"):
+        error = refused("demos", "import", path, *rest, "--out", out)
+        assert f"out = '{out}': cannot be written: " in error
+    for given in (tmp_path / f"{long}.csv", loop, tmp_path / long):
+        error = refused("demos", "import", given, *rest, "--out", new / "x.st")
+        assert f"dm2: {given}: " in error
+    for file_format in ("minari", "vault", "authors"):
+        asked = ("--env", "smax/3m", "--format", file_format, "--out", new / "x.st")
+        error = refused("demos", "import", tmp_path / long, *asked)
+        assert f"dm2: {tmp_path / long}: " in error
+    demos = tmp_path / "demos.safetensors"
+    assert run(capsys, "demos", "import", path, *rest, "--out", demos)[0] == 0
+    (tmp_path / "minari").mkdir()
+    (tmp_path / "minari" / "film").write_text("")
+    before = sorted(tmp_path.iterdir())
+    for name, place in (("film", "minari"), ("a" * 300, "minari"), ("team", "film.csv")):
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / place))
+        error = refused("demos", "export", demos, "--minari", name)
+        assert f"dm2: minari = '{name}': {tmp_path / place} cannot take it: " in error
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / long))
+    assert "cannot take it: File name too long" in refused(
+        "demos", "export", demos, "--minari", "team"
+    )
+    # What is refused for another reason leaves no folder behind.
+    assert "out = " in refused("demos", "export", demos, "--out", new / "x.txt")
+    assert "no such file" in refused("demos", "export", tmp_path / "no", "--out", new / "x.npz")
+    assert run(capsys, "demos", "export", demos, "--out", new / "more" / "x.npz")[0] == 0
+
+
+def test_damaged_metadata_may_be_a_vaults_as_well(tmp_path):
+    (tmp_path / "metadata.json").write_text("{")
+    part = f"{tmp_path}: metadata.json holds no JSON object; get or write it again"
+    refuses(lambda: from_files(tmp_path, SPEC, guess_format([tmp_path])), part)
 
 
 # --- the docs' examples -----------------------------------------------------------------------

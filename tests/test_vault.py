@@ -97,6 +97,19 @@ def test_who_is_dead_in_a_vault(tmp_path):
     np.testing.assert_array_equal(cut[0].offsets, [0, 3, 4])
 
 
+def test_the_return_is_known_of_all_episodes_or_of_none(tmp_path):
+    # Agents with rewards of their own are paid alike in the second episode by chance.
+    own = np.array([[[1.0, 2], [0, 0], [1, 1], [-0.5, -0.5], [9, 9]]], np.float32)
+    folders = [write(tmp_path / "a", experience()), write(tmp_path / "b", experience(rewards=own))]
+    for given in (folders[1], folders, folders[::-1]):
+        with pytest.warns(UserWarning, match=CUT):
+            assert Demonstrations.from_vault(given, SPEC)[0].returns is None
+    other = write(tmp_path / "c", experience(rewards=own[..., 0]))  # one a step is the team's
+    with pytest.warns(UserWarning, match=CUT):
+        demos = Demonstrations.from_vault([folders[0], other], SPEC)
+    np.testing.assert_array_equal(demos[0].returns, [2, -0.5, 2, -0.5])
+
+
 def test_streams_and_agents_by_name(tmp_path):
     # The same episode twice, side by side; agent 10 comes after agent 2, whatever JAX's order.
     two = np.stack([FIRST, FIRST])

@@ -13,6 +13,7 @@ from dm2.errors import InputError, as_path
 __all__ = [
     "TEMPORARY",
     "check_target",
+    "check_writable",
     "replacing",
     "sync_directory",
     "write_atomically",
@@ -32,10 +33,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to. At the end of the context its file takes the place of `path`; if the
-    context raises, `path` stays as it was and nothing is left.
+    context raises, `path` stays as it was and nothing is left. Missing parent folders are made.
 
     The suffix is that of `path`, since some libraries read the format off it. Raises OSError.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     _remove_abandoned(temporary)
     try:
@@ -55,7 +57,8 @@ def check_target(
 
     Args:
         field: what the message calls it.
-        target: the file, which is neither made nor changed. Missing parent folders are made.
+        target: the file, which is neither made nor changed. Its parent folders may be missing:
+            `replacing` makes them.
         suffixes: what its name must end in one of, in letters of either case; by default anything.
 
     Returns:
@@ -63,24 +66,37 @@ def check_target(
 
     Raises:
         InputError: it has another suffix, or cannot be written: a folder of that name, no
-            permission, a name too long.
+            permission, a name too long, a link that leads to itself.
     """
     path = Path(as_path(field, target))
     if suffixes and path.suffix.lower() not in suffixes:
         raise InputError(f"{field} = {str(path)!r}: must end in {', '.join(suffixes)}")
     remedy = "choose another file"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"{field} = {str(path)!r}: is a directory; {remedy}")
-        path.exists()  # raises where the name is too long
-        temporary = _temporary(path)
-        temporary.touch()
-        temporary.unlink()
+        check_writable(path)
     except OSError as error:
         problem = f"cannot be written: {error.strerror or error}"
         raise InputError(f"{field} = {str(path)!r}: {problem}; {remedy}") from None
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError unless a file or folder can be made at a path, and the folders above it that
+    are missing. None of these is made: another process may need the same ones at the same time."""
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # raises where a link leads to itself, or a file stands in the way
+    above = next(folder for folder in path.parents if folder.is_dir())
+    names = path.relative_to(above).parts
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            (above / name).lstat()  # raises where the name is too long
+    if len(names) > 1 and os.path.lexists(above / names[0]):  # a link that leads nowhere
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    temporary = above / _temporary(path).name
+    temporary.touch()
+    temporary.unlink()
 
 
 def _temporary(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Commands on demonstrations: inspect, combine, subset, import, export."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def _import(options: _Import) -> None:
     from dm2.errors import InputError
 
     for file in options.files:
-        if Path(file).resolve() == options.out.resolve():
+        if os.path.realpath(file) == os.path.realpath(options.out):
             raise InputError(f"out = {str(options.out)!r}: is imported; choose another file")
     check_new(options.out, options.overwrite)
     made = from_files(
@@ -226,6 +227,8 @@ def _export(options: _Export) -> None:
 
     if (options.out is None) == (options.minari is None):
         raise InputError("export: say one of --out FILE.npz and --minari NAME")
+    if options.out is not None:
+        check_new(options.out, options.overwrite, (".npz",))
     demonstrations = Demonstrations.load(options.file)
     if options.out is not None:
         size = demonstrations.to_npz(options.out, overwrite=options.overwrite)

@@ -51,24 +51,21 @@ Out = Annotated[Path, arg(help="The file to write, usually *.safetensors.")]
 Overwrite = Annotated[bool, arg(help="Replace a file that is there.")]
 
 
-def check_new(out: Path, overwrite: bool) -> None:
+def check_new(out: Path, overwrite: bool, suffixes: tuple[str, ...] = ()) -> None:
     """Makes sure, before the work is done whose result it takes, that demonstrations can be written
     to a file. Folders that are missing are made only where the file is written.
 
     Args:
         out: The file.
         overwrite: Whether it may be replaced.
+        suffixes: What its name must end in one of; by default anything.
 
     Raises:
         InputError: If it cannot be written, or is there and may not be replaced.
     """
     from dm2.demos.file import EXISTS
 
-    missing = [folder for folder in out.parents if not folder.exists()]
-    exists = check_target("out", out).exists()
-    for folder in missing:
-        folder.rmdir()
-    if exists and not overwrite:
+    if check_target("out", out, suffixes).exists() and not overwrite:
         raise InputError(f"out = {str(out)!r}: {EXISTS}")
 
 

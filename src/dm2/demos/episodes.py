@@ -46,11 +46,12 @@ def one_agent(
         dtype: The type in which observations are stored, `float16` or `float32`.
 
     Returns:
-        The demonstrations, and the largest error of rounding an observation to `dtype`.
+        The demonstrations, and the largest error of rounding an observation to `dtype`. Where the
+        agent is dead, 0 stands in place of a number that overflows it, which means nothing.
 
     Raises:
-        InputError: If `dtype` is unknown, if a value overflows it or an action int32, or if
-            `AgentDemonstrations` rejects the arrays.
+        InputError: If `dtype` is unknown, if a value of the living overflows it or an action int32,
+            or if `AgentDemonstrations` rejects the arrays.
     """
     check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
     parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
@@ -59,8 +60,14 @@ def one_agent(
     exact = parts.pop("observations")
     with np.errstate(over="ignore"):
         parts["observations"] = exact.astype(dtype)
-    if (np.isinf(parts["observations"]) & np.isfinite(exact)).any():
-        row, i = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)
+    beyond = np.isinf(parts["observations"]) & np.isfinite(exact)
+    if beyond.any():
+        living = parts["alive"][:, None]
+        exact = np.where(beyond & ~living, 0, exact)
+        parts["observations"] = np.where(beyond & ~living, 0, parts["observations"])
+        beyond &= living
+    if beyond.any():
+        row, i = np.unravel_index(np.argmax(np.where(beyond, np.abs(exact), 0)), exact.shape)
         e, t = np.argwhere(keep)[row]
         problem = f"episode {e}, step {t}: observations reach {exact[row, i]:g}, above {dtype}"
         raise InputError(f"{problem}; use dtype float32, `--dtype float32`")

@@ -19,7 +19,7 @@ from dm2.demos.importing.minari import LAYOUT, find, root
 from dm2.demos.importing.npz import PROVENANCE
 from dm2.demos.importing.team import needs
 from dm2.errors import InputError, as_path
-from dm2.files import TEMPORARY, check_target, replacing
+from dm2.files import TEMPORARY, check_target, check_writable, replacing
 
 __all__ = ["to_minari", "to_npz"]
 
@@ -74,6 +74,12 @@ def _check_minari_name(name: str, folders: list[str], overwrite: bool) -> Path:
         remedy = "must be of two or more letters, digits, '_', '-' and '/', for example 'smax/3m'"
         raise InputError(f"minari = {name!r}: {remedy}") from None
     target = root() / name
+    try:
+        check_writable(target / folders[0])
+    except OSError as error:
+        problem = f"minari = {name!r}: {root()} cannot take it: {error.strerror or error}"
+        remedy = "choose another name, or another folder, MINARI_DATASETS_PATH"
+        raise InputError(f"{problem}; {remedy}") from None
     for folder in (target, *target.parents):
         if folder.is_relative_to(root()) and find(folder) is not None:
             raise InputError(f"minari = {name!r}: lies in a dataset; choose another name")

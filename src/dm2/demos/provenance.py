@@ -73,7 +73,7 @@ def complete(given: Any, num_agents: int) -> dict[str, Any]:
     """
     try:
         source = json.loads(json.dumps(given, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"provenance: {error}; use plain values that JSON can hold") from None
     check(isinstance(source, dict), f"provenance = {source!r}", "must be a dictionary")
     optional = ("method", "seed", "training_step", "policy", "win_rate")

@@ -185,10 +185,11 @@ def _tensor(
 ) -> Float[np.ndarray, "*shape"]:
     """A tensor that the header says to lie somewhere in the content."""
     size = 4 * math.prod(shape)
-    begin, end = entry.get("data_offsets", (0, 0)) if isinstance(entry, dict) else (0, 0)
+    entry = entry if isinstance(entry, dict) else {}
+    offsets = entry.get("data_offsets")
+    begin, end = offsets if isinstance(offsets, list) and len(offsets) == 2 else (-1, -1)
     fits = (
-        isinstance(entry, dict)
-        and (entry.get("dtype"), entry.get("shape")) == ("F32", list(shape))
+        (entry.get("dtype"), entry.get("shape")) == ("F32", list(shape))
         and type(begin) is int
         and begin >= 0
         and end == begin + size <= len(content)

@@ -128,6 +128,7 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         KeyboardInterrupt: after Ctrl-C, when all runs have written a checkpoint.
     """
     check_target("out", root / "lock")
+    root.mkdir(parents=True, exist_ok=True)
     with _lock(root):
         products = missing(studies, root, scale)
         processes, work = processes_for(products, jobs), _Work(products, root)

@@ -24,9 +24,12 @@ from dm2.demos.importing.checks import (
     EPISODE_FIELDS,
     STEP_FIELDS,
     Fields,
+    Labels,
     Names,
+    by_number,
     check_episode,
     check_steps,
+    indexed,
 )
 from dm2.demos.importing.layout import in_order
 from dm2.demos.importing.team import join_agents
@@ -116,7 +119,7 @@ def _one_episode(part: Fields, each: Each, spec: EnvSpec, name: str) -> Fields:
         words = zip(("step", "agent"), index, strict=False)
         return ", ".join([*([name] if name else []), *(f"{word} {i}" for word, i in words)])
 
-    names = Names(locate, lambda field, i: field if i is None else f"{field}[{i}]")
+    names = Names(locate, indexed)
     whole = names._replace(place=lambda _: name or "the episode")
     return check_steps(kept, names, spec) | check_episode(once, whole)
 
@@ -148,7 +151,7 @@ def _check_shape(
 
 def join_files(
     files: Sequence[list[Fields]], names: Sequence[str], each: Each, spec: EnvSpec
-) -> tuple[list[Fields], list[str]]:
+) -> tuple[list[Fields], Labels]:
     """Puts the episodes of several files together.
 
     Args:
@@ -158,7 +161,7 @@ def join_files(
         spec: The environment.
 
     Returns:
-        The episodes of the team, and what messages call each of them.
+        The episodes of the team, and what messages call them.
 
     Raises:
         InputError: If there is another number of files than agents, each holding one agent's part;
@@ -167,7 +170,8 @@ def join_files(
     if each != "agent":
         before = [f"{name}: " if len(files) > 1 else "" for name in names]
         pairs = [(n, e) for n, file in zip(before, files, strict=True) for e in range(len(file))]
-        return [e for file in files for e in file], [f"{name}episode {e}" for name, e in pairs]
+        labels = [f"{name}episode {e}" for name, e in pairs]
+        return [e for file in files for e in file], by_number(labels, spec)
     if len(files) != spec.num_agents:
         remedy = "give one file for each agent, in the agents' order"
         problem = f"files: {len(files)} were given, but {spec.name} has {spec.num_agents} agents"
@@ -179,7 +183,7 @@ def join_files(
     labels = [f"episode {e}" for e in range(len(files[0]))]
     with about(", ".join(names)):
         joined = [join_agents([file[e] for file in files], label) for e, label in enumerate(labels)]
-    return joined, labels
+    return joined, by_number(labels, spec)
 
 
 def stack_agents(name: str, values: Any, agents: list[str]) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files
-from dm2.demos.importing.checks import Fields, Names, check_steps
+from dm2.demos.importing.checks import Fields, Labels, Names, check_steps
 from dm2.demos.importing.pickled import Call, Global, Persistent, parse
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -63,7 +63,7 @@ def expand(paths: list[Path], spec: EnvSpec) -> list[Path]:
     return paths
 
 
-def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads the authors' files.
 
     Args:
@@ -71,7 +71,7 @@ def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If a file cannot be read, names anything that is no part of an array, or does
@@ -81,8 +81,11 @@ def read(paths: list[Path], spec: EnvSpec) -> tuple[list[Fields], list[str]]:
     for path in paths:
         with about(path):
             files.append([_agent_part(e, x, spec) for e, x in enumerate(_read_objects(path))])
-    episodes, labels = join_files(files, [str(path) for path in paths], "agent", spec)
-    return [_without_padding(e, label) for e, label in zip(episodes, labels, strict=True)], labels
+    names = [str(path) for path in paths]
+    episodes, labels = join_files(files, names, "agent", spec)
+    pairs = zip(episodes, labels.episodes, strict=True)
+    with about(", ".join(names)):
+        return [_without_padding(episode, label) for episode, label in pairs], labels
 
 
 def _without_padding(episode: Fields, label: str) -> Fields:
@@ -159,23 +162,29 @@ def _read_header(file: io.BytesIO) -> tuple[Any, tuple[int, ...]]:
 
 
 def _tensor(value: Any, name: str) -> np.ndarray:
-    """The numbers of a tensor. Raises InputError if it reaches beyond what its storage holds."""
+    """The numbers of a tensor of three axes. Raises InputError if it is none, or reaches beyond
+    what its storage holds. All of it is checked before anything is allocated or shown, for the file
+    may hold anything in the place of a number."""
     if not isinstance(value, Call) or value.name != _TENSOR or len(value.args) < 4:
         raise InputError(f"{name} is no torch tensor; {_DAMAGED}")
     storage, offset, size, stride = value.args[:4]
     numbers = _storage(storage, name)
-    layout = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
-    fits = layout and all(type(n) is int and n >= 0 for n in (offset, *size, *stride))
-    if fits and math.prod(size) > 0:
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        fits = last < len(numbers) and math.prod(size) <= len(numbers)
-    if not fits:
+    layout = all(isinstance(axes, tuple) and len(axes) == 3 for axes in (size, stride))
+    if not layout or not all(_is_int64(n) for n in (offset, *size, *stride)):
+        raise InputError(f"{name} has no size and stride of three axes; {_DAMAGED}")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    fits = min(offset, *stride) >= 0 and min(size) > 0
+    if not fits or last >= len(numbers) or math.prod(size) > len(numbers):
         declared = f"size {size}, stride {stride} from {offset}"
         raise InputError(f"{name} has {declared}, beyond its {len(numbers)} numbers; {_DAMAGED}")
-    if math.prod(size) == 0:
-        return np.zeros(size, numbers.dtype)
-    steps = tuple(step * numbers.itemsize for step in stride)
+    # Along an axis of one entry nothing is stepped, whatever its stride is.
+    pairs = zip(size, stride, strict=True)
+    steps = tuple(step * numbers.itemsize if n > 1 else 0 for n, step in pairs)
     return np.lib.stride_tricks.as_strided(numbers[offset:], size, steps).copy()
+
+
+def _is_int64(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
 
 
 def _storage(value: Any, name: str) -> np.ndarray:
@@ -188,8 +197,9 @@ def _storage(value: Any, name: str) -> np.ndarray:
     if (magic, protocol) != (_MAGIC, _PROTOCOL):
         raise InputError(f"{name} has a storage of another format of torch's; {_DAMAGED}")
     key = reference.key if isinstance(reference, Persistent) else None
-    known = isinstance(key, tuple) and len(key) == 6 and key[0] == "storage" and keys == [key[2]]
-    kind = key[1] if known and key is not None and type(key[4]) is int else None
+    known = isinstance(key, tuple) and len(key) == 6 and key[0] == "storage"
+    named = known and key is not None and isinstance(key[2], str) and keys == [key[2]]
+    kind = key[1] if named and key is not None and _is_int64(key[4]) and key[4] >= 0 else None
     if not isinstance(kind, Global) or key is None or key[5] is not None:
         raise InputError(f"{name} has a storage that is a view or none; {_DAMAGED}")
     dtype = np.dtype(_STORAGES[kind.name]) if kind.name in _STORAGES else None

@@ -16,10 +16,13 @@ __all__ = [
     "EPISODE_FIELDS",
     "STEP_FIELDS",
     "Fields",
+    "Labels",
     "Names",
+    "by_number",
     "check_episode",
     "check_flags",
     "check_steps",
+    "indexed",
     "refuse",
 ]
 
@@ -47,6 +50,40 @@ class Names(NamedTuple):
     """The place of a step, by its indices: `row 7`, or `episode 0, step 3, agent 1`."""
     field: Callable[[str, int | None], str]
     """A field, or one of its features: `column 'obs_3'`, or `observations, feature 3`."""
+
+
+class Labels(NamedTuple):
+    """Labels are what messages call the parts of a whole recording."""
+
+    episodes: list[str]
+    """Each episode: `episode 3`, after the name of its file if there are several."""
+    agents: list[str]
+    """Each agent: `agent 0`, or `agent 'north'` if a table calls it so."""
+    names: Names
+    """Names of the steps, by the indices of episode, step and agent, and of the fields."""
+
+
+def by_number(episodes: list[str], spec: EnvSpec) -> Labels:
+    """The labels of a recording that has nothing but numbers for its agents and its steps.
+
+    Args:
+        episodes: What messages call each episode.
+        spec: The environment.
+
+    Returns:
+        The labels.
+    """
+
+    def place(index: tuple[int, ...]) -> str:
+        return f"{episodes[index[0]]}, step {index[1]}, agent {index[2]}"
+
+    agents = [f"agent {k}" for k in range(spec.num_agents)]
+    return Labels(episodes, agents, Names(place, indexed))
+
+
+def indexed(field: str, feature: int | None) -> str:
+    """The name of a field of arrays, or of one of its features."""
+    return field if feature is None else f"{field}[{feature}]"
 
 
 def check_steps(steps: Fields, names: Names, spec: EnvSpec) -> Fields:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.checks import Fields, Labels
 from dm2.demos.importing.layout import Mapped
 from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.envs import EnvSpec
@@ -20,7 +20,7 @@ __all__ = ["read"]
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
-def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads CSV files with a header, separated by commas, in UTF-8. Several are one table.
 
     Args:
@@ -29,7 +29,7 @@ def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If a file cannot be read or does not fit. The rows that messages name are
@@ -47,6 +47,9 @@ def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Tabl
                 problem = f"the header is {','.join(header)!r}" if header else "the file is empty"
                 raise InputError(f"{problem}; write a row of column names, separated by commas")
             header = [name.strip() for name in header]
+            if any("\0" in name for name in header):  # as each second byte of UTF-16 is
+                problem = "the header holds letters of number 0, as if it were UTF-16"
+                raise InputError(f"{problem}; save the table as CSV in UTF-8")
             columns = choose_columns(header, mapping, spec)
             return columns, _cells(rows, header, columns)
     except UnicodeDecodeError as error:
@@ -60,9 +63,12 @@ def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Tabl
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, with their numbers. Raises InputError about one that is no CSV,
     or that has another number of cells than the first one."""
-    width = None
+    width, last = None, 0
     try:
-        for row in filter(None, reader):
+        for row in reader:
+            last = reader.line_num
+            if not row:
+                continue
             if width is None and row == ["sep=", ""]:  # Excel's word for what separates cells
                 continue
             width = width or len(row)
@@ -71,8 +77,10 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
                 raise InputError(f"{problem}; give every row a cell for each column")
             yield reader.line_num, row
     except csv.Error as error:
-        problem = f"row {reader.line_num}: {error}"
-        raise InputError(f"{problem}; save the table as CSV again") from None
+        remedy = "save the table as CSV again"
+        if reader.line_num > last + 1:
+            remedy = f"close the quotation mark that opens in it, or {remedy}"
+        raise InputError(f"row {last + 1}: {error}; {remedy}") from None
 
 
 def _cells(rows: Iterator[tuple[int, list[str]]], header: Sequence[str], columns: Columns) -> Table:

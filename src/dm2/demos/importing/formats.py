@@ -1,5 +1,6 @@
 """Recordings of any format, as demonstrations."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, no_type_check
@@ -8,6 +9,7 @@ from dm2.demos.dataset import Demonstrations, Dtype, Files
 from dm2.demos.fields import about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
+from dm2.demos.importing.checks import by_number
 from dm2.demos.importing.layout import Mapped, check_mapping
 from dm2.demos.importing.team import (
     Env,
@@ -48,7 +50,7 @@ def _format_of(file: str | Path) -> Format:
         return "vault"
     if minari.find(file) is not None or minari.find(Path(file) / "agent_0-v0") is not None:
         return "minari"
-    if (Path(file) / "agent_0.npz").exists():
+    if os.path.exists(Path(file) / "agent_0.npz"):
         return "authors"
     known = ", ".join(_SUFFIXES)
     problem = f"{file}: its format is not known, since its name does not end in one of {known}"
@@ -70,7 +72,7 @@ def from_arrays(
         problem = f"arrays: are of type {type(arrays).__name__}, must be a dictionary"
         raise InputError(f'{problem}, for example {{"observations": array}}')
     episodes = split(arrays, "recording", spec)
-    labels = [f"episode {e}" for e in range(len(episodes))]
+    labels = by_number([f"episode {e}" for e in range(len(episodes))], spec)
     told = {"imported": {"format": "arrays"}} | as_provenance(provenance)
     return build(episodes, labels, spec, dtype, told)
 
@@ -117,11 +119,13 @@ def from_files(
     check_setting(not mapping or file_format != "authors", "map", mapping, "leave it out")
     if file_format == "minari":
         paths = minari.expand(as_given(files), spec)
+        _check_different(paths)
         episodes, labels, told = minari.read(paths, mapping, spec)
     else:
         paths = as_files(files)
         if file_format == "authors":
             paths = authors.expand(paths, spec)
+        _check_different(paths)
         for path in paths:
             if not path.is_file() and file_format != "vault":
                 raise InputError(f"{path}: is no file; give the file of a recording")
@@ -140,6 +144,16 @@ def from_files(
     told = told | {"imported": imported} | added
     with about(", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")):
         return build(episodes, labels, spec, dtype, told)
+
+
+def _check_different(paths: Sequence[Path]) -> None:
+    """Raises InputError if a file or folder is there twice, whatever its names."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        before = first.setdefault(os.path.realpath(path), path)
+        if before is not path:
+            also = "" if str(before) == str(path) else f", first as {before}"
+            raise InputError(f"{path}: is given twice{also}; give every file once")
 
 
 def _or(choices: Any) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files, split, stack_agents
-from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.checks import Fields, Labels
 from dm2.demos.importing.layout import Mapped, check_names, listed
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.importing.team import needs
@@ -54,7 +54,7 @@ def find(dataset: str | Path) -> Path | None:
     """
     for base in (Path(dataset), root() / dataset):
         for folder in (base, base / "data"):
-            if (folder / _METADATA).is_file():
+            if os.path.isfile(folder / _METADATA):  # false of a name that is too long, too
                 return folder
     return None
 
@@ -88,7 +88,7 @@ def expand(datasets: Sequence[str | Path], spec: EnvSpec) -> list[Path]:
 
 def read(
     folders: list[Path], mapping: Mapped, spec: EnvSpec
-) -> tuple[list[Fields], list[str], dict[str, Any]]:
+) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads datasets.
 
     Args:
@@ -100,7 +100,7 @@ def read(
         spec: The environment.
 
     Returns:
-        The episodes, what messages call each of them, and the provenance that the datasets tell.
+        The episodes, what messages call them, and the provenance that the datasets tell.
 
     Raises:
         InputError: If Minari is not installed, or if a dataset cannot be read or does not fit.
@@ -124,7 +124,7 @@ def read(
         order = agent_order(told, names)
         files, names = _same_returns([files[i] for i in order]), [names[i] for i in order]
     joint, labels = join_files(files, names, each, spec)
-    return joint, labels, merged(told, len(joint), parts=True)
+    return joint, labels, merged(told, joint, parts=True)
 
 
 def _load(folder: Path) -> tuple[dict[str, Any], Any, list[Any]]:
@@ -134,8 +134,8 @@ def _load(folder: Path) -> tuple[dict[str, Any], Any, list[Any]]:
         import minari
     except ImportError:
         raise needs("Minari", "minari") from None
+    metadata = _metadata(folder)
     try:
-        metadata = json.loads((folder / _METADATA).read_text())
         # Without its spaces, Minari would make the environment that the metadata names.
         spaces = {"observation_space", "action_space"} <= metadata.keys()
         dataset = minari.MinariDataset(folder) if spaces else None
@@ -148,10 +148,22 @@ def _load(folder: Path) -> tuple[dict[str, Any], Any, list[Any]]:
         raise InputError(f"Minari cannot read it ({what}); get or write it again") from None
     if not spaces:
         raise InputError("the metadata has no spaces; write the dataset with a newer Minari")
-    layout = metadata.get(LAYOUT)
+    layout: Any = metadata.get(LAYOUT)
     parts = (layout.get("provenance"), layout.get("fields")) if isinstance(layout, dict) else ()
     ours = list(map(type, parts)) == [dict, list]
     return (layout if ours else {}), space, episodes
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What the metadata in a folder says. Raises InputError if it is damaged, which may be that of
+    a vault as well."""
+    try:
+        found = json.loads((folder / _METADATA).read_text())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{_METADATA} holds no JSON object; get or write it again")
+    return found
 
 
 def _names(episodes: list[Fields]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import ARRAYS, Each, join_files, split
-from dm2.demos.importing.checks import STEP_FIELDS, Fields
+from dm2.demos.importing.checks import STEP_FIELDS, Fields, Labels
 from dm2.demos.importing.layout import Mapped, check_names, numbered
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.provenance import complete
@@ -32,7 +32,7 @@ _SAVE_EACH = "save one array an episode, `numpy.savez(file, episode_0=…, episo
 
 def read(
     paths: list[Path], mapping: Mapped, each: Each, spec: EnvSpec
-) -> tuple[list[Fields], list[str], dict[str, Any]]:
+) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads files of arrays.
 
     Args:
@@ -43,7 +43,7 @@ def read(
         spec: The environment.
 
     Returns:
-        The episodes, what messages call each of them, and the provenance that the files tell.
+        The episodes, what messages call them, and the provenance that the files tell.
 
     Raises:
         InputError: If a file cannot be read, holds Python objects, or does not fit.
@@ -62,7 +62,7 @@ def read(
         order = agent_order(told, names)
         files, names = [files[i] for i in order], [names[i] for i in order]
     episodes, labels = join_files(files, names, each, spec)
-    return episodes, labels, merged(told, len(episodes), parts=each == "agent")
+    return episodes, labels, merged(told, episodes, parts=each == "agent")
 
 
 def _own_part(name: str, array: np.ndarray) -> np.ndarray:
@@ -87,6 +87,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             arrays = {}
             for key in loaded.files:
                 arrays[key] = loaded[key]
+                if not isinstance(arrays[key], np.ndarray):  # but the bytes of another file
+                    raise ValueError("no header of NumPy's")
             return arrays
         except Exception as error:  # damaged bytes make NumPy raise almost anything
             raise _refusal("the array" if key is None else f"key {key!r}", error) from None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dm2.demos.importing.checks import Fields
 from dm2.errors import InputError
 
 __all__ = ["agent_order", "merged"]
@@ -38,23 +39,27 @@ def agent_order(sources: Sequence[dict[str, Any]], names: Sequence[str]) -> list
     return sorted(range(len(sources)), key=lambda i: numbers[i])
 
 
-def merged(sources: Sequence[dict[str, Any]], episodes: int, *, parts: bool) -> dict[str, Any]:
+def merged(
+    sources: Sequence[dict[str, Any]], episodes: Sequence[Fields], *, parts: bool
+) -> dict[str, Any]:
     """The provenance of the episodes of several files.
 
     Args:
         sources: The provenance that each file tells.
-        episodes: How many episodes there are.
+        episodes: The episodes.
         parts: Whether each file holds one agent's part of them.
 
     Returns:
-        What all files say alike and is still true of all episodes together.
+        What all files say alike and is still true of all episodes together. The win rate is left
+        out where all episodes say themselves whether they were won.
     """
     alike = {
         name: value
         for name, value in sources[0].items()
         if all(name in source and source[name] == value for source in sources)
     }
-    same = (parts or len(sources) == 1) and alike.get("episodes", episodes) == episodes
+    same = (parts or len(sources) == 1) and alike.get("episodes", len(episodes)) == len(episodes)
     untrue = ["concurrency", *(() if same else _MEASURED)]  # all agents share these episodes
     untrue += ["agent", "team_agents"] if parts else []
+    untrue += ["win_rate"] if all("won" in episode for episode in episodes) else []
     return {name: value for name, value in alike.items() if name not in untrue}

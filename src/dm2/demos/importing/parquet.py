@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dm2.demos.importing.checks import Fields
+from dm2.demos.importing.checks import Fields, Labels
 from dm2.demos.importing.layout import Mapped
 from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.demos.importing.team import needs
@@ -16,7 +16,7 @@ from dm2.errors import InputError
 __all__ = ["read"]
 
 
-def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads Parquet files. Several are one table.
 
     Args:
@@ -25,7 +25,7 @@ def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If pyarrow is not installed, or if a file cannot be read or does not fit. The

@@ -124,6 +124,8 @@ class _Machine:
         return taken[::-1]
 
     def _name(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise TypeError("what is named is no text")
         full = f"{module}.{name}"
         if full not in self.allowed:
             problem = f"the pickle names {full}, which is no part of an array"
@@ -151,6 +153,9 @@ class _Machine:
     def _set(self, values: list[Any]) -> None:
         if type(self.stack[-1]) is not dict:
             raise TypeError("what gets an item is no dictionary")
+        if not all(type(key) in (str, int) for key in values[::2]):
+            # The hash of a deeply nested tuple would overflow the stack of the process.
+            raise TypeError("a key is neither a text nor a whole number")
         self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from dm2.demos.fields import about
-from dm2.demos.importing.checks import Fields, Names, check_episode, check_steps
+from dm2.demos.importing.checks import Fields, Labels, Names, check_episode, check_steps
 from dm2.demos.importing.layout import (
     Mapped,
     check_names,
@@ -106,7 +106,7 @@ def read_tables(
     read: Callable[[Path, Mapped, EnvSpec], tuple[Columns, Table]],
     mapping: Mapped,
     spec: EnvSpec,
-) -> tuple[list[Fields], list[str]]:
+) -> tuple[list[Fields], Labels]:
     """Reads the files of one table.
 
     Args:
@@ -116,7 +116,7 @@ def read_tables(
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If a file cannot be read, does not fit, or has other columns than the first.
@@ -231,7 +231,7 @@ def _concatenate(tables: Sequence[Table], files: Sequence[str]) -> Table:
     return Table(labels, numbers, [f"{file}: {row}" for t, file in pairs for row in t.places])
 
 
-def episodes_of(table: Table, columns: Columns, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def episodes_of(table: Table, columns: Columns, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Sorts the rows of a table into the episodes of a team, and checks them.
 
     Args:
@@ -240,7 +240,7 @@ def episodes_of(table: Table, columns: Columns, spec: EnvSpec) -> tuple[list[Fie
         spec: The environment.
 
     Returns:
-        The episodes, `[T, K, …]`, and what messages call each of them.
+        The episodes, `[T, K, …]`, and what messages call them.
 
     Raises:
         InputError: If a row is there twice or missing, if there are other agents than the
@@ -248,18 +248,23 @@ def episodes_of(table: Table, columns: Columns, spec: EnvSpec) -> tuple[list[Fie
     """
     if not table.places:
         raise InputError("the table has no rows; give one for each step and agent")
-    names = columns.named
-    steps = check_steps(_step_values(table, columns), _names_of(table, columns), spec)
-    episode, episodes = _index(table.labels[names["episode"][0]], None)
-    agent, agents = _index(table.labels[names["agent"][0]], columns.agents)
+    named, names = columns.named, _names_of(table, columns)
+    steps = check_steps(_step_values(table, columns), names, spec)
+    episode, episodes = _index(table.labels[named["episode"][0]], None)
+    agent, agents = _index(table.labels[named["agent"][0]], columns.agents)
     _check_agents(agents, columns, spec)
-    step = _steps_from_zero(table, names["step"][0], spec)
-    rows = _arrange(table, (episode, step, agent), (episodes, agents))
+    step, first = _steps_from_zero(table, named["step"][0], spec)
+    rows = _arrange(table, (episode, step, agent), (episodes, agents), first)
     labels = [f"episode {label!r}" for label in episodes]
-    made = []
-    for e, label in enumerate(labels):
-        made.append(_gather(rows[e], steps) | _once(table, columns, episode == e, label))
-    return made, labels
+    # Each episode's rows in their order, at once: a search for every episode would be quadratic.
+    ends = np.cumsum(np.bincount(episode))
+    parts = np.split(np.argsort(episode, kind="stable"), ends[:-1])
+    made = [
+        _gather(rows[e], steps) | _once(table, columns, parts[e], label)
+        for e, label in enumerate(labels)
+    ]
+    names = names._replace(place=lambda index: table.places[rows[index]])
+    return made, Labels(labels, [f"agent {label!r}" for label in agents], names)
 
 
 def _names_of(table: Table, columns: Columns) -> Names:
@@ -319,8 +324,10 @@ def _check_agents(agents: list, columns: Columns, spec: EnvSpec) -> None:
         raise InputError(f"{problem}, but {spec.name} has {count}; {remedy}")
 
 
-def _steps_from_zero(table: Table, column: str, spec: EnvSpec) -> Int64[np.ndarray, " rows"]:
-    """The steps, numbered from 0."""
+def _steps_from_zero(
+    table: Table, column: str, spec: EnvSpec
+) -> tuple[Int64[np.ndarray, " rows"], int]:
+    """The steps, numbered from 0, and what the table numbers the first one, 0 or 1."""
     given = table.numbers[column]
     for row in np.flatnonzero(np.isnan(given))[:1]:
         raise _empty(table.places[row], column, "number the steps of every episode from 0")
@@ -337,11 +344,14 @@ def _steps_from_zero(table: Table, column: str, spec: EnvSpec) -> Int64[np.ndarr
         problem = f"but an episode of {spec.name} has at most {spec.episode_limit} steps"
         remedy = "cut the episode, or name an environment with a longer `?limit=`"
         raise InputError(f"{shown}, {problem}; {remedy}")
-    return (given - first).astype(np.int64)
+    return (given - first).astype(np.int64), int(first)
 
 
 def _arrange(
-    table: Table, at: tuple[np.ndarray, np.ndarray, np.ndarray], labels: tuple[list, list]
+    table: Table,
+    at: tuple[np.ndarray, np.ndarray, np.ndarray],
+    labels: tuple[list, list],
+    first: int,
 ) -> Int64[np.ndarray, "E T K"]:
     """The row of each step of each agent; -1 where it has none, being dead."""
     episodes, agents = labels
@@ -350,7 +360,7 @@ def _arrange(
     for row in np.flatnonzero(rows[at] != np.arange(len(table.places)))[:1]:
         e, t, k = (int(index[row]) for index in at)
         where = f"{table.places[row]} and {table.places[rows[e, t, k]]}"
-        step = f"episode {episodes[e]!r}, step {t}, agent {agents[k]!r}"
+        step = f"episode {episodes[e]!r}, step {t + first}, agent {agents[k]!r}"
         raise InputError(f"{where}: both are {step}; keep one of them, or tell them apart")
     there = rows >= 0
     later = np.logical_or.accumulate(there[:, ::-1], axis=1)[:, ::-1]
@@ -359,7 +369,7 @@ def _arrange(
         problem = f"episode {episodes[e]!r} has no row of agent {agents[k]!r}"
         raise InputError(f"{problem}; give its rows, with alive = 0 if it was dead throughout")
     for e, t, k in np.argwhere(later & ~there)[:1]:
-        place = f"episode {episodes[e]!r}, step {t}, agent {agents[k]!r}"
+        place = f"episode {episodes[e]!r}, step {t + first}, agent {agents[k]!r}"
         remedy = "add it, or end the episode there"
         raise InputError(f"{place}: the row is missing, though later ones are there; {remedy}")
     return rows
@@ -375,20 +385,20 @@ def _gather(rows: Int64[np.ndarray, "T K"], steps: Fields) -> Fields:
     return episode
 
 
-def _once(table: Table, columns: Columns, rows: np.ndarray, label: str) -> Fields:
+def _once(table: Table, columns: Columns, rows: Int64[np.ndarray, " rows"], label: str) -> Fields:
     """What the rows of one episode say of it as a whole."""
     said = {}
     for name, field in (("return", "returns"), ("won", "won")):
         for column in columns.named.get(name, []):
-            values = np.where(rows, table.numbers[column], np.nan)
-            (given,) = np.nonzero(~np.isnan(values))
-            for row in given:
-                first = said.setdefault(field, values[row])
-                if values[row] != first:
-                    shown = f"{table.places[row]}: column {column!r} = {values[row]:g}"
-                    other = f"but {first:g} in {table.places[given[0]]}"
-                    remedy = f"it concerns the whole of {label}: correct one of them"
-                    raise InputError(f"{shown}, {other}; {remedy}")
+            values = table.numbers[column]
+            given = rows[~np.isnan(values[rows])]
+            for row in given[values[given] != values[given[:1]]][:1]:
+                shown = f"{table.places[row]}: column {column!r} = {values[row]:g}"
+                other = f"but {values[given[0]]:g} in {table.places[given[0]]}"
+                remedy = f"it concerns the whole of {label}: correct one of them"
+                raise InputError(f"{shown}, {other}; {remedy}")
+            if len(given):
+                said[field] = values[given[0]]
     call = {"returns": "return", "won": "won"}
     names = Names(lambda _: label, lambda field, _: f"column {columns.named[call[field]][0]!r}")
     return check_episode(said, names)

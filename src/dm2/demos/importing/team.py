@@ -1,6 +1,7 @@
 """Episodes of a recording put together: into episodes of the team, and into demonstrations."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dm2.demos.dataset import Demonstrations
-from dm2.demos.importing.checks import EPISODE_FIELDS, STEP_FIELDS, Fields
+from dm2.demos.importing.checks import EPISODE_FIELDS, STEP_FIELDS, Fields, Labels, refuse
 from dm2.envs import Environment, EnvSpec, make
 from dm2.errors import InputError, as_path, check_setting
 
@@ -48,7 +49,7 @@ def as_files(files: Any) -> list[Path]:
     """The files that were given. Raises InputError if there is none, or if one is not there."""
     paths = [Path(path) for path in as_given(files)]
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # which is false of a name that is too long, too
             raise InputError(f"{path}: no such file; give the file of a recording")
     return paths
 
@@ -126,7 +127,7 @@ def _lengthen(name: str, array: np.ndarray, length: int) -> np.ndarray:
 
 def build(
     episodes: Sequence[Fields],
-    labels: Sequence[str],
+    labels: Labels,
     spec: EnvSpec,
     dtype: Any,
     provenance: Mapping[str, Any],
@@ -135,7 +136,7 @@ def build(
 
     Args:
         episodes: The episodes, `[T, K, …]` each, as `check_steps` and `check_episode` return them.
-        labels: What messages call each episode.
+        labels: What messages call the parts of the recording.
         spec: The environment.
         dtype: The type in which observations are stored.
         provenance: What is known of the recording, `imported` at least. What it does not say of the
@@ -146,16 +147,20 @@ def build(
 
     Raises:
         InputError: If there is no episode, if one is longer than the environment's episodes or
-            lacks a field that others have, if an agent is never alive or lives again after its
-            death, or if the recording says that it is of another environment.
+            lacks a field that others have, if nobody is ever alive in it, if an agent is never
+            alive or lives again after its death, if what a living agent observed is beyond
+            `dtype`, or if the recording says that it is of another environment.
     """
     if not episodes:
         raise InputError("the recording holds no episode; record one")
     _check_episodes(episodes, labels, spec)
     ever = np.any([episode["alive"].any(axis=0) for episode in episodes], axis=0)
     if not ever.all():
-        problem = f"alive = 0 at every step of agent {np.argmin(ever)}: it has nothing to show"
+        field, agent = labels.names.field("alive", None), labels.agents[np.argmin(ever)]
+        problem = f"{field} = 0 at every step of {agent}: it has nothing to show"
         raise InputError(f"{problem}; record episodes in which it is alive")
+    if dtype == "float16":
+        _check_range(episodes, labels)
     length = np.array([len(episode["observations"]) for episode in episodes])
     names = [name for name in episodes[0] if name in STEP_FIELDS]
     longest = int(length.max())
@@ -175,9 +180,9 @@ def build(
     return made
 
 
-def _check_episodes(episodes: Sequence[Fields], labels: Sequence[str], spec: EnvSpec) -> None:
+def _check_episodes(episodes: Sequence[Fields], labels: Labels, spec: EnvSpec) -> None:
     every = dict.fromkeys(name for episode in episodes for name in episode)
-    for episode, label in zip(episodes, labels, strict=True):
+    for e, (episode, label) in enumerate(zip(episodes, labels.episodes, strict=True)):
         steps = len(episode["observations"])
         problem = f"{label} has {steps} steps, but those of {spec.name} have at most"
         base, mark, options = spec.name.partition("?")
@@ -189,8 +194,23 @@ def _check_episodes(episodes: Sequence[Fields], labels: Sequence[str], spec: Env
         if missing:
             remedy = "give it for every episode, or for none"
             raise InputError(f"{label} has no {missing[0]}, but others have; {remedy}")
+        if not episode["alive"].any():
+            raise InputError(f"{label}: nobody is alive at any step of it; leave the episode out")
         revived = episode["alive"][1:] & ~episode["alive"][:-1]
-        for t, k in np.argwhere(revived)[:1]:
-            problem = f"{label}, step {t + 1}: agent {k} was dead and lives again"
+        for t, k in np.argwhere(revived)[:1].tolist():
+            place, field = labels.names.place((e, t + 1, k)), labels.names.field("alive", None)
+            problem = f"{place}: {field} = 1, though {labels.agents[k]} was dead before"
             remedy = "set alive to 1 before, or to 0 from its death to the end of the episode"
             raise InputError(f"{problem}; {remedy}")
+
+
+def _check_range(episodes: Sequence[Fields], labels: Labels) -> None:
+    """Raises InputError about the first number that a living agent observed and that is beyond
+    float16."""
+    remedy = "must be within ±65504, the range of float16; use dtype float32, `--dtype float32`"
+    for e, episode in enumerate(episodes):
+        given = episode["observations"]
+        with np.errstate(over="ignore"):
+            beyond = np.isinf(given.astype(np.float16)) & episode["alive"][..., None]
+        names = labels.names._replace(place=lambda index, e=e: labels.names.place((e, *index)))
+        refuse(beyond, given, "observations", names, remedy, featured=True)

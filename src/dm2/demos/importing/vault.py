@@ -12,10 +12,11 @@ array with an axis of agents. Anything else, such as `infos/state`, is left out.
 An episode ends with the step at which every agent is terminated or truncated; an agent that is
 earlier than others is dead from its next step on. Where a stream ends within an episode, that one
 is left out with a warning. The return is the sum of the rewards, if all agents have the same
-rewards; else it is not known.
+rewards in all episodes; else it is not known.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import split, stack_agents
-from dm2.demos.importing.checks import Fields, Names, check_flags, refuse
+from dm2.demos.importing.checks import Fields, Labels, Names, by_number, check_flags, refuse
 from dm2.demos.importing.layout import Mapped, check_names, listed
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
@@ -57,10 +58,11 @@ def is_vault(folder: str | Path) -> bool:
 
 def vaults_in(folder: str | Path) -> list[str]:
     """The names of the vaults in a folder."""
-    return sorted(path.name for path in Path(folder).glob("*") if is_vault(path))
+    there = Path(folder).iterdir() if os.path.isdir(folder) else ()
+    return sorted(path.name for path in there if is_vault(path))
 
 
-def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], list[str]]:
+def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads vaults of a team.
 
     Args:
@@ -72,7 +74,7 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
         spec: The environment.
 
     Returns:
-        The episodes, and what messages call each of them.
+        The episodes, and what messages call them.
 
     Raises:
         InputError: If flashbax is not installed, or if a vault cannot be read or does not fit.
@@ -82,7 +84,7 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
         problem = f"map = 'dead={mapping['dead']}': there is no such way to tell"
         raise InputError(f"{problem}; use dead=zeros, or leave it out")
     agents = listed(mapping, "agents")
-    episodes, labels = [], []
+    vaults = []
     for folder in folders:
         with about(folder):
             found = [
@@ -92,13 +94,17 @@ def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[
             ]
             if not found:
                 raise InputError("the vault holds no whole episode; record one")
-            names = dict.fromkeys(name for episode in found for name in episode)
-            arrays = {name: [episode[name] for episode in found] for name in names}
+        vaults.append(found)
+    _add_returns([episode for found in vaults for episode in found])
+    episodes, labels = [], []
+    for folder, found in zip(folders, vaults, strict=True):
+        with about(folder):
+            arrays = {name: [episode[name] for episode in found] for name in found[0]}
             part = split(arrays, "recording", spec)
         before = f"{folder}: " if len(folders) > 1 else ""
         episodes += part
         labels += [f"{before}episode {e}" for e in range(len(part))]
-    return episodes, labels
+    return episodes, by_number(labels, spec)
 
 
 def _load(folder: Path) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def _leaves(values: Any) -> Iterator[Any]:
 
 
 def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, Any]]:
-    """The whole episodes of a stream, as `split` takes them."""
+    """The whole episodes of a stream, as `split` takes them, but for their rewards, `[T, K]` or
+    the team's `[T, 1]`, in place of the return."""
     known = {name: stack_agents(name, values, agents) for name, values in stream.items()}
     shape = known["observations"].shape
     if len(shape) != 3:
@@ -203,16 +210,21 @@ def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, A
         earlier = np.concatenate([before, ended[start : stop - 1]])
         episode["alive"] = ~np.logical_or.accumulate(earlier)
         if rewards is not None:
-            paid = rewards[start:stop]
-            same = paid.ndim == 1 or bool((paid == paid[:, :1]).all())
-            if same:
-                team_paid = paid if paid.ndim == 1 else paid[:, 0]
-                episode["returns"] = team_paid.sum(dtype=np.float64)
+            episode["rewards"] = rewards[start:stop].reshape(stop - start, -1)
         yield episode
         start = stop
     if start < steps:
         problem = f"the last {steps - start} steps of a stream are no whole episode"
         warnings.warn(f"{problem} and are left out", UserWarning, stacklevel=2)
+
+
+def _add_returns(episodes: list[dict[str, Any]]) -> None:
+    """Puts the return in place of the rewards of every episode, if all agents have the same rewards
+    in all of them. Agents with rewards of their own may be paid alike in one episode by chance."""
+    paid = [episode.pop("rewards", None) for episode in episodes]
+    if all(one is not None and (one == one[:, :1]).all() for one in paid):
+        for episode, one in zip(episodes, paid, strict=True):
+            episode["returns"] = one[:, 0].sum(dtype=np.float64)
 
 
 def _place(index: tuple[int, ...]) -> str:
