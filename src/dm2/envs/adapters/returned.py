@@ -9,6 +9,7 @@ from dm2.envs.spaces import MASK, briefly, numbers
 from dm2.errors import WorldError
 
 __all__ = [
+    "all_of",
     "check_named",
     "dictionary",
     "each_ones",
@@ -105,6 +106,13 @@ def flags_of(value: Any, agents: int, what: str) -> Bool[np.ndarray, "..."]:
         remedy = f"must be true or false, or that for each of its {agents} agents"
         raise WorldError(f"`{what}` is {briefly(value)}; {remedy}")
     return found
+
+
+def all_of(value: Any, agents: int, what: str) -> bool:
+    """A truth value, or whether all agents' are true. Raises WorldError if it is neither."""
+    if value is True or value is False:  # as nearly always: a look at an array takes its time
+        return value
+    return bool(flags_of(value, agents, what).all())
 
 
 def rewards_of(reward: Any, agents: int) -> Float[np.ndarray, "..."]:

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 
 from dm2.envs.adapters.origin import package_version, whole
 from dm2.envs.adapters.returned import (
+    all_of,
     dictionary,
     each_ones,
     flag,
-    flags_of,
     parts_of,
     rewards_of,
     truths,
@@ -80,8 +80,8 @@ class SmacWorld:
         else:
             (reward, over, info), truncated = parts_of(result, 3, "step", _STEP), False
         agents = self.sizes.num_agents
-        over = bool(np.all(flags_of(over, agents, "terminated")))
-        truncated = bool(np.all(flags_of(truncated, agents, "truncated")))
+        over = all_of(over, agents, "terminated")
+        truncated = all_of(truncated, agents, "truncated")
         won = flag(dictionary(info, "info").get("battle_won", False), "`battle_won`")
         paid = rewards_of(reward, agents)
         crashed = over and not info and not paid.any()
@@ -100,10 +100,11 @@ class SmacWorld:
     def _snapshot(self) -> Snapshot:
         legal = self._legal(self._env.get_avail_actions())
         alive = np.logical_or.reduce(legal[..., 1:], axis=-1)
-        stuck = ~alive & ~legal[..., 0]
-        if stuck.any():
-            remedy = "a dead one has the first, to do nothing"
-            raise WorldError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
+        if np.count_nonzero(alive) < len(alive):
+            stuck = ~alive & ~legal[..., 0]
+            if stuck.any():
+                remedy = "a dead one has the first, to do nothing"
+                raise WorldError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
         rows = self._rows(self._env.get_obs())
         shown = self._env.get_state()
         state = numbers(shown)
