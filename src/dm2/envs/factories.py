@@ -204,22 +204,25 @@ def options_of(query: str, field: str) -> dict[str, Any]:
     Raises:
         InputError: An option has no value or two, or the limit is unusable.
     """
-    options = {key: _value(value) for key, value in written_options(query, field).items()}
+    options = {}
+    for key, value in written_options(query, field).items():
+        if value is None:
+            raise InputError(f"{field}: option {key!r} has no value; write {key}=VALUE")
+        options[key] = _value(value)
     if options.get("limit") is not None:
         check_limit(options["limit"], field)
     return options
 
 
-def written_options(query: str, field: str) -> dict[str, str]:
-    """The options of a name as they are written. Raises InputError if one has no value or two."""
-    options: dict[str, str] = {}
+def written_options(query: str, field: str) -> dict[str, str | None]:
+    """The options of a name as they are written, None for one without a value. Raises InputError
+    if one has two."""
+    options: dict[str, str | None] = {}
     for part in filter(None, query.split("&")):
         key, equals, value = part.partition("=")
-        if not equals:
-            raise InputError(f"{field}: option {part!r} has no value; write {part}=VALUE")
         if key in options:
             raise InputError(f"{field}: option {key!r} is there twice; leave one of them out")
-        options[key] = value
+        options[key] = value if equals else None
     return options
 
 

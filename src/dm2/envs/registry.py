@@ -102,7 +102,7 @@ def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict
     for key, value in written_options(query, f"env = {name!r}").items():
         if key == "limit":
             # A limit of more than ten digits is too large, and Python's `int` takes no 5000.
-            options[key] = int(value) if value.isdecimal() and len(value) <= 10 else None
+            options[key] = int(value) if value and value.isdecimal() and len(value) <= 10 else None
             check_limit(options[key], f"env = {name!r}")
         elif key not in choices:
             known = ", ".join((*choices, "limit"))
