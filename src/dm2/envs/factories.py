@@ -19,20 +19,17 @@ from dm2.envs.adapters.gymnasium import GymnasiumWorld, is_team_env
 from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
 from dm2.envs.adapters.smac import SmacWorld, is_smac
 from dm2.envs.workers import quiet_output, words_of
-from dm2.envs.world import World
+from dm2.envs.world import World, check_limit
 from dm2.errors import InputError
 
 __all__ = [
     "LIBRARIES",
-    "MOST_STEPS",
     "OBJECT",
     "Call",
     "adapted",
-    "check_limit",
     "guarded",
     "is_stepped_in_python",
     "lacking",
-    "limit_of",
     "made_by",
     "make_world",
     "name_of",
@@ -52,8 +49,6 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
     (is_team_env, GymnasiumWorld),
 )
 _EPISODE = ("num_agents", "num_actions", "reset", "step", "observe")
-MOST_STEPS = 2**31 - 1
-"""What the clocks of episodes, int32, can count."""
 _objects: dict[str, Any] = {}
 """What `name_of` was given that has no name in another process."""
 
@@ -224,25 +219,6 @@ def written_options(query: str, field: str) -> dict[str, str | None]:
             raise InputError(f"{field}: option {key!r} is there twice; leave one of them out")
         options[key] = value if equals else None
     return options
-
-
-def check_limit(limit: Any, field: str) -> None:
-    """Raises InputError unless a limit is a number of steps that the clocks can count."""
-    if type(limit) is not int or not 1 <= limit <= MOST_STEPS:
-        raise InputError(f"{field}: limit must be a whole number from 1 to {MOST_STEPS}")
-
-
-def limit_of(asked: int | None, own: int | None, field: str) -> int:
-    """The episode limit that a name asks for, else the environment's own. Raises InputError if
-    there is neither, or the clocks cannot count so far."""
-    limit = asked or own
-    if limit is None:
-        problem = "it does not say after how many steps an episode ends"
-    elif limit > MOST_STEPS:
-        problem = f"its episode limit = {limit}: must be at most {MOST_STEPS}"
-    else:
-        return limit
-    raise InputError(f"{field}: {problem}; add the option limit=STEPS")
 
 
 def _written_out(base: str, field: str) -> tuple[str, dict[str, Any]]:

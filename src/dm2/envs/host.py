@@ -22,9 +22,8 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, UInt32
 
 from dm2.envs.base import Environment, EnvSpec, Step, TeamView
-from dm2.envs.factories import limit_of
 from dm2.envs.workers import Group, InProcesses, fields, words_of
-from dm2.envs.world import Recipe, Sizes
+from dm2.envs.world import Recipe, Sizes, limit_of
 from dm2.errors import WorldError
 
 __all__ = ["HostEnvironment", "HostState", "settled"]

@@ -6,23 +6,29 @@ Adapters give worlds with other interfaces this one; `dm2.envs.workers` steps ma
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dm2.errors import WorldError
+from dm2.errors import InputError, WorldError
 
 __all__ = [
+    "MOST_STEPS",
     "Outcome",
     "Recipe",
     "Sizes",
     "Snapshot",
     "World",
+    "check_limit",
     "check_rewards",
     "check_shapes",
+    "limit_of",
     "settle_shown",
 ]
+
+MOST_STEPS = 2**31 - 1
+"""What the clocks of episodes, int32, can count."""
 
 
 @dataclass(frozen=True)
@@ -138,3 +144,22 @@ def settle_shown(
         k, n = np.argwhere(~np.isfinite(rewards))[0]
         problem = f"the reward of agent {k} is {rewards[k, n]}"
         raise WorldError(f"{problem}; it must be a finite number")
+
+
+def check_limit(limit: Any, field: str) -> None:
+    """Raises InputError unless a limit is a number of steps that the clocks can count."""
+    if type(limit) is not int or not 1 <= limit <= MOST_STEPS:
+        raise InputError(f"{field}: limit must be a whole number from 1 to {MOST_STEPS}")
+
+
+def limit_of(asked: int | None, own: int | None, field: str) -> int:
+    """The episode limit that a name asks for, else the environment's own. Raises InputError if
+    there is neither, or the clocks cannot count so far."""
+    limit = asked or own
+    if limit is None:
+        problem = "it does not say after how many steps an episode ends"
+    elif limit > MOST_STEPS:
+        problem = f"its episode limit = {limit}: must be at most {MOST_STEPS}"
+    else:
+        return limit
+    raise InputError(f"{field}: {problem}; add the option limit=STEPS")

@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Int, Shaped, UInt32
 from dm2.compilation import compiler_options
 from dm2.envs import Environment, EnvSpec, HostEnvironment, Step, TeamView, make
 from dm2.envs.base import AnyArray
-from dm2.envs.factories import MOST_STEPS, name_of
+from dm2.envs.factories import name_of
 from dm2.envs.host import settled
+from dm2.envs.world import MOST_STEPS
 from dm2.errors import InputError, Whole, WorldError, as_seed, as_whole, one_line
 from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward
 
