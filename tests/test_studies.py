@@ -39,7 +39,7 @@ from dm2.studies.products import Exchange, Product, Recording, in_order, trainin
 from dm2.studies.records import Records
 from dm2.studies.registry import STUDIES, find_study
 from dm2.studies.runner import collect, make_studies, missing, records_path, state_of
-from dm2.studies.runs import Run
+from dm2.studies.runs import Run, read_run
 from dm2.studies.scales import scale_named
 from dm2.studies.study import Claim, Curve, Study, needed
 from dm2.studies.verdicts import judge, results_of
@@ -671,6 +671,31 @@ def test_results_stand_for_runs_that_are_not_there(made, tmp_path):
     assert {state_of(run, tmp_path, Records.read(path)) for run in alone[:2]} == {"recorded"}
 
 
+def test_results_of_one_study_stand_for_another_s_runs(made, tmp_path):
+    """They are found by their settings, and called by the curves of the study that is made."""
+    theirs = records_path(tmp_path, tiny_study(), "quick")
+    theirs.parent.mkdir()
+    theirs.write_bytes(records_path(made, tiny_study(), "quick").read_bytes())
+    first, *_, last = tiny_study().runs
+    curves = (Curve("IPPO", (first, ippo(7))), Curve("other", (last,)))
+    study = Study("y", "", "", curves, (), exchanges=tiny_study().exchanges)
+    assert missing([study], tmp_path, "quick") == [ippo(7)]
+    states = planning.progress(study, tmp_path, "quick").states
+    assert states[first.name] == states[last.name] == "recorded"
+    collect([study], tmp_path, "quick")
+    found, known = (Records.read(path) for path in (tmp_path / "results/y_quick.json", theirs))
+    assert {name: run.label for name, run in found.runs.items()} == {
+        first.name: "IPPO",
+        last.name: "other",
+    }
+    np.testing.assert_array_equal(found.runs[last.name].returns, known.runs[last.name].returns)
+    assert found.exchanges.keys() == known.exchanges.keys()
+    # What is damaged is named, whoever's it is.
+    theirs.write_text("{")
+    with pytest.raises(InputError, match=r"tiny_quick\.json: holds no results of a study"):
+        missing([study], tmp_path, "quick")
+
+
 def test_a_run_that_was_stopped_goes_on_though_a_part_of_it_is_in_the_results(made, tmp_path):
     study, path = tiny_study(), records_path(tmp_path, tiny_study(), "quick")
     records = Records.read(records_path(made, study, "quick"))
@@ -779,16 +804,16 @@ def test_collecting_keeps_what_is_not_there_any_more(made, tmp_path):
 def test_what_is_known_of_a_run_is_not_lost_when_it_begins_anew(made, tmp_path):
     training_ = tiny_study().runs[0]
     records = Records()
-    records.add("x", training_.path(made))
+    records.add("x", read_run(training_.path(made)))
     whole = records.runs["x"]
     begun = tmp_path / "begun"
     shutil.copytree(training_.path(made), begun)
     lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
     (begun / "metrics.jsonl").write_text("".join(lines[:-1]))
-    records.add("x", begun)
+    records.add("x", read_run(begun))
     assert records.runs["x"] is whole
     again = Records()
-    again.add("x", begun)
+    again.add("x", read_run(begun))
     assert again.runs["x"].end < whole.end
 
 

@@ -20,8 +20,7 @@ from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Recording, Training
-from dm2.studies.records import Records
-from dm2.studies.runner import missing, processes_for, records_path, state_of
+from dm2.studies.runner import known_results, missing, processes_for, state_of
 from dm2.studies.study import Study, needed
 
 __all__ = ["Plan", "PlanRow", "Progress", "plan", "progress", "trained_steps"]
@@ -129,7 +128,7 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
 
 def progress(study: Study, root: Path, scale: str) -> Progress:
     """How far a study is, by what is on disk."""
-    records = Records.read(records_path(root, study, scale))
+    records = known_results(root, scale)
     states = {one.name: str(state_of(one, root, records)) for one in study.products}
     return Progress(study, states)
 

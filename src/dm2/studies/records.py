@@ -75,10 +75,8 @@ class Records:
         """A run, called by a label or, with None, by its settings."""
         return dataclasses.replace(self.runs[name], label=label)
 
-    def add(self, name: str, directory: Path) -> None:
-        """Adds a run from its directory, unless it was not evaluated yet or what is known of it
-        already goes further. Raises InputError if its files are damaged."""
-        run = read_run(directory)
+    def add(self, name: str, run: Run) -> None:
+        """Adds a run, unless it was never evaluated or more is known of it already."""
         known = self.runs.get(name)
         if len(run.steps) and (known is None or run.end >= known.end):
             self.runs[name] = run

@@ -21,6 +21,7 @@ from dm2.run.pool import Ended, Task, free_mib, run_side_by_side
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Training
 from dm2.studies.records import Records
+from dm2.studies.runs import read_run
 from dm2.studies.study import Study
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "State",
     "collect",
     "failure_of",
+    "known_results",
     "make_studies",
     "missing",
     "processes_for",
@@ -51,6 +53,18 @@ STATES: dict[State, str] = {
 def records_path(root: Path, study: Study, scale: str) -> Path:
     """The file of a study's results."""
     return root / "results" / f"{study.name}_{scale}.json"
+
+
+def known_results(root: Path, scale: str) -> Records:
+    """What the files of results of all studies hold; studies share runs. Raises InputError if one
+    of them is damaged."""
+    known = Records()
+    for path in sorted((root / "results").glob(f"*_{scale}.json")):
+        read = Records.read(path)
+        for name, run in read.runs.items():
+            known.add(name, run)
+        known.exchanges |= read.exchanges
+    return known
 
 
 def state_of(product: Product, root: Path, records: Records | None = None) -> State:
@@ -86,8 +100,9 @@ def _damage(product: Product, root: Path) -> str:
 
 
 def missing(studies: Sequence[Study], root: Path, scale: str) -> list[Product]:
-    """What has to be made, each after what it is made of: what is neither there nor in the files of
+    """What has to be made, each after what it is made of: what is neither there nor in a file of
     results, and whatever that needs and is not there. What diverged is left as it is."""
+    known = known_results(root, scale)
     wanted: dict[str, Product] = {}
 
     def want(product: Product, records: Records | None) -> None:
@@ -98,9 +113,8 @@ def missing(studies: Sequence[Study], root: Path, scale: str) -> list[Product]:
         wanted[product.name] = product
 
     for study in studies:
-        records = Records.read(records_path(root, study, scale))
         for product in (*study.runs, *(exchange for _, exchange in study.exchanges)):
-            want(product, records)
+            want(product, known)
     return list(wanted.values())
 
 
@@ -143,9 +157,9 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
 
 
 def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
-    """Writes the files of results: what they held already, and every run as far as it is, each with
-    the name of its curve unless it is in several. What the studies do not ask for any more is
-    dropped.
+    """Writes the files of results: what they held already, what those of other studies hold of the
+    same runs, and every run as far as it is, each with the name of its curve unless it is in
+    several. What the studies do not ask for any more is dropped.
 
     Returns:
         What is damaged and therefore left out, a sentence each.
@@ -153,17 +167,21 @@ def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
     Raises:
         InputError: a file of results is damaged.
     """
-    damaged = []
+    damaged, known = [], known_results(root, scale)
     for study in studies:
         path = records_path(root, study, scale)
         records = Records.read(path)
         _drop_others(records, study)
         for training in study.runs:
+            if training.name in known.runs:
+                records.add(training.name, known.runs[training.name])
             if why := _damage(training, root):
                 damaged.append(f"{training.name}: left out: {why}")
             elif (training.path(root) / METRICS).exists():
-                records.add(training.name, training.path(root))
+                records.add(training.name, read_run(training.path(root)))
         for _, exchange in study.exchanges:
+            if exchange.name in known.exchanges:
+                records.exchanges[exchange.name] = known.exchanges[exchange.name]
             if why := _damage(exchange, root):
                 damaged.append(f"{exchange.name}: left out: {why}")
             elif exchange.made(root):
