@@ -41,7 +41,7 @@ from dm2.studies.registry import STUDIES, find_study
 from dm2.studies.runner import collect, make_studies, missing, records_path, state_of
 from dm2.studies.runs import Run, read_run
 from dm2.studies.scales import scale_named
-from dm2.studies.study import Claim, Curve, Study, needed
+from dm2.studies.study import DEMONSTRATORS, Claim, Curve, Study, needed
 from dm2.studies.verdicts import judge, results_of
 from test_cli import refused, run, run_json
 from test_readme import blocks
@@ -282,6 +282,42 @@ def test_an_interval_is_welchs():
     assert found.improvement == 1.0
     assert found.seeds == (3, 3)
     assert found.outcome == "holds"
+
+
+@pytest.mark.parametrize("measure", ["win_rate", "return"])
+def test_a_curve_is_compared_with_its_demonstrators(measure):
+    """By Student's interval for the mean of one sample; with other numbers for wins and returns."""
+
+    def judged(known: Sequence[dict[str, float]]):
+        runs = [made_up(n, height, "a") for n, height in enumerate(finals)]
+        for one, demonstrations in zip(runs, known, strict=True):
+            one.info["demonstrations"] = demonstrations
+            one.info["environment"] = {"wins": measure == "win_rate"}
+        ((title, environment),) = group_runs(runs, same=True).environments.items()
+        found = judge(Claim("", "a", DEMONSTRATORS, "final"), title, environment, {})
+        assert found is not None
+        return found
+
+    finals, theirs = [0.9, 0.7, 0.8], {"win_rate": 0.6, "mean_return": 0.75}
+    found = judged([theirs] * 3)
+    reached = theirs["win_rate" if measure == "win_rate" else "mean_return"]
+    interval = stats.ttest_1samp(finals, reached).confidence_interval(0.95)
+    assert found.value == pytest.approx(0.8 - reached)
+    assert (found.low, found.high) == pytest.approx(
+        (interval.low - reached, interval.high - reached)
+    )
+    unknown = judged([theirs, {}, theirs])
+    assert unknown.outcome == "not decided"
+    assert unknown.note == "what its demonstrators reach is not known"
+
+
+def test_a_claim_about_demonstrators_is_of_final_values():
+    with pytest.raises(InputError, match="by = 'area': must be final"):
+        Claim("", "a", DEMONSTRATORS)
+    with pytest.raises(InputError, match="label = 'its demonstrators'"):
+        Curve(DEMONSTRATORS, (ippo(),))
+    with pytest.raises(InputError, match="claim of x = 'c': must be one of a"):
+        Study("x", "", "", (Curve("a", (ippo(),)),), (Claim("", "c", DEMONSTRATORS, "final"),))
 
 
 @pytest.mark.parametrize(

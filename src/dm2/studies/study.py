@@ -15,7 +15,7 @@ from dm2.errors import (
 )
 from dm2.studies.products import Exchange, Product, Training, in_order
 
-__all__ = ["Claim", "Curve", "Statistic", "Study"]
+__all__ = ["DEMONSTRATORS", "Claim", "Curve", "Statistic", "Study"]
 
 Statistic = Literal["area", "final", "steps_to_80", "kept"]
 STATISTICS: dict[Statistic, str] = {
@@ -26,6 +26,9 @@ STATISTICS: dict[Statistic, str] = {
 }
 """What claims are about, in words, by what an environment is compared by. One number a seed
 each."""
+DEMONSTRATORS = "its demonstrators"
+"""What a claim names in place of a second curve to compare the first with the team whose
+demonstrations it imitates: with what that reached in the episodes that were recorded."""
 _FAR_APART = 30.0
 """From this ratio of the highest to the lowest level on, an axis is logarithmic."""
 
@@ -43,6 +46,8 @@ class Curve:
 
     def __post_init__(self) -> None:
         convert_fields(self, f"curve {self.label!r}, ")
+        remedy = "stands for those who recorded; choose another"
+        check_setting(self.label != DEMONSTRATORS, "label", self.label, remedy)
         check_setting(bool(self.runs), f"runs of {self.label}", self.runs, "must be one at least")
         envs = {run.config.env for run in self.runs}
         check_setting(len(envs) == 1, f"runs of {self.label}", envs, "must be of one environment")
@@ -62,7 +67,8 @@ class Claim:
     """A claim about two curves, judged in every environment that has both.
 
     `better` says which one is ahead of `than`, by a statistic with one number a seed. With
-    `alike`, the claim is that neither is.
+    `alike`, the claim is that neither is. Where `than` is `DEMONSTRATORS`, the final value of one
+    curve is compared with that of the team that it imitates.
     """
 
     text: str
@@ -83,10 +89,17 @@ class Claim:
         check_choice(self, prefix, "by", Statistic)
         apart = self.better != self.than
         check_setting(apart, prefix + "than", self.than, "must be another curve than `better`")
+        fits = self.than != DEMONSTRATORS or self.by == "final"
+        check_setting(fits, prefix + "by", self.by, f"must be final, of {DEMONSTRATORS}")
         below = 1.0 if self.by == "steps_to_80" else math.inf
         remedy = "must be a number from 0 up, and below 1 where it is a share of steps"
         fits = 0 <= self.margin < below
         check_setting(fits, prefix + "margin", self.margin, remedy)
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """The labels of the curves that it is about."""
+        return (self.better,) if self.than == DEMONSTRATORS else (self.better, self.than)
 
 
 @checks_itself
@@ -123,7 +136,7 @@ class Study:
         for label in exchanged:
             self._check_label("exchange", label, labels)
         for claim in self.claims:
-            for label in (claim.better, claim.than):
+            for label in claim.curves:
                 self._check_label("claim", label, exchanged if claim.by == "kept" else labels)
         places = [(curve.env, curve.label) for curve in self.curves]
         for place in places:

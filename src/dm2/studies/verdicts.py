@@ -3,7 +3,7 @@
 A claim compares one number a seed of two curves. Its interval is Welch's, at 95 %, for the
 difference of the two means; for steps to a level, of their logarithms, which makes it one for the
 ratio of the geometric means. With few seeds it is wider than a bootstrap's, which is too narrow
-then.
+then. Beside the demonstrators, who are one number, it is Student's for the mean of one curve.
 
 For `better` ahead of `than`, by a difference d > 0 in its favour:
 
@@ -32,7 +32,7 @@ from dm2.studies.compare import BOUNDS, SIGNS
 from dm2.studies.groups import Comparison, Environment, Group, group_runs
 from dm2.studies.records import Records
 from dm2.studies.runs import MEASURES, Measure
-from dm2.studies.study import STATISTICS, Claim, Statistic, Study
+from dm2.studies.study import DEMONSTRATORS, STATISTICS, Claim, Statistic, Study
 
 __all__ = ["Result", "Verdict", "environment_name", "judge", "results_of"]
 
@@ -175,8 +175,7 @@ def _envs(study: Study, claim: Claim) -> dict[str, None]:
     places = [(curve.env, curve.label) for curve in study.curves]
     if claim.by == "kept":
         places = [(exchange.runs[0].config.env, label) for label, exchange in study.exchanges]
-    both = (claim.better, claim.than)
-    return {env: None for env, _ in places if all((env, label) in places for label in both)}
+    return {env: None for env, _ in places if all((env, label) in places for label in claim.curves)}
 
 
 def judge(
@@ -184,7 +183,7 @@ def judge(
 ) -> Verdict | None:
     """The verdict on a claim in one environment, by the runs of its two curves alone; None if the
     environment lacks one of them."""
-    labels = (claim.better, claim.than)
+    labels = claim.curves
     if claim.by == "kept":
         places = [(environment_name(title), label) for label in labels]
         rates = [exchanges[place] for place in places if place in exchanges]
@@ -198,6 +197,12 @@ def judge(
         unknown = "nobody can win here, so that no run comes to 80 %"
         return Verdict(claim, title, pair.measure, unknown=unknown)
     values = [_values(claim.by, pair.groups[label], pair) for label in labels]
+    if claim.than == DEMONSTRATORS:  # of no variance, so that Welch's interval is Student's
+        known = [run.demo_value for run in pair.groups[claim.better].runs]
+        if None in known:
+            unknown = f"what {DEMONSTRATORS} reach is not known"
+            return Verdict(claim, title, pair.measure, unknown=unknown)
+        values.append((np.array(known), 0))
     return _verdict(claim, title, pair.measure, values)
 
 

@@ -6,7 +6,7 @@ The tasks are those of the scale. A claim's text says what the paper says; `Clai
 from dm2.run.styles import STYLES, Style
 from dm2.studies.products import Recording
 from dm2.studies.scales import Scale, Task
-from dm2.studies.study import Claim, Curve, Study
+from dm2.studies.study import DEMONSTRATORS, Claim, Curve, Study
 
 __all__ = ["fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8"]
 
@@ -64,11 +64,22 @@ def fig2(scale: Scale) -> Study:
                 margin=0.1,
                 source=source,
             ),
+            Claim("DM² surpasses its demonstrators.", DM2, DEMONSTRATORS, "final", source=source),
+            Claim("It does with weaker ones.", WEAKER, DEMONSTRATORS, "final", source=source),
             Claim("SIL learns more slowly than DM².", DM2, "SIL", source=source),
             Claim("QMIX learns faster than IPPO.", "QMIX", IPPO, source=source),
             Claim("RMAPPO learns faster than IPPO.", "RMAPPO", IPPO, source=source),
             Claim("QMIX learns faster than DM².", "QMIX", DM2, source=source),
             Claim("RMAPPO learns faster than DM².", "RMAPPO", DM2, source=source),
+            Claim(
+                "In the end DM² is level with QMIX.",
+                DM2,
+                "QMIX",
+                "final",
+                alike=True,
+                margin=0.1,
+                source=source,
+            ),
             Claim(
                 "A coefficient that fits all tasks does as well as one for each.",
                 DM2,
