@@ -2,6 +2,7 @@
 of their claims."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -654,11 +655,13 @@ class Odd(Exception):
         super().__init__(f"the disk at {where} {why}")
 
 
-def test_a_tasks_error_that_cannot_be_pickled_is_told_in_its_words():
+def test_a_tasks_error_that_would_not_come_through_is_told_in_its_words():
     def fail() -> None:
         raise Odd("home", "is full")
 
     assert str(_error_of(fail)) == "Odd: the disk at home is full"
+    left = _error_of(functools.partial(sys.exit, 3))
+    assert (type(left), str(left)) == (RuntimeError, "SystemExit: 3")
     damaged = pickle.dumps(DamagedCheckpoint("cut off"))
     assert isinstance(pickle.loads(damaged), DamagedCheckpoint)
 

@@ -232,4 +232,6 @@ def _error_of(task: Task) -> BaseException | None:
         except Exception:  # it would not come through the line
             return RuntimeError(f"{type(error).__name__}: {error}")
         return error
+    except SystemExit as stop:  # raised anew, it would end the command without a word
+        return RuntimeError(f"SystemExit: {stop}")
     return None
