@@ -68,7 +68,7 @@ def test_the_mixed_reward_is_balanced_in_any_units(units):
     share = deviation(np.asarray(mixed) - task) / deviation(task)
     assert share == pytest.approx(0.25, rel=1e-4)
     assert after.balance is not None
-    assert after.balance.weight == pytest.approx(0.05)
+    assert after.balance.task == pytest.approx(0.05 * deviation(task) ** 2, rel=1e-4)
 
 
 @pytest.mark.learning

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dm2.agent.learner import Learner
+from dm2.agent.mixed_reward import Balance
 from dm2.agent.self_imitation import BestEpisodes
 from dm2.agent.settings import PPO, Imitation, SelfImitation
 from dm2.agent.state import Extras, Memory
@@ -172,6 +173,8 @@ def test_until_there_are_enough_episodes_the_task_alone_counts():
         counts.append(int(metrics["best_episodes"]))
         assert learnt == (counts[-1] >= LEAST)
         assert (metrics["discriminator_loss"] != 0) == learnt
+        if not learnt:  # what was paid before is not weighed against what was not
+            assert after.balance == agent.balance == Balance.initial()
         agent = after
     assert counts[0] < LEAST <= counts[-1]
 

@@ -383,9 +383,10 @@ class Learner:
         """What the agent learns from: the task's reward, the imitation's, or both mixed."""
         if self.imitation is None:
             return trajectory.rewards, state, {}
+        begun = True
         if self.best is not None and state.best is not None:
             own = self.best.including(state.best, trajectory)
-            state = state._replace(best=own)
+            state, begun = state._replace(best=own), self.best.enough(own)
             outcome = self._self_imitation(state, key, trajectory, self.best, own)
         else:
             outcome = self._imitation(state, key, trajectory, expert)
@@ -394,8 +395,9 @@ class Learner:
         if not isinstance(self.imitation, Imitation):
             metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
             return imitation, state, metrics
-        mixed = mixed_reward(self.ppo, self.imitation, trajectory, imitation, state.balance)
-        rewards, balance, of_mixing = mixed
+        rewards, balance, of_mixing = mixed_reward(
+            self.ppo, self.imitation, trajectory, imitation, state.balance, begun
+        )
         return rewards, state._replace(balance=balance), metrics | of_mixing
 
     def _self_imitation(

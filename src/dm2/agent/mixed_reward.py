@@ -15,34 +15,32 @@ _DECAY = 0.95
 
 
 class Balance(NamedTuple):
-    r"""Debiased running variances of the two parts of one agent's advantages.
+    r"""Running variances of the two parts of one agent's advantages.
 
     Advantages are linear in rewards: those of `r_task + c r_imitation` are the sum of what either
     reward contributes by itself, `sum_k (gamma lambda)^k r_{t+k}`, and of what the critic takes
     off. `ratio` is the standard deviation of the task's part over that of the imitation's, in
-    units of one reward over the other.
+    units of one reward over the other. Both averages begin at 0 and take in the same rollouts, so
+    that what they lack at first cancels.
     """
 
     task: Float[Array, ""]
     imitation: Float[Array, ""]
-    weight: Float[Array, ""]
-    """How much of the variances has been filled, 0 to 1; 0 before the first update."""
 
     @classmethod
     def initial(cls) -> "Balance":
-        """Of nothing yet."""
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+        """Before any rollout: both are 0."""
+        return cls(jnp.zeros(()), jnp.zeros(()))
 
     def including(
-        self, task: Float[Array, "T N"], imitation: Float[Array, "T N"], alive: Bool[Array, "T N"]
+        self, task: Float[Array, "T N"], imitation: Float[Array, "T N"], counts: Bool[Array, "T N"]
     ) -> "Balance":
-        """Moved towards the parts of a rollout's advantages, at the steps at which the agent is
-        alive."""
-        step = jnp.where(jnp.any(alive), 1.0 - _DECAY, 0.0)
+        """Moved towards the variances of the parts of a rollout's advantages, at the steps that
+        count; where none does, it stays."""
+        step = jnp.where(jnp.any(counts), 1.0 - _DECAY, 0.0)
         return Balance(
-            self.task + step * (_variance(task, alive) - self.task),
-            self.imitation + step * (_variance(imitation, alive) - self.imitation),
-            self.weight + step * (1.0 - self.weight),
+            self.task + step * (_variance(task, counts) - self.task),
+            self.imitation + step * (_variance(imitation, counts) - self.imitation),
         )
 
     @property
@@ -59,6 +57,7 @@ def mixed_reward(
     trajectory: Trajectory,
     imitation: Float[Array, "T N"],
     balance: Balance | None,
+    begun: Bool[Array, ""] | bool = True,
 ) -> tuple[Float[Array, "T N"], Balance | None, dict[str, Float[Array, ""]]]:
     r"""`r = w r_task + c r_imitation` (Wang et al. 2023, arXiv 2206.00233, Algorithm 1).
 
@@ -68,6 +67,7 @@ def mixed_reward(
         trajectory: the agent's part of a rollout.
         imitation: the imitation reward of each step.
         balance: the sizes of the rewards so far; None where c is in units of reward.
+        begun: whether there is an imitation reward yet; until then, the balance takes in nothing.
 
     Returns:
         The mixed reward, the balance with this rollout, and what to report.
@@ -81,7 +81,7 @@ def mixed_reward(
             rollout_advantages(ppo, trajectory, rewards, nothing, nothing)
             for rewards in (task, imitation)
         )
-        balance = balance.including(of_task, of_imitation, trajectory.alive)
+        balance = balance.including(of_task, of_imitation, trajectory.alive & begun)
         coefficient = coefficient * balance.ratio
         metrics["imitation_coefficient"] = coefficient
     return task + coefficient * imitation, balance, metrics
