@@ -341,9 +341,9 @@ def test_ratio_of_two_censored_groups(tmp_path):
     write_run(tmp_path, "a", HALF)
     ratio = compare([tmp_path])[ENV]["dm2"]["ratio_steps_to_80"]
     assert (ratio["value"], ratio["bound"]) == (None, "unknown")
-    write_run(tmp_path, "b", RISING, seed=1)  # (400 + 200) / 2 over 400
+    write_run(tmp_path, "b", RISING, seed=1)  # at least (400 + 200) / 2 over at least 400
     ratio = compare([tmp_path])[ENV]["dm2"]["ratio_steps_to_80"]
-    assert (ratio["value"], ratio["bound"]) == (pytest.approx(0.75), "unknown")
+    assert (ratio["value"], ratio["bound"]) == (None, "unknown")
 
 
 def test_short_groups_shorten_the_common_budget_but_not_the_search(tmp_path):
@@ -687,8 +687,9 @@ def test_table_shows_bounds_and_fits_80_columns(tmp_path):
     text = shown(table(compare([tmp_path])))
     assert "…" not in text and "smax/3s_vs_4z" in text
     # DM2 to 80 %: seed 0 at 0.2 M, seed 1 beyond 0.4 M; IPPO: none of two.
-    for words in ("≥ 0.30", "0.20–0.40", "1 of 2", "0 of 2", "~ 0.75", "(coefficient=0.05)"):
+    for words in ("≥ 0.30", "0.20–0.40", "1 of 2", "0 of 2", "(coefficient=0.05)"):
         assert words in text
+    assert "0.75" not in text  # 0.30 over 0.40, of which both are bounds
 
 
 def test_table_says_what_its_numbers_are_of(tmp_path):

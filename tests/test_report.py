@@ -233,7 +233,7 @@ def test_a_verdict_in_numbers(write):
     claim = "It leads.|high ahead of low; what matters: 0.05"
     value = "+0.600\n+0.373 to +0.827"
     words = "area under the test win rate"
-    expected = ["tiny", claim, "Figure 2", ENV, words, value, "1.00", "3/3", "holds"]
+    expected = ["tiny", claim, "Figure 2", ENV, words, value, "1.00", "3 and 3", "holds"]
     assert row == expected
 
 
@@ -245,7 +245,7 @@ def test_steps_are_compared_by_their_ratio(write):
     made.add("nor", [HALF, HALF])
     claims = (
         Claim("Faster.", "one", "two", "steps_to_80"),
-        Claim("As fast.", "one", "never", "steps_to_80", alike=True),
+        Claim("As fast.", "one", "never", "steps_to_80", "alike"),
         Claim("Slower.", "never", "one", "steps_to_80"),
         Claim("Neither.", "never", "nor", "steps_to_80"),
     )
@@ -282,7 +282,7 @@ def test_claims_without_runs_are_listed_as_not_decided(write):
 def test_one_seed_decides_nothing_and_has_no_interval(write):
     made = pair(flat(0.7), flat(0.3))
     row = Page(write(made.result(Claim("It leads.", "one", "two")))).rows("claims")[0]
-    assert row[5:] == ["+0.400", "1.00", "1/1", "not decided"]
+    assert row[5:] == ["+0.400", "1.00", "1 and 1", "not decided"]
 
 
 # ---- numbers, settings, notes

@@ -39,11 +39,11 @@ from dm2.studies.groups import group_runs
 from dm2.studies.products import Exchange, Product, Recording, in_order, training
 from dm2.studies.records import Records
 from dm2.studies.registry import STUDIES, find_study
-from dm2.studies.runner import collect, make_studies, missing, records_path, state_of
+from dm2.studies.runner import collect, gather, make_studies, missing, records_path, state_of
 from dm2.studies.runs import Run, read_run
 from dm2.studies.scales import scale_named
-from dm2.studies.study import DEMONSTRATORS, Claim, Curve, Study, needed
-from dm2.studies.verdicts import judge, results_of
+from dm2.studies.study import DEMONSTRATORS, Claim, Curve, Kind, Study, needed
+from dm2.studies.verdicts import judge, results_of, smallest
 from test_cli import refused, run, run_json
 from test_readme import blocks
 
@@ -237,6 +237,14 @@ def test_the_styles_of_figure_3_take_each_agent_from_its_own_team():
         assert [run.config.seed for run in recording.runs] == [100, 101, 102, 103, 104]
 
 
+NAMED_AS_OURS = """
+import dataclasses
+from dm2.studies.registry.paper import fig8
+def study(scale):
+    return dataclasses.replace(fig8(scale), title="mine")
+"""
+
+
 def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
     assert "study = 'fig9': must be one of fig2," in refused(capsys, "study", "plan", "fig9")
     assert "scale = 'huge'" in refused(capsys, "study", "plan", "fig2", "--scale", "huge")
@@ -246,6 +254,7 @@ def test_unknown_studies_and_scales_are_refused(capsys, tmp_path):
         ("def study(scale): return 3", "must be a Study"),
         ("1 / 0", "ZeroDivisionError"),
         ("import sys; sys.exit(0)", "SystemExit"),
+        (NAMED_AS_OURS, "name = 'fig8': is a study of the library's"),
     ):
         file = tmp_path / "mine.py"
         file.write_text(text)
@@ -289,25 +298,29 @@ def test_an_interval_is_welchs():
 def test_a_curve_is_compared_with_its_demonstrators(measure):
     """By Student's interval for the mean of one sample; with other numbers for wins and returns."""
 
-    def judged(known: Sequence[dict[str, float]]):
+    def beside(known: Sequence[dict[str, float]], kind: Kind = "ahead"):
         runs = [made_up(n, height, "a") for n, height in enumerate(finals)]
         for one, demonstrations in zip(runs, known, strict=True):
             one.info["demonstrations"] = demonstrations
             one.info["environment"] = {"wins": measure == "win_rate"}
         ((title, environment),) = group_runs(runs, same=True).environments.items()
-        found = judge(Claim("", "a", DEMONSTRATORS, "final"), title, environment, {})
+        found = judge(Claim("", "a", DEMONSTRATORS, "final", kind), title, environment, {})
         assert found is not None
         return found
 
     finals, theirs = [0.9, 0.7, 0.8], {"win_rate": 0.6, "mean_return": 0.75}
-    found = judged([theirs] * 3)
+    found = beside([theirs] * 3)
     reached = theirs["win_rate" if measure == "win_rate" else "mean_return"]
     interval = stats.ttest_1samp(finals, reached).confidence_interval(0.95)
     assert found.value == pytest.approx(0.8 - reached)
     assert (found.low, found.high) == pytest.approx(
         (interval.low - reached, interval.high - reached)
     )
-    unknown = judged([theirs, {}, theirs])
+    if measure == "win_rate":
+        best = [{"win_rate": 0.96}] * 3
+        assert beside(best).note == "its demonstrators win too often to be surpassed"
+        assert beside(best, "no worse").note == ""
+    unknown = beside([theirs, {}, theirs])
     assert unknown.outcome == "not decided"
     assert unknown.note == "what its demonstrators reach is not known"
 
@@ -322,30 +335,82 @@ def test_a_claim_about_demonstrators_is_of_final_values():
 
 
 @pytest.mark.parametrize(
-    ("better", "than", "alike", "outcome"),
+    ("better", "than", "kind", "outcome"),
     [
-        ([0.8, 0.9], [0.1, 0.2], False, "holds"),
-        ([0.1, 0.2], [0.8, 0.9], False, "does not hold"),
-        ([0.1, 0.9], [0.2, 0.8], False, "not decided"),
-        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], False, "does not hold"),  # within 0.05
-        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], True, "holds"),
-        ([0.8, 0.81, 0.8], [0.1, 0.11, 0.1], True, "does not hold"),
-        ([0.1, 0.11, 0.1], [0.8, 0.81, 0.8], True, "does not hold"),
-        ([0.1, 0.9], [0.2, 0.8], True, "not decided"),
-        ([0.9], [0.1], False, "not decided"),  # one seed says nothing
-        ([0.5, 0.5], [0.5, 0.5], True, "holds"),  # no spread at all
-        ([0.52, 0.52], [0.5, 0.5], False, "holds"),
-        ([0.8, 0.9], [0.0, 0.0], False, "holds"),  # spread on one side alone
+        ([0.8, 0.9], [0.1, 0.2], "ahead", "holds"),
+        ([0.1, 0.2], [0.8, 0.9], "ahead", "does not hold"),
+        ([0.1, 0.9], [0.2, 0.8], "ahead", "not decided"),
+        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], "ahead", "does not hold"),  # within 0.05
+        ([0.50, 0.51, 0.50], [0.50, 0.51, 0.50], "alike", "holds"),
+        ([0.8, 0.81, 0.8], [0.1, 0.11, 0.1], "alike", "does not hold"),
+        ([0.1, 0.11, 0.1], [0.8, 0.81, 0.8], "alike", "does not hold"),
+        ([0.1, 0.9], [0.2, 0.8], "alike", "not decided"),
+        ([0.9], [0.1], "ahead", "not decided"),  # one seed says nothing
+        ([0.5, 0.5], [0.5, 0.5], "alike", "holds"),  # no spread at all
+        ([0.52, 0.52], [0.5, 0.5], "ahead", "does not hold"),  # ahead by less than matters
+        ([0.56, 0.56], [0.5, 0.5], "ahead", "holds"),
+        ([0.8, 0.9], [0.0, 0.0], "ahead", "holds"),  # spread on one side alone
+        ([0.56, 0.56], [0.5, 0.5], "far ahead", "holds"),
+        ([0.56, 0.58], [0.5, 0.5], "far ahead", "not decided"),  # 0.07, give or take 0.13
+        ([0.52, 0.52], [0.5, 0.5], "far ahead", "does not hold"),
+        ([0.47, 0.47], [0.5, 0.5], "no worse", "holds"),
+        ([0.9, 0.9], [0.5, 0.5], "no worse", "holds"),  # better is no worse
+        ([0.44, 0.44], [0.5, 0.5], "no worse", "does not hold"),
+        ([0.46, 0.48], [0.5, 0.5], "no worse", "not decided"),
+        ([0.0, 0.0], [0.0, 0.0], "alike", "not decided"),  # nobody wins
     ],
 )
-def test_what_becomes_of_a_claim(better, than, alike, outcome):
-    assert verdict(better, than, alike=alike).outcome == outcome
+def test_what_becomes_of_a_claim(better, than, kind, outcome):
+    assert verdict(better, than, kind=kind).outcome == outcome
 
 
 def test_the_margin_decides_between_not_holding_and_not_decided():
     better, than = [0.53, 0.54, 0.53, 0.54], [0.48, 0.55, 0.48, 0.55]
     assert verdict(better, than).outcome == "not decided"
     assert verdict(better, than, margin=0.2).outcome == "does not hold"
+
+
+def judged(runs: Sequence[Run], **claim: Any):
+    """The verdict on a claim about the curves `a` and `b` of some runs."""
+    ((title, environment),) = group_runs(runs, same=True).environments.items()
+    found = judge(Claim("", "a", "b", **claim), title, environment, {})
+    assert found is not None
+    return found
+
+
+def test_runs_that_are_not_finished_decide_nothing():
+    """However clear the numbers are so far."""
+    runs = [made_up(n, height, label) for n in (0, 1) for label, height in (("a", 0.9), ("b", 0.1))]
+    assert judged(runs).outcome == "holds"
+    for one in runs[:3:2]:
+        one.info["config"]["steps"] = 2000
+    found = judged(runs)
+    assert (found.outcome, found.note) == ("not decided", "not all runs are finished")
+    assert found.value == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "outcome"),
+    [
+        ("a", "ahead", "not decided"),  # who diverges is not ahead by what is left
+        ("b", "ahead", "holds"),
+        ("a", "no worse", "not decided"),
+        ("b", "alike", "not decided"),
+    ],
+)
+def test_a_run_that_diverged_cannot_make_a_claim_hold(label, kind, outcome):
+    runs = [made_up(n, height, name) for n in (0, 1) for name, height in (("a", 0.9), ("b", 0.1))]
+    diverged = dataclasses.replace(made_up(2, 0.1, label), diverged_at=1000.0)
+    found = judged([*runs, diverged], kind=kind)
+    assert (found.outcome, found.note) == (outcome, f"1 of {label} diverged")
+    assert found.seeds == (2, 2)
+
+
+def test_nor_can_one_make_a_claim_fail():
+    runs = [made_up(n, height, name) for n in (0, 1) for name, height in (("a", 0.1), ("b", 0.9))]
+    assert judged(runs).outcome == "does not hold"
+    diverged = dataclasses.replace(made_up(2, 0.1, "b"), diverged_at=1000.0)
+    assert judged([*runs, diverged]).outcome == "not decided"
 
 
 def rising(seed: int, reaches: float | None, label: str) -> Run:
@@ -355,13 +420,10 @@ def rising(seed: int, reaches: float | None, label: str) -> Run:
     return dataclasses.replace(run, win_rates=values)
 
 
-def speed(better: Sequence[float | None], than: Sequence[float | None], alike: bool = False):
+def speed(better: Sequence[float | None], than: Sequence[float | None], kind: Kind = "ahead"):
     runs = [rising(n, at, "a") for n, at in enumerate(better)]
     runs += [rising(n, at, "b") for n, at in enumerate(than)]
-    ((title, environment),) = group_runs(runs, same=True).environments.items()
-    found = judge(Claim("", "a", "b", "steps_to_80", alike=alike), title, environment, {})
-    assert found is not None
-    return found
+    return judged(runs, by="steps_to_80", kind=kind)
 
 
 def test_steps_are_compared_by_their_ratio():
@@ -381,7 +443,9 @@ def test_a_run_that_never_gets_there_is_a_bound():
     # 2000 is all that is known of either: nothing can be said.
     assert speed([None, None], [None, None]).outcome == "not decided"
     assert speed([None, None], [None, None]).value_text(2) == "—"
-    assert speed([None, None], [None, None], alike=True).outcome == "not decided"
+    assert speed([None, None], [None, None], "alike").outcome == "not decided"
+    # Nor if some of either get there: two lower bounds bound their ratio neither way.
+    assert speed([400, None], [1500, None]).value_text(2) == "—"
 
 
 def test_what_a_stranger_costs_is_judged_by_team():
@@ -447,6 +511,9 @@ def test_where_nobody_can_win_claims_are_about_returns(by, outcome, statistic, n
     assert found is not None
     assert (found.outcome, found.statistic) == (outcome, statistic)
     assert found.note.startswith(note) and bool(found.note) == bool(note)
+    # Returns are of any scale: none is too small to matter unless a claim says so.
+    assert smallest(found.claim, "return") == 0.0
+    assert smallest(Claim("", "a", "b", margin=3.0), "return") == 3.0
 
 
 @pytest.mark.parametrize(
@@ -753,14 +820,18 @@ def test_a_run_that_was_stopped_goes_on_though_a_part_of_it_is_in_the_results(ma
     assert missing([study], tmp_path, "quick") == []
 
 
-def test_collecting_drops_what_is_not_asked_for_any_more(tmp_path):
-    """A run of other settings goes, one of a further seed stays."""
+def test_collecting_drops_other_settings_when_all_of_ones_own_are_there(tmp_path):
+    """A run of other settings stays until then, one of a further seed for good."""
     study, path = study_of(), tmp_path / "results" / "x_quick.json"
-    products = {one.name: one.config.seed for one in (*study.runs, ippo(1, steps=128), ippo(2))}
-    Records({name: made_up(seed, 0.5, "") for name, seed in products.items()}).write(path)
-    collect([study], tmp_path, "quick")
-    kept = {one.name for one in (*study.runs, ippo(2))}
-    assert Records.read(path).runs.keys() == kept
+    others = (ippo(1, steps=128), ippo(2))
+    products = {one.name: one.config.seed for one in (*study.runs, *others)}
+    whole = {name: made_up(seed, 0.5, "", steps=256) for name, seed in products.items()}
+    part = {name: run for name, run in whole.items() if name != study.runs[0].name}
+    for held in (part, whole):
+        Records(dict(held)).write(path)
+        collect([study], tmp_path, "quick")
+        kept = {one.name for one in (*study.runs, ippo(2))} if held is whole else part.keys()
+        assert Records.read(path).runs.keys() == kept
 
 
 def test_a_run_is_called_by_its_curve_unless_it_is_in_two(tmp_path):
@@ -793,10 +864,11 @@ def test_a_damaged_run_fails_by_itself(tmp_path, name):
         (paths[0] / name).unlink()
     assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
     assert planning.plan([study], tmp_path, "quick").count == 2
-    (said,) = collect([study], tmp_path, "quick")
+    _, (said,) = gather(study, tmp_path, Records())
     assert ("is in use" if deleted else name) in said
     assert said.endswith(f"or delete {paths[0]}, and it is made again")
     assert runner.failure_of(study.runs[0], tmp_path) in said
+    collect([study], tmp_path, "quick")
     assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
     with pytest.raises(InputError, match=f"delete {paths[0]}"):
         runner._make(study.runs[0], tmp_path)
@@ -941,6 +1013,15 @@ def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):
     assert code == 0
     assert re.search(r"tiny +7\b", text)
     assert hashes(made / "runs") == before
+    # Drawing writes no results, and says which are of other settings.
+    (kept,) = made.glob("results/*")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole.replace(b"-seed_", b"-side_"))
+    again = run_json(capsys, "study", "draw", tiny, *out)["tiny"]
+    assert (again["claims"], kept.read_bytes() == whole) == ([claim], False)
+    said = refused(capsys, "study", "draw", tiny, "--results", kept.parent, "--out", tmp_path / "x")
+    kept.write_bytes(whole)
+    assert "only 4 runs of other settings" in said
     elsewhere = tmp_path / "elsewhere"
     again = ("study", "draw", tiny, "--seeds", 2, "--out", elsewhere)
     assert "holds no results" in refused(capsys, *again)

@@ -233,21 +233,31 @@ def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[
     """The studies of which any run was evaluated, with what was found. Raises InputError if there
     is none."""
     from dm2.studies.records import Records
-    from dm2.studies.runner import collect, records_path
+    from dm2.studies.runner import gather, known_results, records_path
     from dm2.studies.verdicts import results_of
 
-    if folder is None:
-        for said in collect(studies, options.out, options.scale):  # as far as they are
-            print(f"dm2: note: {said}", file=sys.stderr)
-    found = []
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"results = '{folder}': there is no such folder")
+    known = known_results(options.out, options.scale) if folder is None else None
+    found, notes = [], []
     for one in studies:
         path = records_path(options.out, one, options.scale)
         path = path if folder is None else folder / path.name
-        result = results_of(one, Records.read(path))
+        if known is None:
+            records = Records.read(path)
+        else:
+            records, damaged = gather(one, options.out, known)
+            notes += damaged
+        result = results_of(one, records)
         if result.comparison.environments:
             found.append((one, result))
+            notes += result.comparison.notes
         else:
-            print(f"dm2: note: {one.name}: there are no results in {path}", file=sys.stderr)
+            count = len(Records.read(path).runs)
+            others = f", only {count} runs of other settings than it has now" if count else ""
+            notes.append(f"{one.name}: there are no results in {path}{others}")
+    for said in dict.fromkeys(notes):
+        print(f"dm2: note: {said}", file=sys.stderr)
     if not found:
         where = options.out if folder is None else folder
         remedy = "make them with `dm2 study run`"
@@ -280,14 +290,18 @@ def _show(studies: list[Any], options: _Chosen, folder: Path | None) -> None:
 
 
 def _print_claims(result: Any) -> None:
+    from dm2.studies.verdicts import NO_RUNS
+
     table = _table(result.study.title, "claim", "environment", "by", "value", "seeds", "verdict")
     colours = {"holds": "green", "does not hold": "red", "not decided": "yellow"}
     for verdict in result.verdicts:
+        if verdict.undecided == NO_RUNS:  # `unfinished` names the curve
+            continue
         claim = verdict.claim
         note = f"\n[dim]{escape(verdict.note)}[/dim]" if verdict.note else ""
         colour = colours[verdict.outcome]
         table.add_row(
-            f"{escape(claim.text)}\n[dim]{escape(claim.better)} / {escape(claim.than)}[/dim]",
+            f"{escape(claim.text)}\n[dim]{escape(claim.pair)}[/dim]",
             escape(verdict.env),
             verdict.statistic,
             verdict.value_text(2),
@@ -305,12 +319,14 @@ def _as_json(verdict: Any) -> dict[str, Any]:
         "better": claim.better,
         "than": claim.than,
         "by": claim.by,
+        "kind": claim.kind,
         "source": claim.source,
         "environment": verdict.env,
         "verdict": verdict.outcome,
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
         "seeds": list(verdict.seeds),
         "censored": list(verdict.censored),
+        "diverged": list(verdict.diverged),
         "bound": verdict.bound,
         "note": verdict.note or None,
     }

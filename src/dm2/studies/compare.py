@@ -20,7 +20,7 @@ __all__ = ["BOUNDS", "SIGNS", "compare", "span_text", "steps_text", "summarise",
 WARNINGS = "warnings"
 WIN_RATE_LEVELS = (0.5, 0.8)
 
-SIGNS = {"lower": "≥ ", "upper": "≤ ", "unknown": "~ "}
+SIGNS = {"lower": "≥ ", "upper": "≤ "}
 """What marks a number that is only a bound, by which."""
 BOUNDS = {(True, False): "lower", (False, True): "upper", (True, True): "unknown"}
 """What a ratio is a bound of, by whether its numerator and its denominator are lower bounds."""
@@ -88,10 +88,9 @@ def _ratio(group: Group, baseline: Group, level: float, environment: Environment
     above, above_censored = statistics.censor(environment.steps_to(group, level), group.ends)
     below, below_censored = statistics.censor(environment.steps_to(baseline, level), baseline.ends)
     value, low, high = statistics.ratio_interval(above, below)
-    if above_censored == len(above) and below_censored == len(below):
-        value = low = high = math.nan  # the ratio of two budgets says nothing
-    # Two lower bounds bound their ratio neither way.
     bound = BOUNDS.get((above_censored > 0, below_censored > 0))
+    if bound == "unknown":  # two lower bounds bound their ratio neither way
+        value = low = high = math.nan
     return {"value": _json(value), "interval": [_json(low), _json(high)], "bound": bound}
 
 
@@ -205,7 +204,8 @@ def compare(
         steps hold also `values` per seed (null if not reached), `censored` (how many), and
         `bound`: "lower" if any, since such a run counts with its own last step.
         `ratio_steps_to_80`, at the highest level, is the group's mean over that of its `baseline`;
-        its `bound` is "lower", "upper", or "unknown" if both are censored. `warnings` says what
+        its `bound` is "lower", "upper", or, if both are censored and there is no ratio,
+        "unknown". `warnings` says what
         was skipped, left out, or is unlike among runs that are compared.
 
     Raises:

@@ -53,7 +53,7 @@ class Records:
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            remedy = "give a run's directory, or a file that `dm2 study run` wrote"
+            remedy = "move it away, or name a run's directory or a file that `dm2 study run` wrote"
             raise InputError(f"{path}: holds no results of a study ({error}); {remedy}") from None
 
     def write(self, path: Path) -> None:
@@ -154,8 +154,11 @@ def _directories(path: Path, notes: list[str]) -> list[Path]:
             absent = METRICS if present == [CONFIG] else CONFIG
             notes.append(f"{Path(directory)}: skipped, it has {present[0]} but no {absent}")
     if not found:
-        remedy = f"holds no training run ({CONFIG} beside {METRICS}); make one with"
-        raise InputError(f"{path}: {remedy} `dm2 train`, or name its directory or a parent of it")
+        problem = f"holds no training run ({CONFIG} beside {METRICS})"
+        remedy = (
+            "make one with `dm2 train`, or name its directory, a parent of it, or files of results"
+        )
+        raise InputError(f"{path}: {problem}; {remedy}")
     return found
 
 

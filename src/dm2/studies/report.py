@@ -20,7 +20,7 @@ from dm2.studies.products import Recording
 from dm2.studies.report_figures import figure_html, report_figures
 from dm2.studies.runs import MEASURES
 from dm2.studies.study import Claim, Curve, Study
-from dm2.studies.verdicts import Result, environment_name
+from dm2.studies.verdicts import Result, Verdict, environment_name, smallest
 from dm2.version import __version__
 
 __all__ = ["check_report", "write_report"]
@@ -146,7 +146,7 @@ def _rows(result: Result) -> Iterator[_Row]:
             study,
             _identifier(study),
             claim,
-            _compared(claim),
+            _compared(verdict),
             verdict.env,
             verdict.statistic,
             verdict.value_text(3),
@@ -161,13 +161,14 @@ def _number(value: float, form: str) -> str:
     return "—" if np.isnan(value) else format(value, form)
 
 
-def _compared(claim: Claim) -> str:
-    """Which curves a claim is about, and the smallest difference that matters."""
-    steps = claim.by == "steps_to_80"
-    margin = f"{100 * claim.margin:g} %" if steps else f"{claim.margin:g}"
-    if claim.alike:
-        return f"{claim.better} and {claim.than} alike, to {margin}"
-    return f"{claim.better} ahead of {claim.than}; what matters: {margin}"
+def _compared(verdict: Verdict) -> str:
+    """What is claimed of which curves, and the smallest difference that matters."""
+    claim, margin = verdict.claim, smallest(verdict.claim, verdict.measure)
+    share = f"{100 * margin:g} %" if claim.by == "steps_to_80" else f"{margin:g}"
+    if claim.kind == "alike":
+        return f"{claim.better} and {claim.than} alike, to {share}"
+    words = {"ahead": "ahead of", "far ahead": "far ahead of", "no worse": "no worse than"}
+    return f"{claim.better} {words[claim.kind]} {claim.than}; what matters: {share}"
 
 
 # ---- numbers
@@ -184,7 +185,7 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
     rows = [
         [
             label,
-            _seeds(group["runs"], planned[environment_name(title), label]),
+            _seeds(group["runs"], planned.get((environment_name(title), label), group["runs"])),
             *(steps_text(group[name]) for name in reached),
             span_text(group["area"], "mean"),
             f"{group['area']['iqm']:.2f}",

@@ -29,6 +29,7 @@ __all__ = [
     "State",
     "collect",
     "failure_of",
+    "gather",
     "known_results",
     "make_studies",
     "missing",
@@ -156,40 +157,58 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         return work.failures()
 
 
-def collect(studies: Sequence[Study], root: Path, scale: str) -> list[str]:
-    """Writes the files of results: what they held already, what those of other studies hold of the
-    same runs, and every run as far as it is, each with the name of its curve unless it is in
-    several. What the studies do not ask for any more is dropped.
+def gather(study: Study, root: Path, known: Records) -> tuple[Records, list[str]]:
+    """What is known of a study's runs and exchanges: by files of results, and by what is there of
+    the runs themselves, as far as they are. Each run has the name of its curve, unless it is in
+    several.
+
+    Args:
+        study: the study.
+        root: the folder of all products.
+        known: what files of results hold; see `known_results`.
 
     Returns:
-        What is damaged and therefore left out, a sentence each.
-
-    Raises:
-        InputError: a file of results is damaged.
+        What is known, and what is damaged and therefore left out, a sentence each.
     """
-    damaged, known = [], known_results(root, scale)
+    records, damaged = Records(), []
+    for training in study.runs:
+        if training.name in known.runs:
+            records.add(training.name, known.runs[training.name])
+        if why := _damage(training, root):
+            damaged.append(f"{training.name}: left out: {why}")
+        elif (training.path(root) / METRICS).exists():
+            records.add(training.name, read_run(training.path(root)))
+    for _, exchange in study.exchanges:
+        if exchange.name in known.exchanges:
+            records.exchanges[exchange.name] = known.exchanges[exchange.name]
+        if why := _damage(exchange, root):
+            damaged.append(f"{exchange.name}: left out: {why}")
+        elif exchange.made(root):
+            records.exchanges[exchange.name] = exchange.read(root)
+    _label(records, study)
+    return records, damaged
+
+
+def collect(studies: Sequence[Study], root: Path, scale: str) -> None:
+    """Writes the files of results: what is known of the studies' runs, see `gather`.
+
+    A run that the file holds and the study does not ask for stays if it is of a further seed:
+    whoever asks for fewer `--seeds` once may ask for all again. One of other settings stays until
+    all of the study's own are there, and is then dropped.
+
+    Raises InputError if a file of results is damaged.
+    """
+    known = known_results(root, scale)
     for study in studies:
         path = records_path(root, study, scale)
-        records = Records.read(path)
-        _drop_others(records, study)
-        for training in study.runs:
-            if training.name in known.runs:
-                records.add(training.name, known.runs[training.name])
-            if why := _damage(training, root):
-                damaged.append(f"{training.name}: left out: {why}")
-            elif (training.path(root) / METRICS).exists():
-                records.add(training.name, read_run(training.path(root)))
-        for _, exchange in study.exchanges:
-            if exchange.name in known.exchanges:
-                records.exchanges[exchange.name] = known.exchanges[exchange.name]
-            if why := _damage(exchange, root):
-                damaged.append(f"{exchange.name}: left out: {why}")
-            elif exchange.made(root):
-                records.exchanges[exchange.name] = exchange.read(root)
-        _label(records, study)
+        records, _ = gather(study, root, known)
+        seeds = {run.config.seed for run in study.runs}
+        complete = all(records.settles(run.name) for run in study.runs)
+        for name, run in Records.read(path).runs.items():
+            if name not in records.runs and not (complete and run.config["seed"] in seeds):
+                records.runs[name] = run
         if records.runs:
             records.write(path)
-    return damaged
 
 
 def _label(records: Records, study: Study) -> None:
@@ -201,15 +220,6 @@ def _label(records: Records, study: Study) -> None:
     for name in curves.keys() & records.runs.keys():
         label, *others = curves[name]
         records.runs[name] = records.labelled(name, None if others else label)
-
-
-def _drop_others(records: Records, study: Study) -> None:
-    """Drops runs of other settings than the study's. Those of further seeds stay: whoever asks for
-    fewer `--seeds` once may ask for all again."""
-    names, seeds = ({run.name for run in study.runs}, {run.config.seed for run in study.runs})
-    for name, run in list(records.runs.items()):
-        if name not in names and run.config["seed"] in seeds:
-            del records.runs[name]
 
 
 class _Work:
@@ -241,7 +251,8 @@ class _Work:
         product, began = self._begun[ended.task]
         seconds = f"{time.monotonic() - began:.0f} s  "
         if ended.error is None:
-            self._close(product, f"{seconds}made")
+            diverged = state_of(product, self._root) == "diverged"
+            self._close(product, seconds + ("diverged" if diverged else "made"))
         elif not isinstance(ended.error, KeyboardInterrupt):
             self._fail(product, str(ended.error), seconds)
 

@@ -15,7 +15,7 @@ from dm2.errors import (
 )
 from dm2.studies.products import Exchange, Product, Training, in_order
 
-__all__ = ["DEMONSTRATORS", "Claim", "Curve", "Statistic", "Study"]
+__all__ = ["DEMONSTRATORS", "Claim", "Curve", "Kind", "Statistic", "Study"]
 
 Statistic = Literal["area", "final", "steps_to_80", "kept"]
 STATISTICS: dict[Statistic, str] = {
@@ -26,6 +26,9 @@ STATISTICS: dict[Statistic, str] = {
 }
 """What claims are about, in words, by what an environment is compared by. One number a seed
 each."""
+Kind = Literal["ahead", "far ahead", "no worse", "alike"]
+"""What is claimed of a difference d in favour of one curve, where m is the smallest that matters:
+d > 0, d > m, d > -m, or -m < d < m."""
 DEMONSTRATORS = "its demonstrators"
 """What a claim names in place of a second curve to compare the first with the team whose
 demonstrations it imitates: with what that reached in the episodes that were recorded."""
@@ -66,20 +69,20 @@ class Curve:
 class Claim:
     """A claim about two curves, judged in every environment that has both.
 
-    `better` says which one is ahead of `than`, by a statistic with one number a seed. With
-    `alike`, the claim is that neither is. Where `than` is `DEMONSTRATORS`, the final value of one
-    curve is compared with that of the team that it imitates.
+    `better` is compared with `than` by a statistic with one number a seed, and `kind` says what is
+    claimed of the difference. Where `than` is `DEMONSTRATORS`, the final value of one curve is
+    compared with that of the team that it imitates.
     """
 
     text: str
-    """The claim, as a sentence."""
+    """The claim, as a sentence that needs no other."""
     better: str
     than: str
     by: Statistic = "area"
-    alike: bool = False
-    margin: float = 0.05
+    kind: Kind = "ahead"
+    margin: float | None = None
     """The smallest difference that matters: of win rates and of returns as they are, of steps as a
-    share of them."""
+    share of them. By default 0.05, and of returns, whose scale is the environment's, 0."""
     source: str = ""
     """Where the claim comes from, such as `Figure 2`."""
 
@@ -87,14 +90,20 @@ class Claim:
         prefix = f"claim {self.text!r}, "
         convert_fields(self, prefix)
         check_choice(self, prefix, "by", Statistic)
+        check_choice(self, prefix, "kind", Kind)
         apart = self.better != self.than
         check_setting(apart, prefix + "than", self.than, "must be another curve than `better`")
         fits = self.than != DEMONSTRATORS or self.by == "final"
         check_setting(fits, prefix + "by", self.by, f"must be final, of {DEMONSTRATORS}")
         below = 1.0 if self.by == "steps_to_80" else math.inf
         remedy = "must be a number from 0 up, and below 1 where it is a share of steps"
-        fits = 0 <= self.margin < below
+        fits = self.margin is None or 0 <= self.margin < below
         check_setting(fits, prefix + "margin", self.margin, remedy)
+
+    @property
+    def pair(self) -> str:
+        """`DM² − IPPO`, or of steps, which are compared by their ratio, `DM² / IPPO`."""
+        return f"{self.better} {'/' if self.by == 'steps_to_80' else '−'} {self.than}"
 
     @property
     def curves(self) -> tuple[str, ...]:

@@ -5,22 +5,28 @@ difference of the two means; for steps to a level, of their logarithms, which ma
 ratio of the geometric means. With few seeds it is wider than a bootstrap's, which is too narrow
 then. Beside the demonstrators, who are one number, it is Student's for the mean of one curve.
 
-For `better` ahead of `than`, by a difference d > 0 in its favour:
+For a difference d in favour of `better`, where m is the smallest that matters, a claim
 
-- *holds* if the whole interval is above 0;
-- *does not hold* if the whole interval is below the smallest difference that matters;
-- else it is *not decided* at this many seeds.
+======== ============================= =====================================
+kind     holds if the whole interval   does not hold if the whole interval
+======== ============================= =====================================
+ahead    is above 0                    is below m, which goes before
+far      is above m                    is below m
+no worse is above -m                   is below -m
+alike    is within -m and m            is outside of -m and m
+======== ============================= =====================================
 
-For a claim that neither is ahead: *holds* if the whole interval is within the smallest difference
-that matters, *does not hold* if the whole interval is outside of it.
+and else it is not decided at this many seeds. Nor is it while runs are not finished, where nobody
+wins at all, or where demonstrators who are to be surpassed leave less than m to do so.
 
 A run that never reaches a level counts with its last step, so that its steps are a lower bound. A
 claim that `better` is faster cannot come out as *holds* if such a run is among its own, nor as
-*does not hold* if one is among the others'. Where no run of either gets there, nothing is known.
+*does not hold* if one is among the others'. A run that diverged, and is left out of all numbers,
+stands in the way likewise. Where runs of both never get there, nothing is known.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -32,14 +38,18 @@ from dm2.studies.compare import BOUNDS, SIGNS
 from dm2.studies.groups import Comparison, Environment, Group, group_runs
 from dm2.studies.records import Records
 from dm2.studies.runs import MEASURES, Measure
-from dm2.studies.study import DEMONSTRATORS, STATISTICS, Claim, Statistic, Study
+from dm2.studies.study import DEMONSTRATORS, STATISTICS, Claim, Kind, Statistic, Study
 
-__all__ = ["Result", "Verdict", "environment_name", "judge", "results_of"]
+__all__ = ["NO_RUNS", "Result", "Verdict", "environment_name", "judge", "results_of", "smallest"]
 
 Outcome = Literal["holds", "does not hold", "not decided"]
 LEVEL = 0.95
 WIN_RATE = 0.8
 """The level of `steps_to_80`."""
+MARGIN = 0.05
+"""The smallest difference that matters, where a claim names none."""
+NO_RUNS = "no runs yet"
+"""Why a claim is undecided where one of its curves, or both, has no run."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,10 @@ class Verdict:
     """The probability that a run of `better` is ahead of one of `than`, ties counting half."""
     censored: tuple[int, int] = (0, 0)
     """How many runs never reach the level."""
-    unknown: str = ""
-    """Why there is nothing to judge by, if so."""
+    diverged: tuple[int, int] = (0, 0)
+    """How many runs diverged."""
+    undecided: str = ""
+    """Why the numbers, if there are any, decide nothing."""
 
     @property
     def statistic(self) -> str:
@@ -73,24 +85,27 @@ class Verdict:
 
     @property
     def bound(self) -> str | None:
-        """Which way runs that never get there bound the ratio: `lower`, `upper`, or `unknown`."""
+        """Which way runs that never get there bound the ratio: `lower` or `upper`."""
         return BOUNDS.get((self.censored[0] > 0, self.censored[1] > 0))
 
     @property
     def seeds_text(self) -> str:
-        """`3/3`, or that there is nothing to judge by."""
-        return "/".join(map(str, self.seeds)) if any(self.seeds) else "—"
+        """`3 and 3`, or that there is nothing to judge by."""
+        return " and ".join(map(str, self.seeds)) if any(self.seeds) else "—"
 
     @property
     def note(self) -> str:
-        """What else there is to say: why nothing is known, or how many runs never get there."""
-        sides = zip((self.claim.better, self.claim.than), self.censored, self.seeds, strict=True)
-        short = [
-            f"{count} of {seeds} runs of {label} never get there"
-            for label, count, seeds in sides
-            if count
-        ]
-        return self.unknown or "; ".join(short)
+        """What else there is to say: why nothing is decided, how many runs never get there, and how
+        many diverged."""
+        labels = (self.claim.better, self.claim.than)
+        said = [self.undecided] if self.undecided else []
+        for label, count, seeds in zip(labels, self.censored, self.seeds, strict=True):
+            if count:
+                said.append(f"{count} of {seeds} runs of {label} never get there")
+        for label, count in zip(labels, self.diverged, strict=True):
+            if count:
+                said.append(f"{count} of {label} diverged")
+        return "; ".join(said)
 
     def value_text(self, digits: int) -> str:
         """`+0.12` above its interval; of steps `× 0.64`, marked where it is only a bound."""
@@ -167,7 +182,7 @@ def _verdicts(
             lacking.pop(environment_name(title), None)
             yield verdict
     for env in lacking:
-        yield Verdict(claim, env, unknown="no runs yet")
+        yield Verdict(claim, env, undecided=NO_RUNS)
 
 
 def _envs(study: Study, claim: Claim) -> dict[str, None]:
@@ -189,52 +204,73 @@ def judge(
         rates = [exchanges[place] for place in places if place in exchanges]
         if len(rates) < len(labels):
             return None
-        return _verdict(claim, title, "win_rate", [(_kept(one), 0) for one in rates])
+        blank = Verdict(claim, title)
+        return _verdict(blank, [(_kept(one), 0) for one in rates])
     if not environment.groups.keys() >= set(labels):
         return None
     pair = environment.only(*labels)
+    groups = [pair.groups[label] for label in labels]
+    diverged = [sum(run.diverged for run in (*g.runs, *g.left_out)) for g in groups]
+    blank = Verdict(claim, title, pair.measure, diverged=(diverged[0], sum(diverged[1:])))
     if claim.by == "steps_to_80" and pair.measure == "return":
         unknown = "nobody can win here, so that no run comes to 80 %"
-        return Verdict(claim, title, pair.measure, unknown=unknown)
-    values = [_values(claim.by, pair.groups[label], pair) for label in labels]
+        return replace(blank, undecided=unknown)
+    values = [_values(claim.by, group, pair) for group in groups]
     if claim.than == DEMONSTRATORS:  # of no variance, so that Welch's interval is Student's
-        known = [run.demo_value for run in pair.groups[claim.better].runs]
+        known = [run.demo_value for run in groups[0].runs]
         if None in known:
-            unknown = f"what {DEMONSTRATORS} reach is not known"
-            return Verdict(claim, title, pair.measure, unknown=unknown)
-        values.append((np.array(known), 0))
-    return _verdict(claim, title, pair.measure, values)
+            return replace(blank, undecided=f"what {DEMONSTRATORS} reach is not known")
+        values.append((np.array(known, float), 0))
+    if any(not run.finished and not run.diverged for group in groups for run in group.runs):
+        blank = replace(blank, undecided="not all runs are finished")
+    elif pair.measure == "win_rate" and not any(x.any() for x, _ in values):
+        blank = replace(blank, undecided="nobody wins")
+    elif claim.than == DEMONSTRATORS and pair.measure == "win_rate":
+        most = 1.0 - smallest(claim, pair.measure)
+        if claim.kind in ("ahead", "far ahead") and values[1][0].max() > most:
+            blank = replace(blank, undecided=f"{DEMONSTRATORS} win too often to be surpassed")
+    return _verdict(blank, values)
 
 
-def _verdict(
-    claim: Claim, title: str, measure: Measure, values: Sequence[tuple[np.ndarray, int]]
-) -> Verdict:
-    """The verdict by the values of both curves, one a seed, and how many of them are bounds."""
+def _verdict(blank: Verdict, values: Sequence[tuple[np.ndarray, int]]) -> Verdict:
+    """The verdict by the values of both curves, one a seed, and how many of them are bounds.
+
+    Args:
+        blank: what is known of it without these.
+        values: of `better` and of `than`.
+    """
+    claim = blank.claim
     (better, first), (than, second) = values
     seeds, censored = (len(better), len(than)), (first, second)
-    if censored == seeds:  # the ratio of two budgets says nothing
-        return Verdict(claim, title, measure, seeds=seeds, censored=censored)
+    blank = replace(blank, seeds=seeds, censored=censored)
+    if first and second:  # two lower bounds bound their ratio neither way
+        return blank
     lower = claim.by == "steps_to_80"
     if lower:
         better, than = np.log(np.maximum(better, 1.0)), np.log(np.maximum(than, 1.0))
     value, low, high = _welch(better, than)
-    margin = -np.log1p(-claim.margin) if lower else claim.margin
+    margin = smallest(claim, blank.measure)
+    margin = -np.log1p(-margin) if lower else margin
     # In favour of `better`: fewer steps, or a higher value.
     ahead = (-high, -low) if lower else (low, high)
+    bounds = (censored[0] + blank.diverged[0] > 0, censored[1] + blank.diverged[1] > 0)
     span = np.exp([value, low, high]) if lower else (value, low, high)
     sign = -1 if lower else 1
-    return Verdict(
-        claim,
-        title,
-        measure,
-        _outcome(*ahead, margin, claim.alike, censored),
-        float(span[0]),
-        float(span[1]),
-        float(span[2]),
-        seeds,
-        statistics.probability_of_improvement(sign * better, sign * than),
-        censored,
+    return replace(
+        blank,
+        outcome="not decided" if blank.undecided else _outcome(claim.kind, ahead, margin, bounds),
+        value=float(span[0]),
+        low=float(span[1]),
+        high=float(span[2]),
+        improvement=statistics.probability_of_improvement(sign * better, sign * than),
     )
+
+
+def smallest(claim: Claim, measure: Measure) -> float:
+    """The smallest difference that matters in a claim, by what an environment is compared by."""
+    if claim.margin is not None:
+        return claim.margin
+    return 0.0 if measure == "return" else MARGIN
 
 
 def _kept(rates: Float[np.ndarray, "S S"]) -> Float[np.ndarray, " S"]:
@@ -270,17 +306,28 @@ def _welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
 
 
 def _outcome(
-    low: float, high: float, margin: float, alike: bool, censored: tuple[int, int]
+    kind: Kind, ahead: tuple[float, float], margin: float, bounds: tuple[bool, bool]
 ) -> Outcome:
-    """By the interval of the difference in favour of `better`."""
+    """What becomes of a claim.
+
+    Args:
+        kind: what is claimed.
+        ahead: the interval of the difference in favour of `better`.
+        margin: the smallest difference that matters.
+        bounds: whether `better` may in truth be worse, and `than`, since runs of theirs never got
+            where they were to get, or diverged.
+    """
+    low, high = ahead
     if np.isnan(low) or np.isnan(high):
         return "not decided"
-    if alike:
-        if any(censored):
+    if kind == "alike":
+        if any(bounds):
             return "not decided"
         if -margin < low and high < margin:
             return "holds"
         return "does not hold" if low > margin or high < -margin else "not decided"
-    if low > 0 and not censored[0]:
-        return "holds"
-    return "does not hold" if high < margin and not censored[1] else "not decided"
+    fails = {"ahead": margin, "far ahead": margin, "no worse": -margin}[kind]
+    holds = {"ahead": 0.0, "far ahead": margin, "no worse": -margin}[kind]
+    if high < fails:
+        return "not decided" if bounds[1] else "does not hold"
+    return "holds" if low > holds and not bounds[0] else "not decided"

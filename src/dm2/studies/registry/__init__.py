@@ -43,7 +43,7 @@ def find_study(name: str, scale: Scale) -> Study:
         scale: on which tasks and with how many seeds.
 
     Raises:
-        InputError: there is no such study, or the file does not define one.
+        InputError: there is no such study, or the file does not define one with a name of its own.
     """
     if name.endswith(".py"):
         return _from_file(Path(name), scale)
@@ -72,4 +72,7 @@ def _from_file(path: Path, scale: Scale) -> Study:
         raise InputError(f"study = {str(path)!r}: {problem}; {remedy}") from error
     if not isinstance(made, Study):
         raise InputError(f"study = {str(path)!r}: study(scale) returned {made!r}, must be a Study")
+    if made.name in STUDIES:
+        problem = f"name = {made.name!r}: is a study of the library's, whose files it would share"
+        raise InputError(f"study = {str(path)!r}: {problem}; choose another")
     return made

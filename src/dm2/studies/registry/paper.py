@@ -54,18 +54,34 @@ def fig2(scale: Scale) -> Study:
         (
             Claim("DM² learns faster than IPPO.", DM2, IPPO, source=source),
             Claim("DM² needs fewer steps than IPPO.", DM2, IPPO, "steps_to_80", source=source),
-            Claim("With weaker experts it still does.", WEAKER, IPPO, source=source),
-            Claim("With experts of QMIX too.", "DM², QMIX experts", IPPO, source=source),
+            Claim(
+                "DM² learns faster than IPPO from weaker experts too.",
+                WEAKER,
+                IPPO,
+                source=source,
+            ),
+            Claim(
+                "DM² learns faster than IPPO from experts of QMIX too.",
+                "DM², QMIX experts",
+                IPPO,
+                source=source,
+            ),
             Claim(
                 "The quality of the experts hardly matters.",
                 DM2,
                 WEAKER,
-                alike=True,
+                kind="alike",
                 margin=0.1,
                 source=source,
             ),
             Claim("DM² surpasses its demonstrators.", DM2, DEMONSTRATORS, "final", source=source),
-            Claim("It does with weaker ones.", WEAKER, DEMONSTRATORS, "final", source=source),
+            Claim(
+                "DM² surpasses weaker demonstrators.",
+                WEAKER,
+                DEMONSTRATORS,
+                "final",
+                source=source,
+            ),
             Claim("SIL learns more slowly than DM².", DM2, "SIL", source=source),
             Claim("QMIX learns faster than IPPO.", "QMIX", IPPO, source=source),
             Claim("RMAPPO learns faster than IPPO.", "RMAPPO", IPPO, source=source),
@@ -76,7 +92,7 @@ def fig2(scale: Scale) -> Study:
                 DM2,
                 "QMIX",
                 "final",
-                alike=True,
+                "alike",
                 margin=0.1,
                 source=source,
             ),
@@ -84,7 +100,7 @@ def fig2(scale: Scale) -> Study:
                 "A coefficient that fits all tasks does as well as one for each.",
                 DM2,
                 "DM², tuned coefficient",
-                alike=True,
+                kind="no worse",
                 margin=0.1,
                 source="ours",
             ),
@@ -114,19 +130,27 @@ def fig3(scale: Scale) -> Study:
             runs = tuple(task.expert(number=number) for number in teams)
             demos = Recording(runs, quality=quality, style=style)
             curves.append(Curve(f"{name} ({which})", task.runs("dm2", demos)))
-        together, apart, mixed = (
-            f"{names[style]} ({which})"
-            for style in ("co-trained-concurrent", "co-trained-disjoint", "mixed-concurrent")
+        together, apart, mixed, strangers = (
+            f"{name} ({which})" for name in list(names.values())[:4]
         )
         claims += [
             Claim(
-                f"Experts need to be co-trained ({which} ones).", together, mixed, source="Figure 3"
+                f"Experts that act together need to be co-trained ({which} ones).",
+                together,
+                mixed,
+                source="Figure 3",
             ),
             Claim(
-                f"They need not act at the same time ({which} ones).",
-                together,
+                f"Experts that do not act together need to be co-trained ({which} ones).",
                 apart,
-                alike=True,
+                strangers,
+                source="Figure 3",
+            ),
+            Claim(
+                f"Experts that were co-trained need not act at the same time ({which} ones).",
+                apart,
+                together,
+                kind="no worse",
                 margin=0.1,
                 source="Figure 3",
             ),
@@ -165,7 +189,12 @@ def fig4(scale: Scale) -> Study:
         tuple(curves),
         (
             Claim("DM² learns faster than IPPO.", DM2, IPPO, source=source),
-            Claim("With weaker experts it still does.", WEAKER, IPPO, source=source),
+            Claim(
+                "DM² learns faster than IPPO from weaker experts too.",
+                WEAKER,
+                IPPO,
+                source=source,
+            ),
         ),
     )
 
@@ -196,14 +225,14 @@ def fig5(scale: Scale) -> Study:
                 "cloning, then DM²",
                 DM2,
                 "final",
-                alike=True,
+                "alike",
                 source=source,
             ),
             Claim(
                 "Cloning does not make up for the missing imitation reward.",
                 DM2,
                 "cloning, then IPPO",
-                source=source,
+                source="ours",
             ),
             Claim("DM² learns faster with cloning first.", "cloning, then DM²", DM2, source="ours"),
         ),
@@ -227,15 +256,21 @@ def fig6(scale: Scale) -> Study:
         "Can agents that match their experts do without the task's reward?",
         tuple(curves),
         (
-            Claim("GAIL is far below IPPO.", IPPO, "GAIL", "final", margin=0.2, source=source),
-            Claim("GAIL is far below DM².", DM2, "GAIL", "final", margin=0.2, source=source),
-            Claim(
-                "With weaker experts too.",
-                DM2,
-                "GAIL, weaker experts",
-                "final",
-                margin=0.2,
-                source=source,
+            *(
+                Claim(
+                    f"{name} is far below {other}.",
+                    other,
+                    label,
+                    "final",
+                    "far ahead",
+                    margin=0.2,
+                    source=source,
+                )
+                for label, name in (
+                    ("GAIL", "GAIL"),
+                    ("GAIL, weaker experts", "GAIL from weaker experts"),
+                )
+                for other in (IPPO, DM2)
             ),
         ),
     )
@@ -259,14 +294,20 @@ def fig7(scale: Scale) -> Study:
         (
             Claim("Better experts are better.", "level 10", "level 2", source=source),
             Claim(
-                "It saturates: half of their training is as good as all of it.",
-                "level 10",
+                "The experts' quality saturates: half of their training is as good as all of it.",
                 "level 5",
-                alike=True,
+                "level 10",
+                kind="no worse",
                 margin=0.1,
                 source=source,
             ),
-            Claim("Poor experts are no worse than none.", "level 1", IPPO, source="ours"),
+            Claim(
+                "Poor experts are no worse than none.",
+                "level 1",
+                IPPO,
+                kind="no worse",
+                source="ours",
+            ),
         ),
         axis="experts' training (tenths)",
     )
