@@ -825,7 +825,7 @@ def test_collecting_drops_other_settings_when_all_of_ones_own_are_there(tmp_path
     study, path = study_of(), tmp_path / "results" / "x_quick.json"
     others = (ippo(1, steps=128), ippo(2))
     products = {one.name: one.config.seed for one in (*study.runs, *others)}
-    whole = {name: made_up(seed, 0.5, "", steps=256) for name, seed in products.items()}
+    whole = {name: made_up(seed, 0.5, "", steps=200) for name, seed in products.items()}
     part = {name: run for name, run in whole.items() if name != study.runs[0].name}
     for held in (part, whole):
         Records(dict(held)).write(path)
