@@ -13,6 +13,7 @@ for file in results/studies/*.json; do
     dm2 study draw "${name%_*}" --scale "${name##*_}" --results results/studies --out docs >"docs/figures/$name.txt"
     echo "docs/figures/$name.png and .txt"
 done
+python scripts/claims.py # the tables in docs/results.md
 for run in "four-tile" "handshake" "stag-hunt --states-only"; do # shellcheck disable=SC2086
     name=${run%% *}
     dm2 theory converge --game $run --out "docs/figures/theory_${name/-/_}.png"
