@@ -14,7 +14,7 @@ from dm2.agent.types import View
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
 from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
-from dm2.methods.centralised.qlearning import QLearning, epsilon, exploring, paired
+from dm2.methods.centralised.qlearning import QLearning, _rows, epsilon, exploring, paired
 from dm2.methods.centralised.qmix import IQL, QMIX, VDN
 from dm2.methods.centralised.replay import TeamRow
 from dm2.methods.centralised.settings import Mixer, Q
@@ -219,9 +219,31 @@ def test_the_replay_holds_what_happened(taught):
     """The toy's observations say who, when, which episode, and what the team did before."""
     method, states = taught
     state, metrics = states[-1]
-    replay = state.replay
-    assert replay.inserted > len(replay.length)  # it went round
+    assert state.replay.inserted > len(state.replay.length)  # it went round
     assert metrics["episodes_stored"] == [16]
+    check_episodes(method, state)
+
+
+def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
+    """A run stops with episodes under way, and the world begins anew, twice."""
+    env, method, num_envs = ToyEnv(), build("qmix"), 4
+    state = method.init(jax.random.PRNGKey(0))
+    gather = jax.jit(lambda rollout, key: collect(env, method, state, rollout, key, 5)[:2])
+    store = jax.jit(lambda kept, path: method._store(*kept, _rows(path), path))
+    kept = (state.replay, state.ongoing)
+    under_way = []
+    for begun in range(3):
+        rollout = begin(env, method, jax.random.PRNGKey(begun), num_envs)
+        for index in range(2):
+            rollout, path = gather(rollout, jax.random.PRNGKey(10 * begun + index))
+            kept = store(kept, path)
+        under_way.append(kept[1].time.tolist())
+    assert all(map(any, under_way))
+    check_episodes(method, state._replace(replay=kept[0], ongoing=kept[1]))
+
+
+def check_episodes(method: QLearning, state: Any) -> None:
+    """Every episode that is stored is one of the toy's, whole, and all three fates are there."""
     fates = set()
     for rows, length, truncated in episodes_of(state):
         names = np.round(rows.observations[: length + truncated, :, 2] * NAMES)

@@ -324,7 +324,8 @@ class QLearning:
             )
             return replay.insert(episode, last, length, cut[step, environment])
 
-        ongoing, replay = hand_over(ongoing, rows, ended, replay, insert)
+        starts = trajectory.starts[0]
+        ongoing, replay = hand_over(ongoing, rows, starts, ended, replay, insert)
         return replay, ongoing
 
     def _with_moments(self, state: QState, rows: TeamRow) -> QState:
