@@ -491,6 +491,22 @@ def test_both_optimisers_step_downhill():
         assert jnp.abs(params).max() < 0.2
 
 
+def test_two_steps_of_rmsprop_by_hand():
+    """As torch's: `v = 0.99 v + 0.01 g^2`, a step of `-0.1 g / (sqrt(v) + 1e-5)`. Of the small
+    gradient `v` is 1e-10, then 0.99e-10 + 4e-10; under the root epsilon would make a step of
+    -0.1 x 1e-4 / sqrt(1e-10 + 1e-5), 158 times smaller."""
+    optimiser = Q(optimiser="rmsprop", learning_rate=0.1).transformation()
+    gradients: Any = jnp.array([[1e-4, 3.0], [2e-4, -4.0]])
+    state = optimiser.init(gradients[0])
+    first, state = optimiser.update(gradients[0], state)
+    second, _ = optimiser.update(gradients[1], state)
+    expected = [-0.1 * 1e-4 / (1e-5 + 1e-5), -0.1 * 3.0 / (0.3 + 1e-5)]
+    np.testing.assert_allclose(first, expected, rtol=1e-4)
+    # sqrt(4.99e-10) = 2.2338e-5, sqrt(0.99 x 0.09 + 0.16) = sqrt(0.2491) = 0.49910.
+    expected = [-0.1 * 2e-4 / (2.2338e-5 + 1e-5), 0.1 * 4.0 / (0.49910 + 1e-5)]
+    np.testing.assert_allclose(second, expected, rtol=1e-4)
+
+
 def test_targets_are_of_the_same_shape_for_teams_and_agents():
     for name, width in (("qmix", 1), ("vdn", 1), ("iql", 3)):
         method = build(name)
