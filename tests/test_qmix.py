@@ -13,8 +13,9 @@ from dm2.agent.inputs import Inputs
 from dm2.agent.types import View
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
+from dm2.methods.centralised.exploration import epsilon, exploring
 from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
-from dm2.methods.centralised.qlearning import QLearning, _rows, epsilon, exploring, paired
+from dm2.methods.centralised.qlearning import QLearning, _rows
 from dm2.methods.centralised.qmix import IQL, QMIX, VDN
 from dm2.methods.centralised.replay import TeamRow
 from dm2.methods.centralised.settings import Mixer, Q
@@ -398,22 +399,6 @@ def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
     if td_lambda == 0.0:
         for other in ("copy", "any"):
             assert abs(by_hand(other)(state.params) - expected) > 1e-3 * expected
-
-
-def test_episodes_are_packed_in_pairs():
-    """The longest with the shortest; an odd one alone."""
-    for lengths in ([5, 1, 3], [2, 5, 5, 1], [4, 4], [3]):
-        packing = paired(jnp.array([lengths, lengths[::-1]]), 5)
-        assert packing.rows.shape == (2, 10, (len(lengths) + 1) // 2)
-        for b, mine in enumerate((lengths, lengths[::-1])):
-            found = []
-            for n in range(packing.rows.shape[2]):
-                rows = packing.rows[b, : packing.length[b, n], n].tolist()
-                found += [(row % (2 * len(mine)), row // (2 * len(mine))) for row in rows]
-            expected = [(b * len(mine) + i, t) for i, x in enumerate(mine) for t in range(x)]
-            assert sorted(found) == expected
-    assert packing.length.tolist() == [[3], [3]]
-    assert sorted(paired(jnp.array([[2, 5, 5, 1]]), 5).length[0].tolist()) == [6, 7]
 
 
 def test_layer_norm_is_done_before_storing_and_running_moments_after():
