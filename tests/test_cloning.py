@@ -154,6 +154,17 @@ def test_each_agent_clones_its_own_expert(small_demos):
             assert all(jax.tree.leaves(rows)) == (k != 1), (field, k)
 
 
+def test_cloning_without_what_it_needs_says_so():
+    rules, expert = Learner(PPO(hidden=8), None, O, A, cloning=Cloning()), recalling()
+    agent = jax.eval_shape(rules.init, jax.random.PRNGKey(0))
+    with pytest.raises(InputError, match="experts = None: these agents learn by imitation"):
+        rules.clone(agent, None)
+    with pytest.raises(InputError, match=r"experts.episodes = None: .*episodes=True"):
+        rules.clone(agent, expert._replace(episodes=None))
+    with pytest.raises(InputError, match=r"cloning = None: .*make its rules with Learner"):
+        Learner(PPO(hidden=8), None, O, A).clone(agent, expert)
+
+
 def test_bad_input_is_one_clear_error(small_demos):
     demos = dm2.Demonstrations.load(small_demos)
     for lacking in ("actions", "legal"):

@@ -38,11 +38,11 @@ def insert(ledger: Ledger, episode: Row, length: Any, step: Any, environment: An
 
 
 @jax.jit
-def hand(ongoing: Ongoing, rows: Row, ended: Any) -> tuple[Ongoing, Ledger]:
+def hand(ongoing: Ongoing, rows: Row, starts: Any, ended: Any) -> tuple[Ongoing, Ledger]:
     room = ended.size
     blank = jax.tree.map(lambda x: jnp.zeros((room, LIMIT, *x.shape), x.dtype), SHAPES)
     empty = Ledger(blank, jnp.zeros((room, 3), jnp.int32), jnp.int32(0))
-    return hand_over(ongoing, rows, ended, empty, insert)
+    return hand_over(ongoing, rows, starts, ended, empty, insert)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -55,10 +55,11 @@ def test_episodes_across_rollouts_are_those_of_plain_python(seed):
     for steps in (2, 1, 5, 13, 3, 13, 1, 1, 2):
         numbers = number + 1 + np.arange(steps * ENVS).reshape(steps, ENVS)
         number = numbers.max()
-        ended = np.zeros((steps, ENVS), bool)
+        starts, ended = np.zeros((2, steps, ENVS), bool)
         expected, expected_lengths = [], np.zeros((steps, ENVS), int)
         for t in range(steps):
             for n in range(ENVS):
+                starts[t, n] = not running[n]
                 running[n].append(int(numbers[t, n]))
                 expected_lengths[t, n] = len(running[n])
                 ended[t, n] = len(running[n]) == LIMIT or rng.random() < 0.3
@@ -66,9 +67,9 @@ def test_episodes_across_rollouts_are_those_of_plain_python(seed):
                     expected.append(([*running[n]], t, n))
                     running[n] = []
         pair = np.stack([numbers, -numbers], axis=-1).astype(np.float16)
-        found = lengths(ongoing.time, jnp.asarray(ended))
+        found = lengths(ongoing.time, jnp.asarray(starts), jnp.asarray(ended))
         np.testing.assert_array_equal(found, expected_lengths)
-        ongoing, ledger = hand(ongoing, Row(jnp.asarray(numbers), jnp.asarray(pair)), ended)
+        ongoing, ledger = hand(ongoing, Row(jnp.asarray(numbers), jnp.asarray(pair)), starts, ended)
         assert ledger.count == len(expected) == ended.sum()
         for i, (episode, t, n) in enumerate(expected):
             assert ledger.facts[i].tolist() == [len(episode), t, n]
@@ -86,9 +87,37 @@ def test_nothing_is_lost_or_doubled_where_every_step_ends_an_episode():
     ongoing = Ongoing.initial(SHAPES, LIMIT, ENVS)
     numbers = jnp.arange(13 * ENVS).reshape(13, ENVS)
     pair = jnp.zeros((13, ENVS, 2), jnp.float16)
-    ongoing, ledger = hand(ongoing, Row(numbers, pair), jnp.ones((13, ENVS), bool))
+    always = jnp.ones((13, ENVS), bool)
+    ongoing, ledger = hand(ongoing, Row(numbers, pair), always, always)
     assert ledger.rows.number[:, 0].tolist() == numbers.reshape(-1).tolist()
     assert ongoing.time.tolist() == [0] * ENVS
+
+
+def test_what_was_under_way_is_given_up_where_an_episode_starts():
+    """Three steps, 1 to 3, before a run stops; the world begins anew in all environments but the
+    last, whose episode goes on. Two rollouts later an episode of five steps, 11 to 15, is over."""
+
+    def rows(*numbers: int) -> Row:
+        column = jnp.tile(jnp.array(numbers)[:, None], (1, ENVS))
+        return Row(column, jnp.zeros((*column.shape, 2), jnp.float16))
+
+    def flags(steps: int, *at: int) -> Any:
+        return jnp.zeros((steps, ENVS), bool).at[jnp.array(at, int)].set(True)
+
+    ongoing = Ongoing.initial(SHAPES, LIMIT, ENVS)
+    ongoing, _ = hand(ongoing, rows(1, 2, 3), flags(3, 0), flags(3))
+    assert ongoing.time.tolist() == [3] * ENVS
+    anew = flags(2, 0).at[0, -1].set(False)
+    one_goes_on = flags(2).at[1, -1].set(True)
+    ongoing, ledger = hand(ongoing, rows(11, 12), anew, one_goes_on)
+    assert ledger.facts[: int(ledger.count)].tolist() == [[5, 1, ENVS - 1]]
+    assert ledger.rows.number[0].tolist() == [1, 2, 3, 11, 12]
+    assert ongoing.time.tolist() == [2] * (ENVS - 1) + [0]
+    ended = flags(3, 2).at[:, -1].set(False)
+    ongoing, ledger = hand(ongoing, rows(13, 14, 15), flags(3).at[0, -1].set(True), ended)
+    assert ledger.facts[: int(ledger.count)].tolist() == [[5, 2, n] for n in range(ENVS - 1)]
+    assert ledger.rows.number[: ENVS - 1].tolist() == [[11, 12, 13, 14, 15]] * (ENVS - 1)
+    assert ongoing.time.tolist() == [0] * (ENVS - 1) + [3]
 
 
 def team_row(number: int, rows: int | None = None) -> TeamRow:

@@ -143,6 +143,12 @@ def test_it_is_centralised(kind):
             assert np.array_equal(after[k], rewards[k]) != matters
 
 
+def test_without_an_expert_it_says_so():
+    team, before, path, *_ = case(*CASES[0])
+    with pytest.raises(InputError, match="experts = None: these agents learn by imitation"):
+        team.learn(before, path, None)
+
+
 @pytest.mark.learning
 def test_all_else_is_as_in_dm2(small_demos, tmp_path):
     """The same agents to begin with, the same settings; they differ in the discriminator alone."""

@@ -13,7 +13,7 @@ import pytest
 from dm2.agent import packing
 from dm2.agent.learner import actor_arguments, critic_arguments
 from dm2.agent.networks import RecurrentNet
-from dm2.agent.packing import computed_share, pack, packed_fit, plain_fit
+from dm2.agent.packing import computed_share, pack, packed_fit, paired, plain_fit
 from test_learner import AGENT, FATES, N, T, learner, per_step, trajectory
 
 S, O, H, D = 2, 5, 8, 3  # noqa: E741
@@ -107,6 +107,22 @@ def test_blocks_are_of_512_rows_or_16_steps():
     assert packing._block_steps(8, 128) == 16
     assert packing._block_steps(8, 12) == 12
     assert packing._block_steps(1024, 128) == 1
+
+
+def test_episodes_are_packed_in_pairs():
+    """The longest with the shortest; an odd one alone."""
+    for lengths in ([5, 1, 3], [2, 5, 5, 1], [4, 4], [3]):
+        packing = paired(jnp.array([lengths, lengths[::-1]]), 5)
+        assert packing.rows.shape == (2, 10, (len(lengths) + 1) // 2)
+        for b, mine in enumerate((lengths, lengths[::-1])):
+            found = []
+            for n in range(packing.rows.shape[2]):
+                rows = packing.rows[b, : packing.length[b, n], n].tolist()
+                found += [(row % (2 * len(mine)), row // (2 * len(mine))) for row in rows]
+            expected = [(b * len(mine) + i, t) for i, x in enumerate(mine) for t in range(x)]
+            assert sorted(found) == expected
+    assert packing.length.tolist() == [[3], [3]]
+    assert sorted(paired(jnp.array([[2, 5, 5, 1]]), 5).length[0].tolist()) == [6, 7]
 
 
 # ---- the network in blocks

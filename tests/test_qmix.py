@@ -13,8 +13,9 @@ from dm2.agent.inputs import Inputs
 from dm2.agent.types import View
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
+from dm2.methods.centralised.exploration import epsilon, exploring
 from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
-from dm2.methods.centralised.qlearning import QLearning, epsilon, exploring, paired
+from dm2.methods.centralised.qlearning import QLearning, _rows
 from dm2.methods.centralised.qmix import IQL, QMIX, VDN
 from dm2.methods.centralised.replay import TeamRow
 from dm2.methods.centralised.settings import Mixer, Q
@@ -219,9 +220,31 @@ def test_the_replay_holds_what_happened(taught):
     """The toy's observations say who, when, which episode, and what the team did before."""
     method, states = taught
     state, metrics = states[-1]
-    replay = state.replay
-    assert replay.inserted > len(replay.length)  # it went round
+    assert state.replay.inserted > len(state.replay.length)  # it went round
     assert metrics["episodes_stored"] == [16]
+    check_episodes(method, state)
+
+
+def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
+    """A run stops with episodes under way, and the world begins anew, twice."""
+    env, method, num_envs = ToyEnv(), build("qmix"), 4
+    state = method.init(jax.random.PRNGKey(0))
+    gather = jax.jit(lambda rollout, key: collect(env, method, state, rollout, key, 5)[:2])
+    store = jax.jit(lambda kept, path: method._store(*kept, _rows(path), path))
+    kept = (state.replay, state.ongoing)
+    under_way = []
+    for begun in range(3):
+        rollout = begin(env, method, jax.random.PRNGKey(begun), num_envs)
+        for index in range(2):
+            rollout, path = gather(rollout, jax.random.PRNGKey(10 * begun + index))
+            kept = store(kept, path)
+        under_way.append(kept[1].time.tolist())
+    assert all(map(any, under_way))
+    check_episodes(method, state._replace(replay=kept[0], ongoing=kept[1]))
+
+
+def check_episodes(method: QLearning, state: Any) -> None:
+    """Every episode that is stored is one of the toy's, whole, and all three fates are there."""
     fates = set()
     for rows, length, truncated in episodes_of(state):
         names = np.round(rows.observations[: length + truncated, :, 2] * NAMES)
@@ -378,22 +401,6 @@ def test_an_update_is_that_of_a_plain_computation(taught, td_lambda):
             assert abs(by_hand(other)(state.params) - expected) > 1e-3 * expected
 
 
-def test_episodes_are_packed_in_pairs():
-    """The longest with the shortest; an odd one alone."""
-    for lengths in ([5, 1, 3], [2, 5, 5, 1], [4, 4], [3]):
-        packing = paired(jnp.array([lengths, lengths[::-1]]), 5)
-        assert packing.rows.shape == (2, 10, (len(lengths) + 1) // 2)
-        for b, mine in enumerate((lengths, lengths[::-1])):
-            found = []
-            for n in range(packing.rows.shape[2]):
-                rows = packing.rows[b, : packing.length[b, n], n].tolist()
-                found += [(row % (2 * len(mine)), row // (2 * len(mine))) for row in rows]
-            expected = [(b * len(mine) + i, t) for i, x in enumerate(mine) for t in range(x)]
-            assert sorted(found) == expected
-    assert packing.length.tolist() == [[3], [3]]
-    assert sorted(paired(jnp.array([[2, 5, 5, 1]]), 5).length[0].tolist()) == [6, 7]
-
-
 def test_layer_norm_is_done_before_storing_and_running_moments_after():
     layered = QLearning(TINY, Inputs(last_action=True, agents=3), Sum(), 1.0, ToyEnv.spec, 2)
     assert layered._row().observations.dtype == jnp.float16
@@ -467,6 +474,22 @@ def test_both_optimisers_step_downhill():
             updates, state = optimiser.update(2 * params, state, params)
             params = optax.apply_updates(params, updates)
         assert jnp.abs(params).max() < 0.2
+
+
+def test_two_steps_of_rmsprop_by_hand():
+    """As torch's: `v = 0.99 v + 0.01 g^2`, a step of `-0.1 g / (sqrt(v) + 1e-5)`. Of the small
+    gradient `v` is 1e-10, then 0.99e-10 + 4e-10; under the root epsilon would make a step of
+    -0.1 x 1e-4 / sqrt(1e-10 + 1e-5), 158 times smaller."""
+    optimiser = Q(optimiser="rmsprop", learning_rate=0.1).transformation()
+    gradients: Any = jnp.array([[1e-4, 3.0], [2e-4, -4.0]])
+    state = optimiser.init(gradients[0])
+    first, state = optimiser.update(gradients[0], state)
+    second, _ = optimiser.update(gradients[1], state)
+    expected = [-0.1 * 1e-4 / (1e-5 + 1e-5), -0.1 * 3.0 / (0.3 + 1e-5)]
+    np.testing.assert_allclose(first, expected, rtol=1e-4)
+    # sqrt(4.99e-10) = 2.2338e-5, sqrt(0.99 x 0.09 + 0.16) = sqrt(0.2491) = 0.49910.
+    expected = [-0.1 * 2e-4 / (2.2338e-5 + 1e-5), 0.1 * 4.0 / (0.49910 + 1e-5)]
+    np.testing.assert_allclose(second, expected, rtol=1e-4)
 
 
 def test_targets_are_of_the_same_shape_for_teams_and_agents():

@@ -13,6 +13,7 @@ from conftest import SMALL, hashes, refuses
 from dm2 import IPPO, PPO, Config, Demonstrations, make, record, record_style
 from dm2.agent.learner import Learner
 from dm2.agent.types import View
+from dm2.errors import InputError
 from dm2.methods.independent import Independent
 from dm2.rollout import MixedTeam, Outcome, play
 from dm2.run import record as recording
@@ -141,9 +142,10 @@ def test_an_agent_of_a_mixed_team_acts_as_in_its_own():
 
 
 def test_a_mixed_team_needs_teams_of_its_size():
-    with pytest.raises(ValueError, match="a team has 3 agents, must have 2"):
+    with pytest.raises(InputError, match=r"teams\[0\].num_agents = 3: must be 2, .*of one size"):
         MixedTeam([Counting()], [0, 0])
-    with pytest.raises(ValueError, match="there are 1 teams"):
+    named = r"origins = \[0, 1, 0\]: must name teams by their index, from 0 to 0"
+    with pytest.raises(InputError, match=named):
         MixedTeam([Counting()], [0, 1, 0])
 
 

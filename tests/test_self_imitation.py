@@ -30,8 +30,9 @@ def best(capacity: int = CAPACITY, num_envs: int = N) -> BestEpisodes:
 def rollout(rng: np.random.Generator, steps: int, time: np.ndarray) -> Trajectory:
     """Random rows; an episode ends by chance, at its limit for sure. `time` is moved along."""
     shape = (steps, N)
-    ended = np.zeros(shape, bool)
+    starts, ended = np.zeros((2, *shape), bool)
     for t in range(steps):
+        starts[t] = time == 0
         time += 1
         ended[t] = (rng.random(N) < 0.3) | (time == LIMIT)
         time[ended[t]] = 0
@@ -42,7 +43,7 @@ def rollout(rng: np.random.Generator, steps: int, time: np.ndarray) -> Trajector
     return Trajectory(
         legal=jnp.ones((*shape, A), bool),
         alive=jnp.asarray(rng.random(shape) < 0.8),
-        starts=false,
+        starts=jnp.asarray(starts),
         actions=jnp.asarray(rng.integers(A, size=shape), jnp.int32),
         rewards=jnp.asarray(rng.integers(3, size=shape), jnp.float32),  # so that ties occur
         next_alive=false,
@@ -121,6 +122,31 @@ def test_the_best_episodes_are_kept_whole_however_rollouts_cut_them():
         np.argmax(expert.actions[: len(living)], axis=-1), [s["a"] for s in living]
     )
     assert expert.absorbing == pytest.approx(1 - len(living) / (CAPACITY * LIMIT))
+
+
+def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
+    """Three steps before a run stops; then the world begins anew, with an episode of five."""
+    rules, rng = best(), np.random.default_rng(2)
+
+    def path(steps: int, ends: bool) -> Trajectory:
+        flags = jnp.zeros((steps, N), bool)
+        ended = flags.at[-1].set(ends)
+        found = rollout(rng, steps, np.zeros(N, int))
+        return found._replace(
+            starts=flags.at[0].set(True), ended=ended, alive=jnp.ones((steps, N), bool)
+        )
+
+    before, after = path(3, False), path(LIMIT, True)
+    including = jax.jit(rules.including)
+    stopped = including(rules.initial(), before)
+    assert stopped.ongoing.time.tolist() == [3] * N
+    own = including(stopped, after)
+    assert own.size == N
+    shown = jnp.moveaxis(after.extras.observations, 1, 0)
+    np.testing.assert_array_equal(own.observations[:N], shown)
+    values = GAMMA ** np.arange(LIMIT) @ np.asarray(after.rewards)
+    np.testing.assert_allclose(own.returns[:N], values, rtol=1e-6)
+    assert own.ongoing.time.tolist() == [0] * N
 
 
 def test_of_equal_episodes_the_older_stays_and_of_several_worst_the_first_goes():

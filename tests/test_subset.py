@@ -204,6 +204,12 @@ def test_ranges(indices, text):
     assert from_ranges(text, len(indices) + 1) is None
 
 
+@pytest.mark.parametrize("count", [9, 10, 11])
+def test_a_range_that_ends_before_it_begins_is_none(count):
+    """Ten indices and two that would count as -1, or as none."""
+    assert from_ranges("0-9,5-3", count) is None
+
+
 # --- several recordings -----------------------------------------------------------------------
 
 

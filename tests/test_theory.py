@@ -381,6 +381,28 @@ def test_a_step_that_would_go_too_far_is_halved():
     assert returns(game, new[None])[0] > returns(game, old)[0] > 0
 
 
+@pytest.mark.parametrize("observed", [False, True])
+@pytest.mark.parametrize("settings", [Algorithm(), Algorithm(simultaneous=True, myopic=True)])
+def test_a_state_that_is_never_visited_changes_nothing_elsewhere(settings, observed):
+    """A random game, and the same with a fourth state that nothing leads to."""
+    rng = np.random.default_rng(5)
+    game = random_games(1, 2, 3, 2, rng, floor=0.05)[0]
+    expert = np.eye(2)[rng.integers(2, size=(2, 3))]
+    start = np.full((2, 3, 2), [0.3, 0.7])
+    ahead, paid = np.zeros((4, 4, 4)), np.zeros((2, 4, 4))
+    ahead[:3, :, :3], ahead[3, :, 0] = game.transitions, 1
+    paid[:, :3] = game.rewards
+    larger = MarkovGame(np.append(game.initial, 0), ahead, paid, game.discount, actions=2)
+    both = [np.concatenate([x, np.full((2, 1, 2), [0.6, 0.4])], axis=1) for x in (expert, start)]
+    seen = np.array([[0, 1, 2, 3]] * 2) if observed else None
+    without = run(game, expert, start, settings, observations=seen[:, :3] if observed else None)
+    found = run(larger, *both, settings, observations=seen)
+    assert without.distance[-1] < 1e-3  # so there was something to learn
+    np.testing.assert_allclose(found.policies[:, :3], without.policies, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.policies[:, 3], both[1][:, 3], rtol=0, atol=1e-9)
+    assert found.converged == without.converged
+
+
 def test_the_summary_of_a_run_by_hand():
     """Two agents in turn, three sweeps; J falls once, L never, L_eps twice."""
     rows = {

@@ -336,6 +336,21 @@ def test_theorem_3_needs_the_discriminators_silence_off_the_expert():
         close(nash_gaps(paid, expert), [gap])
 
 
+def test_theorem_3_is_checked_with_rewards_that_a_discriminator_gives(monkeypatch):
+    """With `D ≤ 1/2`, `-log(1 - D)` lies between 0 and log 2, `log D` is at most -log 2, and the
+    logit of `D` at most 0; all are highest where the expert acts."""
+    given = []
+    monkeypatch.setattr(claims, "joint_rewards", lambda x: given.append(x) or joint_rewards(x))
+    sample = draw(20, 2, 3, 2, np.random.default_rng(0))
+    assert claims.theorem_3(sample).violations == 0
+    assert len(given) == 6
+    best = optimal_joint_policy(sample.game) > 0
+    for rewards, most, low in zip(given, [np.log(2), 0, -np.log(2)], [0, -5, -6], strict=False):
+        close(rewards[best], most)
+        assert low < rewards[~best].min() < most - 0.5
+        assert rewards[~best].max() <= most
+
+
 def test_stochastic_experts_need_distributions_not_matches():
     """Footnote 3. P(a = a^E) with both drawn from (0.6, 0.4) is 0.52; always playing 0 gets 0.6,
     so the expert does not maximise it. One minus the total variation does not have this flaw."""

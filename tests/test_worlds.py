@@ -30,10 +30,12 @@ from dm2.envs.adapters.smac import SmacWorld
 from dm2.envs.workers import InProcesses, InThisProcess
 from dm2.envs.world import Sizes
 from dm2.errors import InputError, WorldError
+from dm2.methods.centralised.settings import Q
 from dm2.rollout.stepping import random_steps
 from dm2.run.check import check_quickly
 from dm2.run.combine import record_style
 from dm2.run.evaluate import exchange
+from dm2.run.programs import programs_for
 from dm2.studies.registry import find_study
 from dm2.studies.scales import scale_named
 from stand_ins import Battle, Meet, Tuples
@@ -743,6 +745,20 @@ def test_an_object_trains_with_a_warning(tmp_path):
     assert run.config.env == "object:mine"
     for _ in range(2):  # in new worlds each time
         assert dm2.evaluate(run, episodes=4)["mean_length"] <= 5
+
+
+@pytest.mark.learning  # for its time: it compiles a whole method
+def test_no_replay_holds_the_episode_that_was_under_way_when_a_run_stopped(tmp_path):
+    """Every episode has 6 steps, and a rollout of 16 stops in the midst of the third."""
+    q = Q(hidden=8, updates=1, batch=4, capacity=100, learning_starts=4)
+    config = dm2.Config(dm2.VDN(q), "stand_ins:Meet", steps=128, **SMALL)
+    run = dm2.train(config, tmp_path / "run", quiet=True)
+    with pytest.warns(RuntimeWarning, match="begin anew"):
+        run = dm2.resume(run.path, 256, quiet=True)
+    state, _ = run.load_newest_valid(programs_for(run.config.program).shapes())
+    stored = int(state.agents.replay.inserted)
+    assert stored == 2 * 8 * 2
+    assert set(np.asarray(state.agents.replay.length[:stored]).tolist()) == {6}
 
 
 def test_worlds_are_made_when_they_are_first_reset():

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["Expert", "ExpertEpisodes"]
+from dm2.errors import InputError
+
+__all__ = ["Expert", "ExpertEpisodes", "required"]
 
 
 class ExpertEpisodes(NamedTuple):
@@ -29,3 +31,11 @@ class Expert(NamedTuple):
     """The actions that it chose, one-hot; None where nobody asks for them."""
     episodes: ExpertEpisodes | None = None
     """The same as whole episodes; None where nobody asks for them."""
+
+
+def required(expert: Expert | None) -> Expert:
+    """The expert of an agent that learns by imitation. Raises InputError if there is none."""
+    if expert is None:
+        problem = "experts = None: these agents learn by imitation, and none reached them"
+        raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
+    return expert

@@ -35,23 +35,30 @@ class Ongoing(NamedTuple):
         return cls(jax.tree.map(blank, row), jnp.zeros(num_envs, jnp.int32))
 
 
-def lengths(time: Int[Array, " N"], ended: Bool[Array, "T N"]) -> Int[Array, "T N"]:
+def lengths(
+    time: Int[Array, " N"], starts: Bool[Array, "T N"], ended: Bool[Array, "T N"]
+) -> Int[Array, "T N"]:
     """The steps of the episode up to and with each step.
 
     Args:
         time: steps that were made of the episode under way before the first.
+        starts: whether an episode begins with a step. What was under way before it is given up:
+            a world that cannot go back to where it was begins anew when its run is resumed.
         ended: whether an episode ends with a step.
     """
 
-    def step(time: Array, ended: Array) -> tuple[Array, Array]:
-        return jnp.where(ended, 0, time + 1), time + 1
+    def step(time: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        starts, ended = now
+        length = jnp.where(starts, 0, time) + 1
+        return jnp.where(ended, 0, length), length
 
-    return jax.lax.scan(step, time, ended)[1]
+    return jax.lax.scan(step, time, (starts, ended))[1]
 
 
 def hand_over(
     ongoing: Ongoing,
     rows: Any,
+    starts: Bool[Array, "T N"],
     ended: Bool[Array, "T N"],
     store: Store,
     insert: Callable[[Store, Any, Array, Array, Array], Store],
@@ -66,6 +73,7 @@ def hand_over(
     Args:
         ongoing: what was under way before.
         rows: the rollout's rows, `[T, N, ...]`.
+        starts: whether an episode begins with a step; see `lengths`.
         ended: whether an episode ends with a step.
         store: where episodes go.
         insert: `insert(store, episode, length, step, environment)` returns the store with an
@@ -78,7 +86,7 @@ def hand_over(
     steps, num_envs = ended.shape
     limit = len(jax.tree.leaves(ongoing.rows)[0])
     timeline = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), ongoing.rows, rows)
-    length = lengths(ongoing.time, ended)
+    length = lengths(ongoing.time, starts, ended)
     ends = jnp.nonzero(ended.reshape(-1), size=steps * num_envs, fill_value=0)[0]
 
     def one(index: Array, store: Store) -> Store:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
 from dm2.agent.cloning import clone, last_actions
-from dm2.agent.demonstrations import Expert
+from dm2.agent.demonstrations import Expert, required
 from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.mixed_reward import Balance, mixed_reward
@@ -238,7 +238,7 @@ class Learner:
 
     # ---- learning
 
-    def clone(self, state: AgentState, expert: Expert) -> tuple[AgentState, Metrics]:
+    def clone(self, state: AgentState, expert: Expert | None) -> tuple[AgentState, Metrics]:
         """Makes the policy an imitation of the agent's expert before its first step; see
         `dm2.agent.cloning`. The observations' moments begin with the expert's.
 
@@ -248,9 +248,16 @@ class Learner:
 
         Returns:
             The agent with the policy that came of it, and what to report.
+
+        Raises:
+            InputError: there is no expert, or none of episodes, or there are no settings of
+                cloning.
         """
-        episodes = expert.episodes
-        if episodes is None or self.cloning is None:
+        if self.cloning is None:
+            problem = "cloning = None: this agent has no settings of cloning"
+            raise InputError(f"{problem}; make its rules with Learner(…, cloning=Cloning())")
+        episodes = required(expert).episodes
+        if episodes is None:
             problem = "experts.episodes = None: cloning goes through whole episodes"
             raise InputError(f"{problem}; load_experts(demos, episodes=True) keeps them")
         if state.moments is not None:
@@ -425,9 +432,9 @@ class Learner:
         self, state: AgentState, key: Array, trajectory: Trajectory, expert: Expert | None
     ) -> tuple[Array, DiscriminatorState, Metrics]:
         """The imitation reward after the discriminator's own update."""
-        if expert is None or self.imitator is None or state.discriminator is None:
-            problem = "experts = None: these agents learn by imitation, and none reached them"
-            raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
+        expert = required(expert)
+        assert self.imitator is not None
+        assert state.discriminator is not None
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
         observations = cast(Array, trajectory.extras.observations)

@@ -15,7 +15,8 @@ _RELU_GAIN = float(np.sqrt(2.0))
 
 def normalise(observations: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
     """The part of layer norm (Ba et al. 2016, arXiv 1607.06450) that has no parameters: every
-    observation to mean 0 and variance 1 over its features. What the networks take."""
+    observation to mean 0 and variance 1 over its features. Networks take observations so where
+    `dm2.agent.inputs.Inputs.layer` says so."""
     observations = observations.astype(jnp.float32)
     centred = observations - _mean(observations)
     return centred * jax.lax.rsqrt(_mean(jnp.square(centred)) + 1e-6)
@@ -34,7 +35,7 @@ class _ScaledDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "M O"]) -> Float[Array, "M H"]:
-        """Apply to normalised rows."""
+        """Applies both to rows; those that `normalise` made have had layer norm then."""
         size, zeros = x.shape[-1], nn.initializers.zeros_init()
         scale = self.param("scale", nn.initializers.ones_init(), (size,))
         shift = self.param("shift", zeros, (size,))
@@ -45,8 +46,8 @@ class _ScaledDense(nn.Module):
 
 
 class RecurrentNet(nn.Module):
-    """Layer norm, dense ReLU layers, a GRU and a linear head. Actor and critic are one each, with
-    two dense layers."""
+    """The parameters of layer norm, dense ReLU layers, a GRU and a linear head. Actor and critic
+    are one each, with two dense layers."""
 
     hidden: int
     outputs: int
@@ -57,14 +58,15 @@ class RecurrentNet(nn.Module):
     def __call__(
         self,
         memory: Float[Array, "N H"],
-        observations: Float[Array, "T N O"],
+        inputs: Float[Array, "T N I"],
         starts: Bool[Array, "T N"],
     ) -> tuple[Float[Array, "N H"], Float[Array, "T N D"]]:
         """Runs the network over time.
 
         Args:
             memory: the GRU's hidden state before the first step.
-            observations: normalised observations (see `normalise`).
+            inputs: what `dm2.agent.inputs.Inputs` makes of the observations and of what the agent
+                knows of itself.
             starts: whether an episode begins at a step.
 
         Returns:
@@ -72,8 +74,8 @@ class RecurrentNet(nn.Module):
         """
         dense_init = nn.initializers.orthogonal(_RELU_GAIN)
         # One row a step: the gradient of a weight is then one product, over one axis.
-        time, envs, size = observations.shape
-        x = observations.reshape(time * envs, size)
+        time, envs, size = inputs.shape
+        x = inputs.reshape(time * envs, size)
         x = nn.relu(_ScaledDense(self.hidden, name="dense_0")(x))
         for layer in range(1, self.dense_layers):
             x = nn.relu(nn.Dense(self.hidden, kernel_init=dense_init, name=f"dense_{layer}")(x))

@@ -3,9 +3,10 @@
 An agent that is dead until its episode's end learns nothing there. `pack` lines up its other
 steps without gaps, one episode behind another, and `packed_fit` cuts those sequences into blocks
 of time and skips the blocks in which no sequence of a minibatch has a step left. `plain_fit` is
-the same computation over whole rollouts; the tests compare the two.
+the same computation over whole rollouts; the tests compare the two. `paired` lines up episodes that
+are whole already, out of a replay.
 
-Everything here is for one agent. `T` steps, `E` environments, `B` minibatches of `N` sequences.
+Everything here is for one network. `T` steps, `E` environments, `B` minibatches of `N` sequences.
 """
 
 import functools
@@ -19,7 +20,15 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from dm2.agent.types import Params
 
-__all__ = ["Packing", "Sequences", "computed_share", "pack", "packed_fit", "plain_fit"]
+__all__ = [
+    "Packing",
+    "Sequences",
+    "computed_share",
+    "pack",
+    "packed_fit",
+    "paired",
+    "plain_fit",
+]
 
 _BLOCK_ROWS, _BLOCK_STEPS = 512, 16
 """The most rows (steps times sequences) of a block, enough for fast products and few enough for
@@ -141,6 +150,37 @@ def _deal(
     better = (jnp.max(filled, axis=1) < jnp.max(total[-1], axis=1))[:, None]
     pick: Any = functools.partial(jnp.where, better)  # its stub names tuples, too
     return pick(sequence, own), pick(offset, behind), pick(filled, total[-1])
+
+
+def paired(length: Int[Array, "B N"], limit: int) -> Packing:
+    """The packing of minibatches of whole episodes in which the longest is followed by the
+    shortest, the second longest by the second shortest, and so on: half as many sequences, and
+    where lengths differ little more steps than the longest episode has. An odd one stays alone.
+
+    Args:
+        length: rows of each episode.
+        limit: the most that an episode can have; row `t` of episode `n` of minibatch `b` stands at
+            `t` times all episodes plus `b N + n`.
+    """
+    minibatches, size = length.shape
+    half = (size + 1) // 2
+    ranked = jnp.argsort(-length, axis=1)
+    first, second = ranked[:, :half], ranked[:, : half - 1 : -1]
+    lengths = [jnp.take_along_axis(length, index, axis=1) for index in (first, second)]
+    # Where there is no second, it is the first once more, without a step.
+    alone = ((0, 0), (0, half - second.shape[1]))
+    second, lengths[1] = jnp.pad(second, alone), jnp.pad(lengths[1], alone)
+    base = size * jnp.arange(minibatches)[:, None]
+    first, second = base + first, base + second
+    time = jnp.arange(2 * limit)[:, None]
+    before, total = lengths[0][:, None], lengths[0] + lengths[1]
+    rows = jnp.where(
+        time < before,
+        time * (minibatches * size) + first[:, None],
+        (time - before) * (minibatches * size) + second[:, None],
+    )
+    rows = jnp.where(time < total[:, None], rows, 0)
+    return Packing(rows, total, first)
 
 
 def computed_share(packing: Packing, steps: int) -> Float[Array, ""]:

@@ -99,7 +99,8 @@ class BestEpisodes:
         }
         if self.num_actions:
             rows["actions"] = trajectory.actions.astype(jnp.int32)
-        ongoing, own = hand_over(own.ongoing, rows, trajectory.ended, own, self._insert)
+        starts, ended = trajectory.starts, trajectory.ended
+        ongoing, own = hand_over(own.ongoing, rows, starts, ended, own, self._insert)
         return own._replace(ongoing=ongoing)
 
     def enough(self, own: OwnEpisodes) -> Bool[Array, ""]:

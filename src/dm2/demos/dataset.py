@@ -673,7 +673,7 @@ class Demonstrations:
         if text is None:
             return list(range(count))
         indices = from_ranges(text, count)
-        remedy = f"must name as many as there are, {count}"
+        remedy = f"must name as many as there are, {count}, in ranges from low to high"
         check(indices is not None, f"provenance.episode_indices = {text!r}", remedy)
         return indices or []
 

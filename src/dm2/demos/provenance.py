@@ -144,11 +144,12 @@ def from_ranges(text: str, count: int) -> list[int] | None:
         count: How many indices there must be.
 
     Returns:
-        The indices; None if there is another number of them.
+        The indices; None if there is another number of them, or a range ends before it begins.
     """
     ends = [[int(end) for end in span.split("-")] for span in text.split(",")]
     spans = [range(span[0], span[-1] + 1) for span in ends]
     # Counted first, for a file may declare more of them than fit into memory.
-    if sum(span.stop - span.start for span in spans) != count:
+    sizes = [span.stop - span.start for span in spans]
+    if min(sizes) < 1 or sum(sizes) != count:
         return None
     return [index for span in spans for index in span]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
 from dm2.agent.types import View
+from dm2.errors import check_setting
 from dm2.rollout.play import Players
 
 __all__ = ["MixedTeam"]
@@ -35,13 +36,15 @@ class MixedTeam:
                 that team's agent `k`.
 
         Raises:
-            ValueError: If a team has another number of agents, or an index names no team.
+            InputError: If a team has another number of agents, or an index names no team.
         """
-        for team in teams:
-            if team.num_agents != len(origins):
-                raise ValueError(f"a team has {team.num_agents} agents, must have {len(origins)}")
-        if not set(origins) <= set(range(len(teams))):
-            raise ValueError(f"origins = {list(origins)}: there are {len(teams)} teams")
+        for index, team in enumerate(teams):
+            fits = team.num_agents == len(origins)
+            remedy = f"must be {len(origins)}, as many as origins names; mix teams of one size"
+            check_setting(fits, f"teams[{index}].num_agents", team.num_agents, remedy)
+        known = set(origins) <= set(range(len(teams)))
+        remedy = f"must name teams by their index, from 0 to {len(teams) - 1}"
+        check_setting(known, "origins", list(origins), remedy)
         self.num_agents = len(origins)
         self._teams = tuple(teams)
         self._origins = tuple(origins)

@@ -84,7 +84,8 @@ class Programs:
 
     def begin_anew(self, state: TrainState, seed: UInt32[Array, ""]) -> TrainState:
         """The state with which a run goes on whose environment cannot go back to where it was: new
-        episodes, and blank memories."""
+        episodes, and blank memories. What a method keeps of the episodes that were under way it
+        gives up where the next rollout says that an episode starts."""
         key = jax.random.fold_in(jax.random.PRNGKey(seed), 1)
         key = jax.random.fold_in(key, state.iteration)
         begin = functools.partial(rollouts.begin, self.env, self.method)

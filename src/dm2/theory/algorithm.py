@@ -206,7 +206,8 @@ def step(
 
     The new policy is `π'(a | s) ∝ π(a | s) exp(η A(s, a))`; the text of the module explains `η`.
     Under partial observation `A` is the mean advantage of the states with the same observation,
-    weighted by their visitation.
+    weighted by their visitation. In a state that is never visited `A` is 0, so that the policy
+    stays as it was there.
 
     Args:
         settings: The settings of the algorithm. The step uses `myopic` alone.
@@ -228,7 +229,8 @@ def step(
     visits = quantities.visitation_of(chain, game.initial, game.discount)
     value, q = quantities.values_of(ahead, reward, discount, old)
     gain = visits[..., None] * (q - value[..., None])
-    advantage = _pool(alike, gain) / _pool(alike, visits[..., None])
+    total, weight = _pool(alike, gain), _pool(alike, visits[..., None])
+    advantage = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     spread = (visits[..., None] * old * np.square(advantage)).sum((-2, -1))
     with np.errstate(divide="ignore"):
         size = np.where(spread > 0, np.sqrt(2 * kl / spread), 0.0)

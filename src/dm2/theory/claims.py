@@ -17,7 +17,7 @@ from dm2.theory import quantities
 from dm2.theory.algorithm import Algorithm, imitation_rewards, run, step
 from dm2.theory.beyond import state_margin
 from dm2.theory.compatibility import compatible
-from dm2.theory.gail import loss
+from dm2.theory.gail import loss, reward_of
 from dm2.theory.games import MarkovGame, random_games, random_policies
 
 __all__ = [
@@ -352,18 +352,21 @@ def theorem_3(sample: Sample) -> Verdict:
 
     The further condition is that `R_I` comes from a discriminator that has converged at the expert,
     with `D ≤ 1/2` where the expert never acts. At the expert `D = 1/2` wherever the expert acts.
-    Elsewhere a converged discriminator may have any value, so the check draws one from `D ≤ 1/2`.
-    It covers optimal teams and equilibria that are not optimal.
+    Elsewhere a converged discriminator may have any value, so the check draws one with `D ≤ 1/2`:
+    a logit `l = log D - log(1 - D)` from -5 to 0. `R_I` is each form of reward of that logit, all
+    of which rise with it. The check covers optimal teams and equilibria that are not optimal.
     """
     game, rows = sample.game, []
     for expert in (
         quantities.optimal_joint_policy(game),
         team_equilibrium(game, sample.policies[3]),
     ):
-        off = np.where(expert > 0, 0.0, sample.rng.uniform(0, 5, expert.shape))
-        for alpha, beta in ((1.0, 1.0), (0.1, 10.0), (10.0, 0.1)):
-            mixed = alpha * game.rewards + beta * joint_rewards(np.log(2) - off)
-            rows.append(-quantities.nash_gaps(game.with_rewards(mixed), expert).max(-1))
+        logits = np.where(expert > 0, 0.0, -sample.rng.uniform(0, 5, expert.shape))
+        for form in ("softplus", "logit", "log"):
+            imitation = joint_rewards(reward_of(form, logits))
+            for alpha, beta in ((1.0, 1.0), (0.1, 10.0), (10.0, 0.1)):
+                mixed = alpha * game.rewards + beta * imitation
+                rows.append(-quantities.nash_gaps(game.with_rewards(mixed), expert).max(-1))
     statement = "π_E Nash for R_T ⇒ for α R_T + β R_I, if D ≤ 1/2 off the expert"
     return judge("Theorem 3", statement, np.stack(rows))
 

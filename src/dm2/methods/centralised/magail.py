@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
-from dm2.agent.demonstrations import Expert
+from dm2.agent.demonstrations import Expert, required
 from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Moments
 from dm2.agent.learner import Learner
@@ -141,7 +141,7 @@ class JointlyImitating:
         return [own, *self.independent.programs(state.agents, trajectory, None)]
 
     def _reward(
-        self, state: TeamState, trajectory: Trajectory, expert: Expert
+        self, state: TeamState, trajectory: Trajectory, expert: Expert | None
     ) -> tuple[TeamState, Float[Array, "K T N"], dict[str, Array]]:
         """Each agent's mixed reward, after the discriminator's update."""
         key, update_key = jax.random.split(state.key)
@@ -157,7 +157,7 @@ class JointlyImitating:
         moments = joint_moments(state.agents.moments)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
-            state.discriminator, update_key, expert, *of_steps
+            state.discriminator, update_key, required(expert), *of_steps
         )
         imitation = self.imitator.rewards(discriminator, *of_steps)
         mix = functools.partial(mixed_reward, self.independent.learner.ppo, self.imitation)

@@ -6,11 +6,10 @@ temporal-difference error (1 of a team, or `K`), `E` episodes of all updates of 
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
@@ -18,58 +17,18 @@ from dm2.agent.demonstrations import Expert
 from dm2.agent.episodes import Ongoing, hand_over
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.networks import RecurrentNet, mask_logits
-from dm2.agent.packing import Packing, Sequences, packed_fit
+from dm2.agent.packing import Sequences, packed_fit, paired
 from dm2.agent.types import Params, Trajectory, View
 from dm2.compilation import Program, compiler_options
 from dm2.envs.base import EnvSpec
+from dm2.methods.centralised.exploration import epsilon, exploring
 from dm2.methods.centralised.mixing import Apart, Mixing, Monotonic
 from dm2.methods.centralised.replay import Replay, TeamRow
 from dm2.methods.centralised.settings import Q
+from dm2.methods.centralised.state import Perceived, QMemory, QState
 from dm2.methods.centralised.targets import Targets, own_targets, td_targets, team_targets
 
-__all__ = ["QLearning", "QMemory", "QState", "epsilon", "exploring", "paired"]
-
-
-class QState(NamedTuple):
-    """All that a team owns and that outlives an episode."""
-
-    key: UInt32[Array, "2"]
-    """The team's random stream."""
-    params: dict[str, Params]
-    """Of the agents' network, `agent`, and of the mixer, `mixer`."""
-    target: dict[str, Params]
-    """The copy that makes targets."""
-    optimiser: optax.OptState
-    since_copy: Int[Array, ""]
-    """Updates since it was copied."""
-    steps: Int[Array, ""]
-    """Environment steps of the rollouts so far, as far as exploration goes by them."""
-    moments: Moments | None
-    """Of all agents' observations; None where they are not standardised."""
-    state_moments: Moments | None
-    """Of global states; None where they are not standardised or not used."""
-    replay: Replay | None
-    """Episodes to learn from; None inside of what does not look at them."""
-    ongoing: Ongoing | None
-    """Episodes under way; None as well."""
-
-
-class QMemory(NamedTuple):
-    """What a team remembers from step to step."""
-
-    hidden: Float[Array, "K N H"]
-    """The network's recurrent state, for each agent."""
-    action: Int[Array, "K N"]
-    """Each agent's last action."""
-
-
-class Perceived(NamedTuple):
-    """What a replay keeps of an instant, as `act` and `bootstrap` return it."""
-
-    observations: Float[Array, "K N O"]
-    legal: Bool[Array, "K N A"] | None
-    """None from `act`: the trajectory has them."""
-    states: Float[Array, "1 N S"] | None
+__all__ = ["QLearning"]
 
 
 class QLearning:
@@ -324,7 +283,8 @@ class QLearning:
             )
             return replay.insert(episode, last, length, cut[step, environment])
 
-        ongoing, replay = hand_over(ongoing, rows, ended, replay, insert)
+        starts = trajectory.starts[0]
+        ongoing, replay = hand_over(ongoing, rows, starts, ended, replay, insert)
         return replay, ongoing
 
     def _with_moments(self, state: QState, rows: TeamRow) -> QState:
@@ -468,53 +428,6 @@ class QLearning:
 
         loss = mean(jnp.square(values - jax.lax.stop_gradient(wanted)))
         return loss, {"q_loss": loss, "q_mean": mean(values), "q_target": mean(wanted)}
-
-
-def epsilon(settings: Q, steps: Int[Array, ""]) -> Float[Array, ""]:
-    """The share of random actions after so many environment steps: linear, then constant."""
-    progress = jnp.minimum(steps / settings.epsilon_steps, 1.0)
-    return settings.epsilon_start + (settings.epsilon_end - settings.epsilon_start) * progress
-
-
-def exploring(
-    values: Float[Array, "N A"], legal: Bool[Array, "N A"], share: Float[Array, ""]
-) -> Float[Array, "N A"]:
-    """The logarithms of the probabilities of actions: with probability `share` a random legal one,
-    else the most valued legal one. Those of illegal actions are minus infinity."""
-    best = jax.nn.one_hot(jnp.argmax(mask_logits(values, legal), axis=-1), values.shape[-1])
-    uniform = legal / jnp.sum(legal, axis=-1, keepdims=True)
-    return jnp.log((1.0 - share) * best + share * uniform)
-
-
-def paired(length: Int[Array, "B N"], limit: int) -> Packing:
-    """The packing of minibatches of whole episodes in which the longest is followed by the
-    shortest, the second longest by the second shortest, and so on: half as many sequences, and
-    where lengths differ little more steps than the longest episode has. An odd one stays alone.
-
-    Args:
-        length: rows of each episode.
-        limit: the most that an episode can have; row `t` of episode `n` of minibatch `b` stands at
-            `t` times all episodes plus `b N + n`.
-    """
-    minibatches, size = length.shape
-    half = (size + 1) // 2
-    ranked = jnp.argsort(-length, axis=1)
-    first, second = ranked[:, :half], ranked[:, : half - 1 : -1]
-    lengths = [jnp.take_along_axis(length, index, axis=1) for index in (first, second)]
-    # Where there is no second, it is the first once more, without a step.
-    alone = ((0, 0), (0, half - second.shape[1]))
-    second, lengths[1] = jnp.pad(second, alone), jnp.pad(lengths[1], alone)
-    base = size * jnp.arange(minibatches)[:, None]
-    first, second = base + first, base + second
-    time = jnp.arange(2 * limit)[:, None]
-    before, total = lengths[0][:, None], lengths[0] + lengths[1]
-    rows = jnp.where(
-        time < before,
-        time * (minibatches * size) + first[:, None],
-        (time - before) * (minibatches * size) + second[:, None],
-    )
-    rows = jnp.where(time < total[:, None], rows, 0)
-    return Packing(rows, total, first)
 
 
 def _value_of(values: Float[Array, "B K A"], actions: Int[Array, "B K"]) -> Float[Array, "B K"]:

@@ -64,7 +64,7 @@ class IQL(Settings):
         return QLearning(self.q, self.inputs(spec), self.mixing(spec), scale, spec, num_envs)
 
     def mixing(self, spec: EnvSpec) -> Mixing:
-        """None: an error for each agent."""
+        """What leaves the values as they are, so that each agent has an error of its own."""
         return Apart()
 
     def inputs(self, spec: EnvSpec) -> Inputs:

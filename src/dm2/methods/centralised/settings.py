@@ -36,7 +36,8 @@ class Q:
     dense_layers: int = 1
     """ReLU layers before the GRU. A second one hurts (the paper's figure 8)."""
     optimiser: _Optimiser = "adam"
-    """`adam`, JaxMARL's, or the authors' `rmsprop` (decay 0.99); epsilon is 1e-5 in both."""
+    """`adam`, JaxMARL's, or the authors' `rmsprop` (decay 0.99), a step of which is torch's,
+    `g / (sqrt(v) + epsilon)` with `v` the running mean of `g^2`; epsilon is 1e-5 in both."""
     learning_rate: float = 1e-3
     """Its step size; the authors' is 5e-4."""
     max_grad_norm: float = 10.0
@@ -86,7 +87,8 @@ class Q:
         if self.optimiser == "adam":
             step = optax.adam(self.learning_rate, eps=1e-5)
         else:
-            step = optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-5)
+            # Optax's own default puts epsilon under the root: far larger where gradients are small.
+            step = optax.rmsprop(self.learning_rate, decay=0.99, eps=1e-5, eps_in_sqrt=False)
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), step)
 
 
