@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from dm2.agent.actor import Actor
 from dm2.agent.cloning import clone, last_actions
 from dm2.agent.demonstrations import Expert
-from dm2.agent.discriminator import DiscriminatorState, Imitator
+from dm2.agent.discriminator import DiscriminatorState, Imitator, chosen_actions, idle_steps
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.mixed_reward import Balance, mixed_reward
 from dm2.agent.networks import RecurrentNet, mask_logits
@@ -428,12 +428,11 @@ class Learner:
         if expert is None or self.imitator is None or state.discriminator is None:
             problem = "experts = None: these agents learn by imitation, and none reached them"
             raise InputError(f"{problem}; hand every agent its demonstrations (load_experts)")
-        leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
-        idle = jnp.where(leaves, trajectory.time_left, 0)
+        idle = idle_steps(trajectory)
         observations = cast(Array, trajectory.extras.observations)
         actions = None
         if self.imitator.takes_actions:
-            actions = jax.nn.one_hot(trajectory.actions, self.num_actions, dtype=bool)
+            actions = chosen_actions(trajectory.actions, self.num_actions)
         of_steps = (observations, trajectory.alive, idle, state.moments, actions)
         discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *of_steps)
         return self.imitator.rewards(discriminator, *of_steps), discriminator, metrics

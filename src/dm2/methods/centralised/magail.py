@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert
-from dm2.agent.discriminator import DiscriminatorState, Imitator
+from dm2.agent.discriminator import DiscriminatorState, Imitator, chosen_actions, idle_steps
 from dm2.agent.inputs import Moments
 from dm2.agent.learner import Learner
 from dm2.agent.mixed_reward import Balance, mixed_reward
@@ -147,13 +147,12 @@ class JointlyImitating:
         key, update_key = jax.random.split(state.key)
         alive = trajectory.alive
         somebody = jnp.any(alive, axis=0)
-        leaves = somebody & (trajectory.terminated[0] | ~jnp.any(trajectory.next_alive, axis=0))
-        idle = jnp.where(leaves, trajectory.time_left[0], 0)
+        idle = idle_steps(trajectory)[0]  # episodes end for all agents together
         observations = side_by_side(trajectory.extras.observations, alive)
         actions = None
         if self.imitator.takes_actions:
             count = self.independent.learner.num_actions
-            actions = side_by_side(jax.nn.one_hot(trajectory.actions, count, dtype=bool), alive)
+            actions = side_by_side(chosen_actions(trajectory.actions, count), alive)
         moments = joint_moments(state.agents.moments)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
