@@ -300,10 +300,7 @@ class Learner:
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
         state = state._replace(key=key)
-        if state.moments is not None:
-            observations = cast(Array, trajectory.extras.observations)
-            moments = state.moments.including(observations, trajectory.alive)
-            state = state._replace(moments=moments)
+        state = self.with_moments(state, trajectory)
         rewards, state, metrics = self._rewards(state, discriminator_key, trajectory, expert)
         values, alive = trajectory.extras.values, trajectory.alive
         following = next_values(trajectory)
@@ -322,6 +319,13 @@ class Learner:
             ),
             metrics,
         )
+
+    def with_moments(self, state: AgentState, trajectory: Trajectory) -> AgentState:
+        """The agent whose moments include a rollout's observations, where it keeps moments."""
+        if state.moments is None:
+            return state
+        observations = cast(Array, trajectory.extras.observations)
+        return state._replace(moments=state.moments.including(observations, trajectory.alive))
 
     def improve_actor(
         self,

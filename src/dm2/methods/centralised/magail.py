@@ -153,7 +153,9 @@ class JointlyImitating:
         if self.imitator.takes_actions:
             count = self.independent.learner.num_actions
             actions = side_by_side(chosen_actions(trajectory.actions, count), alive)
-        moments = joint_moments(state.agents.moments)
+        # Every agent takes the rollout into its moments when it learns; here as it will be then.
+        agents = jax.vmap(self.independent.learner.with_moments)(state.agents, trajectory)
+        moments = joint_moments(agents.moments)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
             state.discriminator, update_key, expert, *of_steps
