@@ -30,6 +30,7 @@ class Independent:
     `K`; see `dm2.methods.base.Method` for what the functions are."""
 
     centralised = False
+    shares_reward = False
 
     def __init__(self, learner: Learner, num_agents: int, mapping: str | None = None) -> None:
         """Maps one agent's rules over a team.

@@ -90,7 +90,7 @@ def collect(
         time, env_key, agent_keys = now
         view, memory, actions, new = act(state, agent_keys)
         following, outcome, reached = advance(env, state.episodes, actions, env_key)
-        if method.centralised:  # a team that learns together learns from what it earns together
+        if method.shares_reward:
             outcome = outcome._replace(reward=team_reward(outcome))
         cut = jax.lax.cond(
             jnp.any(outcome.truncated),

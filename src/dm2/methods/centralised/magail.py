@@ -64,6 +64,7 @@ class JointlyImitating:
     `dm2.methods.base.Method` for what the functions are."""
 
     centralised = True
+    shares_reward = False  # as in DM²: the discriminator is all that is shared
 
     def __init__(self, learner: Learner, imitation: Imitation, num_agents: int) -> None:
         """Maps one agent's rules over a team.

@@ -87,6 +87,7 @@ class SharedTeam:
     `dm2.methods.base.Method` for what the functions are."""
 
     centralised = True
+    shares_reward = True
 
     def __init__(self, learner: Learner, critic: CentralCritic, spec: EnvSpec) -> None:
         """Makes the team's rules.
