@@ -38,8 +38,8 @@ def learner(method, **ppo):
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
 INIT, UPDATE = jax.jit(IMITATING.init), jax.jit(IMITATING.learn)
 ACT = jax.jit(IMITATING.act, static_argnums=4)
-assert IMITATING.imitator is not None
-REWARDS = jax.jit(IMITATING.imitator.rewards)
+assert IMITATING.reward.imitator is not None
+REWARDS = jax.jit(IMITATING.reward.imitator.rewards)
 POLICY, VALUE = jax.jit(IMITATING.policy), jax.jit(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
 
@@ -239,8 +239,8 @@ IDLE = jnp.zeros((T, N), int).at[2, 0].set(7).at[3, 1].set(6)
 def test_the_mixed_reward_by_hand():
     rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
     fake = FakeImitator()
-    rules.imitator = cast(Any, fake)
-    rewards, _, metrics = rules._rewards(AGENT, jax.random.PRNGKey(0), path, theirs)
+    rules.reward.imitator = cast(Any, fake)
+    rewards, _, metrics = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, theirs)
     # 7 idle steps at one of 6 + 4 + 3 + 4 = 17 living steps; the others are paid to the dead.
     assert np.sum(path.alive) == 17
     assert metrics["imitation_reward"] == pytest.approx(7 / 17)
@@ -329,7 +329,7 @@ DEATHS = {
 
 def imitation_returns(ppo, path, agent, value):
     """Advantages and values of the imitation's reward alone, with the same value everywhere."""
-    assert IMITATING.imitator is not None
+    assert IMITATING.reward.imitator is not None
     parts = (path.extras.observations, path.alive, idle_steps(path))
     rewards = REWARDS(agent.discriminator, *parts)
     values = jnp.full((T, N), value)
@@ -354,7 +354,7 @@ def test_absorbing_rewards_sum_up_to_those_of_the_padded_episode():
     path = trajectory(DEATHS)
     path = path._replace(time_left=jnp.broadcast_to(jnp.arange(6, 6 - T, -1)[:, None], (T, N)))
     returns = imitation_returns(PPO(discount=GAMMA, gae_lambda=1.0), path, AGENT, 0.0)
-    assert IMITATING.imitator is not None
+    assert IMITATING.reward.imitator is not None
     one = jnp.zeros((T, N), bool).at[0, 0].set(True)  # who is dead earns the absorbing reward
     nothing = jnp.zeros((T, N), int)
     observations = path.extras.observations

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Learner, next_values
+from dm2.agent.learner import Learner
+from dm2.agent.returns import next_values
 from dm2.agent.settings import PPO, Imitation
 from dm2.agent.state import Memory
 from dm2.agent.types import View
