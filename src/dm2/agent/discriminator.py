@@ -130,6 +130,16 @@ class Imitator:
     def __init__(
         self, settings: Matching, observation_size: int, num_actions: int, discount: float
     ) -> None:
+        """Makes the rules.
+
+        Args:
+            settings: of the discriminator, and of the reward drawn from it.
+            observation_size: features of an observation.
+            num_actions: how many actions there are; inputs have as many more features where the
+                discriminator takes actions.
+            discount: gamma, per environment step, by which the absorbing state is paid for the
+                steps that are not played.
+        """
         self.settings = settings
         self.takes_actions = settings.inputs == "state-actions"
         self.absorbing = settings.survival == "absorbing"
@@ -150,9 +160,22 @@ class Imitator:
         moments: Moments | None = None,
         actions: Bool[Array, "*B A"] | None = None,
     ) -> Float[Array, "*B I"]:
-        """Discriminator inputs for states in which the agent is alive, the expert's or its own. The
-        agent's `moments`, where there are any, bring both to one scale; `actions`, one-hot, are
-        those that were chosen there, where the discriminator takes them."""
+        """Discriminator inputs for states in which the agent is alive, the expert's or its own.
+
+        Args:
+            observations: as they came.
+            moments: the agent's, which bring the expert's and its own to one scale; None for as
+                they came.
+            actions: those that were chosen there, one-hot; not looked at by a discriminator of
+                states.
+
+        Returns:
+            The observations as float32, behind them the actions, and a zero where there is an
+            absorbing state, which this is not.
+
+        Raises:
+            InputError: the discriminator takes actions, and there are none.
+        """
         observations = observations.astype(jnp.float32)
         if moments is not None:
             observations = moments.standardise(observations)
@@ -183,7 +206,9 @@ class Imitator:
         moments: Moments | None = None,
         actions: Bool[Array, "T N A"] | None = None,
     ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
-        """Takes `settings.updates` optimiser steps on random expert and policy states.
+        """Takes `settings.updates` optimiser steps, each on `settings.batch` random rows of the
+        expert, and on as many of the rollout, of which those at which the agent is dead do not
+        count.
 
         Args:
             state: the discriminator.
@@ -198,6 +223,9 @@ class Imitator:
 
         Returns:
             The discriminator after the last step, and what to report of that step.
+
+        Raises:
+            InputError: as of `inputs`.
         """
         flat = observations.reshape(-1, observations.shape[-1])
         flat_alive = alive.reshape(-1)
@@ -273,6 +301,9 @@ class Imitator:
             idle: as in `update`.
             moments: as in `update`.
             actions: as in `update`.
+
+        Raises:
+            InputError: as of `inputs`.
         """
         logits = self.network.apply(state.params, self.inputs(observations, moments, actions))
         rewards = reward_of(self.settings.reward, logits)

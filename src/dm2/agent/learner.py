@@ -239,6 +239,9 @@ class Learner:
 
         Returns:
             The agent with the policy that came of it, and what to report.
+
+        Raises:
+            InputError: the expert has no whole episodes, or the agent no settings of cloning.
         """
         episodes = expert.episodes
         if episodes is None or self.cloning is None:
@@ -278,6 +281,9 @@ class Learner:
 
         Returns:
             The agent after the update, and what to report of it.
+
+        Raises:
+            InputError: as of `prepare`.
         """
         state, prepared, metrics = self.prepare(state, trajectory, expert)
         actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
@@ -287,7 +293,20 @@ class Learner:
     def prepare(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None
     ) -> tuple[AgentState, Prepared, Metrics]:
-        """All of an update up to PPO: discriminator, mixed reward, advantages, value targets."""
+        """All of an update up to PPO: discriminator, mixed reward, advantages, value targets.
+
+        Args:
+            state: the agent.
+            trajectory: its own part of the rollout.
+            expert: its own part of the demonstrations; None for an agent that does not imitate.
+
+        Returns:
+            The agent with all that came of the rollout but PPO's epochs, what these need, and what
+            to report.
+
+        Raises:
+            InputError: the agent learns from demonstrations, and there are none.
+        """
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
         state = state._replace(key=key)
