@@ -89,8 +89,8 @@ def test_a_schedule_is_the_constant_that_it_stands_for():
 def test_the_coefficient_falls():
     rules, path = learner("dm2"), trajectory(FATES)
     constant, _, _ = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, expert())
-    imitation = dataclasses.replace(rules.imitation, coefficient_end=0.0)  # pyright: ignore
-    rules.imitation = imitation
+    imitation = dataclasses.replace(rules.reward.imitation, coefficient_end=0.0)  # pyright: ignore
+    rules.reward.imitation = imitation
     at: Any = {}
     for share in (0.0, 0.5, 1.0):
         now = path._replace(progress=jnp.float32(share))
