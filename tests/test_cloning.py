@@ -113,7 +113,7 @@ def test_what_follows(small_demos, tmp_path):
     spec = dm2.make("smax/3m").spec
     mixed = small("mixed").build(spec, 8)
     assert isinstance(mixed, Independent)
-    assert mixed.learner.imitator is not None
+    assert mixed.learner.reward.imitator is not None
     for then in ("nothing", "task"):
         run = dm2.train(config(small(then), small_demos), tmp_path / then, quiet=True)
         records = run.read_metrics()

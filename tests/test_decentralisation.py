@@ -111,11 +111,11 @@ def random_inputs(team: Independent, seed: int) -> Inputs:
     agents = random_agents(team, seed)
     if agents.best is not None:
         agents = agents._replace(best=best_episodes(agents.best, rng))
-    elif team.learner.imitator is not None:
+    elif team.learner.reward.imitator is not None:
         rows = jnp.asarray(rng.normal(size=(K, M, O)), jnp.float32)
         counts, shares = jnp.array([16, 18, 20], jnp.int32), jnp.array([0.1, 0.2, 0.3])
         experts = Expert(rows, counts, shares)
-        if team.learner.imitator.takes_actions:
+        if team.learner.reward.imitator.takes_actions:
             experts = experts._replace(actions=jnp.asarray(rng.random((K, M, A)) < 0.5))
     inputs = Inputs(agents, random_trajectory(rng), experts)
     return jax.tree.map(jnp.asarray, inputs)

@@ -270,26 +270,28 @@ def test_only_the_real_rows_of_the_expert_are_used():
 
 def test_absorbing_shares_by_hand():
     # All of a kind, so that sampling does not matter. The expert is in the absorbing state 1/4 of
-    # the time; the policy lives for 32 steps and is idle for 40 + 56, so 96 / 128 = 3/4 of it.
+    # the time; the policy lives for 32 steps, is dead for 96, and episodes that terminate leave 20
+    # + 44 unplayed, so 160 / 192 = 5/6 of it.
     state = fresh(make("absorbing"), 6)
     expert = Expert(jnp.tile(jnp.array([1.0, 2.0]), (M, 1)), jnp.asarray(M), jnp.asarray(0.25))
     policy = jnp.broadcast_to(jnp.array([-1.0, 0.5]), (T, N, 2))
     alive = jnp.broadcast_to(jnp.arange(T)[:, None] < 2, (T, N))
-    idle = jnp.zeros((T, N), int).at[1, 3].set(40).at[1, 5].set(56)
+    idle = jnp.zeros((T, N), int).at[1, 3].set(20).at[5, 5].set(44)
     rows = [[1.0, 2.0, 0.0], [-1.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
     theirs, ours, still = logits_of(state.params, rows)
     expected = 0.75 * softplus(-theirs) + 0.25 * softplus(-still)
-    expected += 0.25 * softplus(ours) + 0.75 * softplus(still)
+    expected += softplus(ours) / 6 + 5 / 6 * softplus(still)
     update = UPDATES["absorbing"]
     _, metrics = update(state, jax.random.PRNGKey(7), expert, policy, alive, idle)
     assert metrics["discriminator_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-# ---- rewards of a trajectory: three steps of two environments, the second agent dies at step 1
+# ---- rewards of a trajectory: three steps of two environments, in the second of which the agent
+# dies with step 1; both episodes terminate with step 2, 1 and 3 steps before the limit
 
 POLICY = jnp.asarray(np.random.default_rng(8).normal(size=(3, 2, 2)), jnp.float32)
 LIVING = jnp.array([[True, True], [True, True], [True, False]])
-IDLE = jnp.array([[0, 0], [0, 3], [1, 0]])
+IDLE = jnp.array([[0, 0], [0, 0], [1, 3]])
 
 
 @functools.cache
@@ -311,14 +313,14 @@ def test_rewards_are_those_of_the_living_steps():
 
 
 @pytest.mark.parametrize(("discount", "annuity"), [(0.5, (0.5, 0.875)), (1.0, (1.0, 3.0))])
-def test_absorbing_rewards_pay_for_the_steps_left(discount, annuity):
+def test_absorbing_rewards_pay_the_dead_and_for_the_steps_left(discount, annuity):
     # sum_{k=1..n} gamma^k for n = 1 and 3: 1/2 and 1/2 + 1/4 + 1/8 = 7/8; 1 and 3 at gamma = 1.
     rewards, params = rewards_of("absorbing", discount)
     living = softplus(logits_of(params, np.concatenate([POLICY, np.zeros((3, 2, 1))], axis=-1)))
     still = softplus(logits_of(params, [0.0, 0.0, 1.0]))
     one, three = annuity
-    waits = np.array([[0, 0], [0, three], [one, 0]])
-    expected = np.where(LIVING, living + still * waits, 0.0)
+    waits = np.array([[0, 0], [0, 0], [one, three]])
+    expected = np.where(LIVING, living, still) + still * waits
     np.testing.assert_allclose(rewards, expected, rtol=1e-5)
 
 
@@ -332,8 +334,8 @@ def test_centred_rewards_have_mean_zero_over_living_steps():
 
 
 @pytest.mark.parametrize("survival", ["none", "centred", "absorbing"])
-def test_dead_steps_earn_nothing_and_change_nothing(survival):
+def test_what_is_observed_at_dead_steps_changes_nothing(survival):
     reference, _ = rewards_of(survival)
     spoiled = jnp.where(LIVING[..., None], POLICY, 1e4)
     assert_identical(rewards_of(survival, observations=spoiled)[0], reference)
-    assert reference[2, 1] == 0.0
+    assert (reference[2, 1] == 0.0) == (survival != "absorbing")

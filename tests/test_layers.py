@@ -129,7 +129,7 @@ def test_decentralised_learning_reaches_one_agents_code_and_nothing_that_joins_a
     # Nor is anything in those parts that would join agents: these are all modules of one agent.
     agent = {name.removeprefix("dm2.agent.") for name in found if part_of(name) == "agent"}
     learning = "learner ppo returns value_scale packing discriminator demonstrations inputs"
-    learning += " cloning episodes mixed_reward self_imitation"
+    learning += " cloning episodes learning_reward mixed_reward self_imitation"
     basic = "actor networks gru settings state types"
     assert agent - {"dm2.agent"} == {*learning.split(), *basic.split()}
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from dm2.agent.demonstrations import Expert
+from dm2.agent.discriminator import idle_steps
 from dm2.agent.learner import Learner
 from dm2.agent.networks import mask_logits
+from dm2.agent.returns import rollout_advantages
 from dm2.agent.settings import PPO, Imitation
 from dm2.agent.state import Memory
 from dm2.agent.types import Trajectory, View
@@ -36,8 +38,8 @@ def learner(method, **ppo):
 IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
 INIT, UPDATE = jax.jit(IMITATING.init), jax.jit(IMITATING.learn)
 ACT = jax.jit(IMITATING.act, static_argnums=4)
-assert IMITATING.imitator is not None
-REWARDS = jax.jit(IMITATING.imitator.rewards)
+assert IMITATING.reward.imitator is not None
+REWARDS = jax.jit(IMITATING.reward.imitator.rewards)
 POLICY, VALUE = jax.jit(IMITATING.policy), jax.jit(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
 
@@ -229,19 +231,19 @@ class FakeImitator:
         return idle.astype(jnp.float32)
 
 
-# `time_left` is 9, 8, 7, 6, 5, 4. Living agents leave by termination in environment 0 at step 2
-# and by death in 1 at step 1, in 2 at step 2 and in 3 at step 5; a time limit takes nothing.
-IDLE = jnp.zeros((T, N), int).at[2, 0].set(7).at[1, 1].set(8).at[2, 2].set(7).at[5, 3].set(4)
+# `time_left` is 9, 8, 7, 6, 5, 4. Episodes terminate in environment 0 at step 2 and in 1 at step 3,
+# where the agent is dead; death alone and a time limit leave no step unplayed.
+IDLE = jnp.zeros((T, N), int).at[2, 0].set(7).at[3, 1].set(6)
 
 
 def test_the_mixed_reward_by_hand():
     rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
     fake = FakeImitator()
-    rules.imitator = cast(Any, fake)
-    rewards, _, metrics = rules._rewards(AGENT, jax.random.PRNGKey(0), path, theirs)
-    # 7 + 8 + 7 + 4 = 26 idle steps, over 6 + 4 + 3 + 4 = 17 living ones.
+    rules.reward.imitator = cast(Any, fake)
+    rewards, _, metrics = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, theirs)
+    # 7 idle steps at one of 6 + 4 + 3 + 4 = 17 living steps; the others are paid to the dead.
     assert np.sum(path.alive) == 17
-    assert metrics["imitation_reward"] == pytest.approx(26 / 17)
+    assert metrics["imitation_reward"] == pytest.approx(7 / 17)
     np.testing.assert_allclose(rewards, 2.0 * path.rewards + 0.5 * IDLE, rtol=1e-6)
     assert_identical(fake.updated[1:], (theirs, path.extras.observations, path.alive, IDLE))
     assert_identical(fake.rewarded, (path.extras.observations, path.alive, IDLE))
@@ -312,6 +314,57 @@ def test_the_teams_reward_after_death_counts_within_the_episode():
         changed, _ = UPDATE(AGENT, path._replace(rewards=rewards), *others)
         assert differ(changed.actor_opt, reference.actor_opt) == counts
         assert differ(changed.scale, reference.scale) == counts
+
+
+# In all environments the agent dies with step 1. The episode terminates in 0 with step 3, in 1 with
+# step 1; in 2 the rollout cuts it after step 5, in 3 a time limit after step 3.
+DEATHS = {
+    "alive": per_step("110000 " * N),
+    "next_alive": per_step("100000 " * N),
+    "starts": per_step("100010 101000 100000 100010"),
+    "terminated": per_step("000100 010000 000000 000000"),
+    "ended": per_step("000100 010000 000000 000100"),
+}
+
+
+def imitation_returns(ppo, path, agent, value):
+    """Advantages and values of the imitation's reward alone, with the same value everywhere."""
+    assert IMITATING.reward.imitator is not None
+    parts = (path.extras.observations, path.alive, idle_steps(path))
+    rewards = REWARDS(agent.discriminator, *parts)
+    values = jnp.full((T, N), value)
+    returns = rollout_advantages(ppo, path, rewards, values, values) + values
+    return np.asarray(returns)[:2]
+
+
+def test_the_time_after_death_is_paid_once_wherever_it_is_cut():
+    """An agent that earns r at every step of its life and in the absorbing state is worth r / (1 -
+    gamma) always, whatever ends the episode (the limit is too far away to be felt)."""
+    path = trajectory(DEATHS)._replace(time_left=jnp.full((T, N), 60))
+    # A discriminator that knows nothing: softplus(0) = ln 2 everywhere.
+    blank = jax.tree.map(jnp.zeros_like, AGENT.discriminator)
+    worth = np.log(2) / (1 - GAMMA)
+    returns = imitation_returns(IMITATING.ppo, path, AGENT._replace(discriminator=blank), worth)
+    np.testing.assert_allclose(returns, np.full((2, N), worth), rtol=1e-5)
+
+
+def test_absorbing_rewards_sum_up_to_those_of_the_padded_episode():
+    """By plain arithmetic: what the agent earns alive, then the absorbing state's reward up to the
+    limit of 7 steps (4 where the time limit of a shorter game ended it)."""
+    path = trajectory(DEATHS)
+    path = path._replace(time_left=jnp.broadcast_to(jnp.arange(6, 6 - T, -1)[:, None], (T, N)))
+    returns = imitation_returns(PPO(discount=GAMMA, gae_lambda=1.0), path, AGENT, 0.0)
+    assert IMITATING.reward.imitator is not None
+    one = jnp.zeros((T, N), bool).at[0, 0].set(True)  # who is dead earns the absorbing reward
+    nothing = jnp.zeros((T, N), int)
+    observations = path.extras.observations
+    living = np.asarray(REWARDS(AGENT.discriminator, observations, path.alive, nothing))
+    still = float(REWARDS(AGENT.discriminator, observations, one, nothing)[1, 0])
+    for n, length in enumerate((7, 7, 6, 4)):  # the rollout cuts 2 before its last step
+        padded = [*living[:2, n], *[still] * (length - 2)]
+        for t in range(2):
+            expected = sum(GAMMA**k * reward for k, reward in enumerate(padded[t:]))
+            assert returns[t, n] == pytest.approx(expected, rel=1e-5)
 
 
 # ---- learning

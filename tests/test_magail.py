@@ -106,17 +106,19 @@ CASES = [
 
 @pytest.mark.parametrize("kind", CASES, ids="-".join)
 def test_everybody_is_paid_what_the_joint_discriminator_says(kind):
-    team, before, path, _, (after, rewards, metrics) = case(*kind)
+    team, _, path, _, (after, rewards, metrics) = case(*kind)
     somebody = np.asarray(path.alive).any(axis=0)
     shown = np.where(path.alive[..., None], path.extras.observations, 0)
     shown = np.concatenate(list(shown), axis=-1)
-    moments = joint_moments(before.agents.moments)
+    # In the first rollout, of the moments of that rollout itself, over each agent's living steps.
+    living = [np.asarray(x)[y] for x, y in zip(path.extras.observations, path.alive, strict=True)]
+    mean, variance = (np.concatenate([f(x, axis=0) for x in living]) for f in (np.mean, np.var))
+    moments = Moments(*map(jnp.asarray, (mean, variance, np.float32(sum(map(len, living))))))
     actions = None
     if kind[2] == "state-actions":
         chosen = np.asarray(path.actions)[..., None] == np.arange(path.legal.shape[-1])
         actions = jnp.asarray(np.concatenate(list(chosen & path.alive[..., None]), axis=-1))
-    gone = somebody & np.asarray(path.terminated[0])
-    idle = jnp.where(gone, path.time_left[0], 0)
+    idle = jnp.where(path.terminated[0], path.time_left[0], 0)
     imitation = team.imitator.rewards(
         after.discriminator, jnp.asarray(shown), jnp.asarray(somebody), idle, moments, actions
     )

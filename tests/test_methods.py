@@ -25,6 +25,7 @@ class ActingAtRandom:
     """Agents that draw a legal action each, and count the rollouts that they have learnt from."""
 
     centralised = False
+    shares_reward = False
 
     def __init__(self, num_agents: int, boldness: float) -> None:
         self.num_agents, self.boldness = num_agents, boldness

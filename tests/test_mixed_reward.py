@@ -42,13 +42,13 @@ def test_where_one_of_them_pays_nothing_there_is_nothing_to_balance():
 def test_the_mixed_reward_is_balanced_in_any_units(units):
     """Whatever the environment pays in, imitation has the same share in the advantages."""
     rules, path = learner("dm2"), trajectory(FATES)
-    plain, _, _ = rules._rewards(AGENT, jax.random.PRNGKey(0), path, expert())
+    plain, _, _ = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, expert())
     imitation = (plain - 2.0 * path.rewards) / 0.5  # task weight 2, coefficient 0.5
-    settings: Any = rules.imitation
-    rules.imitation = dataclasses.replace(settings, unit="advantage", coefficient=0.25)
+    settings: Any = rules.reward.imitation
+    rules.reward.imitation = dataclasses.replace(settings, unit="advantage", coefficient=0.25)
     agent = AGENT._replace(balance=Balance.initial())
     path = path._replace(rewards=units * path.rewards)
-    mixed, after, metrics = rules._rewards(agent, jax.random.PRNGKey(0), path, expert())
+    mixed, after, metrics = rules.reward.of_rollout(agent, jax.random.PRNGKey(0), path, expert())
 
     def deviation(rewards):
         """Of what rewards alone contribute, step by step, in numpy."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import rlax
 
-from dm2.agent.learner import standardise
 from dm2.agent.networks import mask_logits
 from dm2.agent.ppo import entropy_of, log_prob_of, policy_loss, value_loss
+from dm2.agent.returns import standardise
 
 # Five samples, two actions; action 0 was taken, `NEW` and `OLD` are its probabilities.
 # ratio rho:          1.2   0.5   0.5   1.2   1.05

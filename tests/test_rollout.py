@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dm2.agent.learner import Learner, next_values
+from dm2.agent.learner import Learner
+from dm2.agent.returns import next_values
 from dm2.agent.settings import PPO, Imitation
 from dm2.agent.state import Memory
 from dm2.agent.types import View
+from dm2.methods import DM2, MAGAIL, RMAPPO
 from dm2.methods.independent import Independent
 from dm2.rollout import begin, collect, play
 from dm2.rollout.stepping import random_legal
@@ -497,6 +499,33 @@ def test_the_global_state_is_collected_for_a_method_that_declares_it(rollouts):
     # Nobody hands it over to a team that is only played.
     outcome, _ = play(ENV, team, AGENTS, jax.random.PRNGKey(2), 2, greedy=True)
     assert (outcome.length > 0).all()
+
+
+class Paying(ToyEnv):
+    """Pays agent `k` `k + 1` times what the toy pays."""
+
+    def step(self, key, state, actions):
+        """As the toy's."""
+        state, step = super().step(key, state, actions)
+        return state, step._replace(reward=step.reward * jnp.array([[1.0], [2.0], [3.0]]))
+
+
+@pytest.mark.parametrize(("method", "shares"), [(DM2, False), (MAGAIL, False), (RMAPPO, True)])
+def test_only_agents_that_share_it_learn_from_the_mean_of_their_rewards(method, shares):
+    ppo, env = PPO(hidden=H, minibatches=2), Paying()
+    team = method(ppo).build(env.spec, N)
+
+    @jax.jit
+    def gather(key):
+        first = begin(env, team, key, N)
+        return collect(env, team, team.init(key), first, key, T)[1].rewards
+
+    rewards = np.asarray(gather(jax.random.PRNGKey(0)))
+    assert rewards[0].any()
+    for k in range(K):
+        np.testing.assert_array_equal(rewards[k], rewards[0] * (1 if shares else k + 1))
+    # The mean is twice the toy's reward, an integer: 2, 4, 6, ... of which all are even.
+    assert np.all(rewards % 2 == 0) == shares
 
 
 # ---- two short rollouts are one long one

@@ -88,13 +88,13 @@ def test_a_schedule_is_the_constant_that_it_stands_for():
 
 def test_the_coefficient_falls():
     rules, path = learner("dm2"), trajectory(FATES)
-    constant, _, _ = rules._rewards(AGENT, jax.random.PRNGKey(0), path, expert())
-    imitation = dataclasses.replace(rules.imitation, coefficient_end=0.0)  # pyright: ignore
-    rules.imitation = imitation
+    constant, _, _ = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, expert())
+    imitation = dataclasses.replace(rules.reward.imitation, coefficient_end=0.0)  # pyright: ignore
+    rules.reward.imitation = imitation
     at: Any = {}
     for share in (0.0, 0.5, 1.0):
         now = path._replace(progress=jnp.float32(share))
-        at[share], _, _ = rules._rewards(AGENT, jax.random.PRNGKey(0), now, expert())
+        at[share], _, _ = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), now, expert())
     task = 2.0 * path.rewards
     np.testing.assert_allclose(at[0.0], constant, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(at[0.5] - task, 0.5 * (constant - task), rtol=1e-4, atol=1e-5)

@@ -11,7 +11,14 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import SingleDeviceSharding
 
-__all__ = ["Program", "compile_ahead", "compiler_options", "nothing_kept", "on_device"]
+__all__ = [
+    "Program",
+    "SideBySide",
+    "compile_ahead",
+    "compiler_options",
+    "nothing_kept",
+    "on_device",
+]
 
 _JAX: Any = jax.config  # its settings are attributes that no stub knows
 
@@ -39,6 +46,30 @@ def on_device(values: Any, device: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place, weak_type=weak)
 
     return jax.tree.map(bound, values)
+
+
+class SideBySide:
+    """Two jitted functions that do not need each other, as an actor's learning and a critic's. On a
+    CPU where JAX has two devices (`dm2.set_up_process` asks for them), they run side by side, the
+    first where its arguments lie, the second on the last of these devices."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        """Takes what `jax.jit` returned, twice."""
+        self.first = first
+        self.second = second
+        devices = jax.local_devices()[: 2 if jax.default_backend() == "cpu" else 1]
+        self.home, self._away = devices[0], devices[-1]
+
+    def __call__(self, of_first: tuple[Any, ...], of_second: tuple[Any, ...]) -> tuple[Any, Any]:
+        """The results of both, from the arguments of each, on the first device. Both are started
+        and not waited for."""
+        second = self.second(*jax.device_put(of_second, self._away))
+        return self.first(*of_first), jax.device_put(second, self.home)
+
+    def programs(self, of_first: tuple[Any, ...], of_second: tuple[Any, ...]) -> list[Program]:
+        """Both programs, from the shapes of their arguments on the first device."""
+        second = Program(self.second, on_device(of_second, self._away))
+        return [second, Program(self.first, of_first)]
 
 
 def compile_ahead(programs: Iterable[Program]) -> None:

@@ -8,7 +8,8 @@ Inputs are the agent's own observations (`inputs = "states"`), with `"state-acti
 the action that it chose there, one-hot. With `survival = "absorbing"` an input carries one more
 feature that is 1 in the absorbing state, which an agent enters when it dies or the episode
 terminates and stays in until the episode limit (cf. Kostrikov et al. 2019, arXiv 1809.02925); its
-share of the time is known exactly, so it is weighted, not sampled.
+share of the time is known exactly, so it is weighted, not sampled. A dead agent's steps are spent
+in it, one by one; where the episode terminates, so are the `idle_steps` that the limit had left.
 """
 
 from typing import Any, NamedTuple
@@ -23,14 +24,16 @@ from dm2.agent.inputs import Moments
 from dm2.agent.networks import Discriminator
 from dm2.agent.returns import masked_mean
 from dm2.agent.settings import Matching, RewardForm
-from dm2.agent.types import Params
+from dm2.agent.types import Params, Trajectory
 from dm2.errors import InputError
 
 __all__ = [
     "DiscriminatorState",
     "Imitator",
+    "chosen_actions",
     "discriminator_loss",
     "gradient_penalty",
+    "idle_steps",
     "reward_of",
 ]
 
@@ -55,6 +58,18 @@ def reward_of(form: RewardForm, logits: Float[Array, "*B"]) -> Float[Array, "*B"
     if form == "log":
         return -jax.nn.softplus(-logits)
     return jax.nn.softplus(logits)
+
+
+def idle_steps(trajectory: Trajectory) -> Int[Array, "*B"]:
+    """How many environment steps of the episode limit are not played because the episode
+    terminates with a step: `time_left` there, zero elsewhere. An agent is in the absorbing state
+    for as long, dead or alive before. A time limit leaves none."""
+    return jnp.where(trajectory.terminated, trajectory.time_left, 0)
+
+
+def chosen_actions(actions: Int[Array, "*B"], num_actions: int) -> Bool[Array, "*B A"]:
+    """Actions one-hot, as a discriminator of states and actions takes them."""
+    return jax.nn.one_hot(actions, num_actions, dtype=bool)
 
 
 def discriminator_loss(
@@ -115,6 +130,16 @@ class Imitator:
     def __init__(
         self, settings: Matching, observation_size: int, num_actions: int, discount: float
     ) -> None:
+        """Makes the rules.
+
+        Args:
+            settings: of the discriminator, and of the reward drawn from it.
+            observation_size: features of an observation.
+            num_actions: how many actions there are; inputs have as many more features where the
+                discriminator takes actions.
+            discount: gamma, per environment step, by which the absorbing state is paid for the
+                steps that are not played.
+        """
         self.settings = settings
         self.takes_actions = settings.inputs == "state-actions"
         self.absorbing = settings.survival == "absorbing"
@@ -135,9 +160,22 @@ class Imitator:
         moments: Moments | None = None,
         actions: Bool[Array, "*B A"] | None = None,
     ) -> Float[Array, "*B I"]:
-        """Discriminator inputs for states in which the agent is alive, the expert's or its own. The
-        agent's `moments`, where there are any, bring both to one scale; `actions`, one-hot, are
-        those that were chosen there, where the discriminator takes them."""
+        """Discriminator inputs for states in which the agent is alive, the expert's or its own.
+
+        Args:
+            observations: as they came.
+            moments: the agent's, which bring the expert's and its own to one scale; None for as
+                they came.
+            actions: those that were chosen there, one-hot; not looked at by a discriminator of
+                states.
+
+        Returns:
+            The observations as float32, behind them the actions, and a zero where there is an
+            absorbing state, which this is not.
+
+        Raises:
+            InputError: the discriminator takes actions, and there are none.
+        """
         observations = observations.astype(jnp.float32)
         if moments is not None:
             observations = moments.standardise(observations)
@@ -168,7 +206,9 @@ class Imitator:
         moments: Moments | None = None,
         actions: Bool[Array, "T N A"] | None = None,
     ) -> tuple[DiscriminatorState, dict[str, Float[Array, ""]]]:
-        """Takes `settings.updates` optimiser steps on random expert and policy states.
+        """Takes `settings.updates` optimiser steps, each on `settings.batch` random rows of the
+        expert, and on as many of the rollout, of which those at which the agent is dead do not
+        count.
 
         Args:
             state: the discriminator.
@@ -176,18 +216,21 @@ class Imitator:
             expert: the agent's own demonstrations.
             observations: the agent's own observations in a rollout.
             alive: whether it was alive.
-            idle: how many steps of the episode limit the agent forgoes by dying, or by the
-                episode's termination, at each step; zero elsewhere.
+            idle: of `idle_steps`. With the steps at which it was dead they are the time that the
+                agent spent in the absorbing state.
             moments: what standardises observations; None for as they came.
             actions: the agent's own actions, one-hot; None for a discriminator of states.
 
         Returns:
             The discriminator after the last step, and what to report of that step.
+
+        Raises:
+            InputError: as of `inputs`.
         """
         flat = observations.reshape(-1, observations.shape[-1])
         flat_alive = alive.reshape(-1)
         own_actions = None if actions is None else actions.reshape(-1, actions.shape[-1])
-        waiting = jnp.sum(idle)
+        waiting = jnp.sum(idle) + jnp.sum(~alive)
         policy_share = waiting / jnp.maximum(waiting + jnp.sum(alive), 1)
         shares = (expert.absorbing, policy_share)
         if not self.absorbing:
@@ -241,10 +284,15 @@ class Imitator:
         moments: Moments | None = None,
         actions: Bool[Array, "T N A"] | None = None,
     ) -> Float[Array, "T N"]:
-        """The imitation reward of each step, before the coefficient; zero where the agent is dead.
+        r"""The imitation reward of each step, before the coefficient; zero where the agent is dead,
+        but with `absorbing`. There a step pays
 
-        With `absorbing`, the step that ends in death or termination also earns what the
-        absorbing state pays over the `idle` steps left: `r_abs * sum_{k=1..idle} gamma^k`.
+            r_t = (r(o_t) if alive_t else r_abs) + r_abs sum_{k=1..n_t} gamma^k
+
+        where `r` is `reward_of` the discriminator's logit, `r_abs` that of the absorbing state's
+        logit, and `n_t` are the `idle` steps, which are not played. Death itself pays nothing: the
+        time after it is paid as it passes, so that a rollout that cuts it leaves the rest to the
+        value with which the critic goes on (see `dm2.agent.returns.masked_gae`).
 
         Args:
             state: the discriminator.
@@ -253,15 +301,18 @@ class Imitator:
             idle: as in `update`.
             moments: as in `update`.
             actions: as in `update`.
+
+        Raises:
+            InputError: as of `inputs`.
         """
         logits = self.network.apply(state.params, self.inputs(observations, moments, actions))
         rewards = reward_of(self.settings.reward, logits)
         if self.settings.survival == "centred":
             rewards = rewards - masked_mean(rewards, alive)
-        if self.absorbing:
-            still = reward_of(self.settings.reward, self.absorbing_logit(state.params))
-            rewards = rewards + still * _annuity(self.discount, idle)
-        return jnp.where(alive, rewards, 0.0)
+        if not self.absorbing:
+            return jnp.where(alive, rewards, 0.0)
+        still = reward_of(self.settings.reward, self.absorbing_logit(state.params))
+        return jnp.where(alive, rewards, still) + still * _annuity(self.discount, idle)
 
 
 def _rows(table: Array | None, index: Array) -> Array | None:

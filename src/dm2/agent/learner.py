@@ -14,15 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from dm2.agent.actor import Actor
 from dm2.agent.cloning import clone, last_actions
 from dm2.agent.demonstrations import Expert, required
-from dm2.agent.discriminator import DiscriminatorState, Imitator
 from dm2.agent.inputs import Inputs, Moments
-from dm2.agent.mixed_reward import Balance, mixed_reward
+from dm2.agent.learning_reward import LearningReward
 from dm2.agent.networks import RecurrentNet, mask_logits
 from dm2.agent.packing import Packing, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
-from dm2.agent.returns import masked_mean, rollout_advantages
-from dm2.agent.self_imitation import BestEpisodes, OwnEpisodes
-from dm2.agent.settings import PPO, Cloning, Imitation, Matching, scheduled
+from dm2.agent.returns import next_values, rollout_advantages, standardise
+from dm2.agent.self_imitation import BestEpisodes
+from dm2.agent.settings import PPO, Cloning, Matching, scheduled
 from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
@@ -35,8 +34,6 @@ __all__ = [
     "actor_arguments",
     "critic_arguments",
     "improved",
-    "next_values",
-    "standardise",
 ]
 
 Metrics = dict[str, Float[Array, ""]]
@@ -107,8 +104,6 @@ class Learner:
         """
         self.ppo = ppo
         self.inputs = inputs
-        self.imitation = imitation
-        self.best = best
         self.cloning = cloning
         self.observation_size = observation_size
         self.num_actions = num_actions
@@ -119,9 +114,7 @@ class Learner:
             optax.clip_by_global_norm(ppo.max_grad_norm),
             optax.adam(ppo.learning_rate, eps=1e-5),
         )
-        self._balances = isinstance(imitation, Imitation) and imitation.unit == "advantage"
-        sizes = (observation_size, num_actions)
-        self.imitator = Imitator(imitation, *sizes, ppo.discount) if imitation else None
+        self.reward = LearningReward(ppo, imitation, observation_size, num_actions, best)
         self._keeps_observations = keeps_observations or inputs.running or imitation is not None
 
     # ---- beginning
@@ -144,11 +137,9 @@ class Learner:
             actor_opt=self.optimiser.init(actor),
             critic_opt=self.optimiser.init(critic),
             scale=ValueScale.initial(),
-            discriminator=self.imitator.init(discriminator_key) if self.imitator else None,
             moments=Moments.initial(size) if self.inputs.running else None,
-            balance=Balance.initial() if self._balances else None,
             identity=jax.nn.one_hot(number, agents) if agents else None,
-            best=self.best.initial() if self.best else None,
+            **self.reward.initial(discriminator_key),
         )
 
     def memory(self, num_envs: int) -> Memory:
@@ -294,6 +285,9 @@ class Learner:
 
         Returns:
             The agent after the update, and what to report of it.
+
+        Raises:
+            InputError: as of `prepare`.
         """
         state, prepared, metrics = self.prepare(state, trajectory, expert)
         actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
@@ -303,15 +297,27 @@ class Learner:
     def prepare(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None
     ) -> tuple[AgentState, Prepared, Metrics]:
-        """All of an update up to PPO: discriminator, mixed reward, advantages, value targets."""
+        """All of an update up to PPO: discriminator, mixed reward, advantages, value targets.
+
+        Args:
+            state: the agent.
+            trajectory: its own part of the rollout.
+            expert: its own part of the demonstrations; None for an agent that does not imitate.
+
+        Returns:
+            The agent with all that came of the rollout but PPO's epochs, what these need, and what
+            to report.
+
+        Raises:
+            InputError: the agent learns from demonstrations, and there are none.
+        """
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)
         state = state._replace(key=key)
-        if state.moments is not None:
-            observations = cast(Array, trajectory.extras.observations)
-            moments = state.moments.including(observations, trajectory.alive)
-            state = state._replace(moments=moments)
-        rewards, state, metrics = self._rewards(state, discriminator_key, trajectory, expert)
+        state = self.with_moments(state, trajectory)
+        rewards, state, metrics = self.reward.of_rollout(
+            state, discriminator_key, trajectory, expert
+        )
         values, alive = trajectory.extras.values, trajectory.alive
         following = next_values(trajectory)
         advantages = rollout_advantages(self.ppo, trajectory, rewards, values, following)
@@ -329,6 +335,13 @@ class Learner:
             ),
             metrics,
         )
+
+    def with_moments(self, state: AgentState, trajectory: Trajectory) -> AgentState:
+        """The agent whose moments include a rollout's observations, where it keeps moments."""
+        if state.moments is None:
+            return state
+        observations = cast(Array, trajectory.extras.observations)
+        return state._replace(moments=state.moments.including(observations, trajectory.alive))
 
     def improve_actor(
         self,
@@ -380,71 +393,6 @@ class Learner:
         norm = metrics.pop("gradient_norm")
         return critic, opt_state, metrics | {"critic_grad_norm": norm}
 
-    def _rewards(
-        self,
-        state: AgentState,
-        key: Array,
-        trajectory: Trajectory,
-        expert: Expert | None,
-    ) -> tuple[Array, AgentState, Metrics]:
-        """What the agent learns from: the task's reward, the imitation's, or both mixed."""
-        if self.imitation is None:
-            return trajectory.rewards, state, {}
-        begun = True
-        if self.best is not None and state.best is not None:
-            own = self.best.including(state.best, trajectory)
-            state, begun = state._replace(best=own), self.best.enough(own)
-            outcome = self._self_imitation(state, key, trajectory, self.best, own)
-        else:
-            outcome = self._imitation(state, key, trajectory, expert)
-        imitation, discriminator, metrics = outcome
-        state = state._replace(discriminator=discriminator)
-        if not isinstance(self.imitation, Imitation):
-            metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
-            return imitation, state, metrics
-        rewards, balance, of_mixing = mixed_reward(
-            self.ppo, self.imitation, trajectory, imitation, state.balance, begun
-        )
-        return rewards, state._replace(balance=balance), metrics | of_mixing
-
-    def _self_imitation(
-        self,
-        state: AgentState,
-        key: Array,
-        trajectory: Trajectory,
-        best: BestEpisodes,
-        own: OwnEpisodes,
-    ) -> tuple[Array, DiscriminatorState, Metrics]:
-        """The imitation reward where the agent's own episodes are its expert; 0, and nothing
-        learnt, until there are enough of them."""
-
-        def imitate() -> Any:
-            return self._imitation(state, key, trajectory, best.expert(own))
-
-        def wait() -> Any:
-            blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(imitate))
-            return blank[0], state.discriminator, blank[2]
-
-        imitation, discriminator, metrics = jax.lax.cond(best.enough(own), imitate, wait)
-        return imitation, discriminator, metrics | best.report(own)
-
-    def _imitation(
-        self, state: AgentState, key: Array, trajectory: Trajectory, expert: Expert | None
-    ) -> tuple[Array, DiscriminatorState, Metrics]:
-        """The imitation reward after the discriminator's own update."""
-        expert = required(expert)
-        assert self.imitator is not None
-        assert state.discriminator is not None
-        leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
-        idle = jnp.where(leaves, trajectory.time_left, 0)
-        observations = cast(Array, trajectory.extras.observations)
-        actions = None
-        if self.imitator.takes_actions:
-            actions = jax.nn.one_hot(trajectory.actions, self.num_actions, dtype=bool)
-        of_steps = (observations, trajectory.alive, idle, state.moments, actions)
-        discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *of_steps)
-        return self.imitator.rewards(discriminator, *of_steps), discriminator, metrics
-
     def _optimiser_at(self, progress: Float[Array, ""]) -> optax.GradientTransformation:
         """The optimiser, with the step size that the schedule says."""
         rate = scheduled(self.ppo, "learning_rate", progress)
@@ -466,15 +414,6 @@ class Learner:
     def _last_epoch(self, metrics: dict[str, Float[Array, " B"]]) -> Metrics:
         """Means over the minibatches of the last epoch."""
         return jax.tree.map(lambda x: jnp.mean(x[-self.ppo.minibatches :]), metrics)
-
-
-def next_values(trajectory: Trajectory) -> Float[Array, "T N"]:
-    """The value of the observation that each step of one agent led to, before any reset: the next
-    step's, or where the episode or the rollout ends what `Learner.bootstrap` made of it. Where the
-    episode terminated it means nothing."""
-    values, bootstrap = trajectory.extras.values, trajectory.bootstrap
-    following = jnp.concatenate([values[1:], bootstrap[-1:]])
-    return jax.lax.select(trajectory.ended, bootstrap, following)
 
 
 # These only regroup arrays, so they serve one agent and a team alike. `Any` stands for an array, or
@@ -509,11 +448,3 @@ def improved(state: AgentState, metrics: dict, actor: tuple, critic: tuple) -> t
 def _sequences(memory: Any, trajectory: Trajectory) -> Sequences:
     inputs = trajectory.extras.inputs
     return Sequences(memory, inputs, trajectory.starts, trajectory.alive)
-
-
-def standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Array:
-    """Advantages of zero mean and unit variance over the steps at which the agent is alive."""
-    mean = masked_mean(advantages, alive)
-    centred = jnp.where(alive, advantages - mean, 0.0)
-    variance = masked_mean(jnp.square(centred), alive)
-    return centred / jnp.sqrt(variance + 1e-8)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dm2.agent.returns import masked_mean, rollout_advantages
+from dm2.agent.returns import masked_mean, masked_variance, rollout_advantages
 from dm2.agent.settings import PPO, Imitation, scheduled
 from dm2.agent.types import Trajectory
 
@@ -39,8 +39,8 @@ class Balance(NamedTuple):
         count; where none does, it stays."""
         step = jnp.where(jnp.any(counts), 1.0 - _DECAY, 0.0)
         return Balance(
-            self.task + step * (_variance(task, counts) - self.task),
-            self.imitation + step * (_variance(imitation, counts) - self.imitation),
+            self.task + step * (masked_variance(task, counts) - self.task),
+            self.imitation + step * (masked_variance(imitation, counts) - self.imitation),
         )
 
     @property
@@ -85,7 +85,3 @@ def mixed_reward(
         coefficient = coefficient * balance.ratio
         metrics["imitation_coefficient"] = coefficient
     return task + coefficient * imitation, balance, metrics
-
-
-def _variance(values: Float[Array, "T N"], mask: Bool[Array, "T N"]) -> Float[Array, ""]:
-    return masked_mean(jnp.square(values - masked_mean(values, mask)), mask)

@@ -7,7 +7,14 @@ from jaxtyping import Array, Bool, Float
 from dm2.agent.settings import PPO
 from dm2.agent.types import Trajectory
 
-__all__ = ["masked_gae", "masked_mean", "rollout_advantages"]
+__all__ = [
+    "masked_gae",
+    "masked_mean",
+    "masked_variance",
+    "next_values",
+    "rollout_advantages",
+    "standardise",
+]
 
 
 def masked_gae(
@@ -97,6 +104,28 @@ def rollout_advantages(
     return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
 
 
+def next_values(trajectory: Trajectory) -> Float[Array, "T N"]:
+    """The value of the observation that each step of one agent led to, before any reset: the next
+    step's, or where the episode or the rollout ends what `Learner.bootstrap` made of it. Where the
+    episode terminated it means nothing."""
+    values, bootstrap = trajectory.extras.values, trajectory.bootstrap
+    following = jnp.concatenate([values[1:], bootstrap[-1:]])
+    return jax.lax.select(trajectory.ended, bootstrap, following)
+
+
+def standardise(advantages: Float[Array, "T N"], alive: Bool[Array, "T N"]) -> Float[Array, "T N"]:
+    """Advantages of zero mean and unit variance over the steps at which the agent is alive; zero
+    at the others."""
+    centred = jnp.where(alive, advantages - masked_mean(advantages, alive), 0.0)
+    return centred / jnp.sqrt(masked_variance(advantages, alive) + 1e-8)
+
+
 def masked_mean(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Float[Array, ""]:
     """The mean of the values where the mask holds; zero where it holds nowhere."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def masked_variance(values: Float[Array, "*B"], mask: Bool[Array, "*B"]) -> Float[Array, ""]:
+    """The variance of the values where the mask holds, their mean squared deviation from
+    `masked_mean`; zero where it holds nowhere."""
+    return masked_mean(jnp.square(values - masked_mean(values, mask)), mask)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from dm2.agent.demonstrations import Expert
+from dm2.agent.discriminator import chosen_actions
 from dm2.agent.episodes import Ongoing, hand_over
 from dm2.agent.settings import SelfImitation
 from dm2.agent.types import Trajectory
@@ -114,7 +115,7 @@ class BestEpisodes:
         index = jnp.nonzero(alive, size=len(alive), fill_value=0)[0]
         actions = None
         if own.actions is not None:
-            actions = jax.nn.one_hot(own.actions.reshape(-1)[index], self.num_actions, dtype=bool)
+            actions = chosen_actions(own.actions.reshape(-1)[index], self.num_actions)
         return Expert(
             own.observations.reshape(-1, self.observation_size)[index],
             living,

@@ -154,7 +154,9 @@ class Matching:
     survival: Survival = "centred"
     """How an early death or end is kept from paying (or costing) imitation reward: `none`;
     `centred`: the batch mean of the imitation reward is taken off; `absorbing`: death and the
-    end are states of their own, matched and paid up to the episode limit."""
+    end are states of their own, matched and paid at every step up to the episode limit, and no
+    further. A time limit is no such end: what lies beyond it is bootstrapped, for a living agent
+    from its final observation, for a dead one from its last value while alive."""
     hidden: int = 64
     """Units of each of the two tanh layers of the discriminator."""
     learning_rate: float = 1e-3
@@ -162,7 +164,9 @@ class Matching:
     updates: int = 8
     """Discriminator updates per rollout."""
     batch: int = 512
-    """Expert states, and as many policy states, per update."""
+    """Expert states, and as many policy states, per update. The latter are drawn from all steps of
+    the rollout, and those at which the agent is dead do not count: of an agent that lives for a
+    share s of the steps, about s times as many do."""
     gradient_penalty: float = 10.0
     """Weight of (|grad_x l(x)| - 1)^2 on random mixtures of expert and policy inputs."""
 

@@ -26,6 +26,11 @@ def load_experts(demos: Demonstrations, *, actions: bool = False, episodes: bool
         actions: whether the actions that were chosen there are wanted too.
         episodes: whether whole episodes are wanted too.
 
+    Returns:
+        Observations `[K, M, O]`, of which agent `k`'s first `size[k]` are real; `size` and the
+        absorbing shares `[K]`; where they are wanted, actions one-hot, `[K, M, A]`, and episodes
+        `[K, T, E, ...]`, else None.
+
     Raises:
         InputError: actions are wanted, or episodes, and the demonstrations hold no actions.
     """
@@ -51,7 +56,12 @@ def load_joint_expert(demos: Demonstrations, *, actions: bool = False) -> Expert
 
     Args:
         demos: the team's demonstrations.
-        actions: whether all agents' actions are wanted too, `[M, K A]`.
+        actions: whether all agents' actions are wanted too.
+
+    Returns:
+        Observations `[M, K O]`; their number M, and the share of the time up to the episode limit
+        at which nobody is alive, as scalars; where they are wanted, actions one-hot, `[M, K A]`,
+        those of the dead as zeros, else None. There are no episodes.
 
     Raises:
         InputError: the agents were not recorded in the same joint episodes, or actions are wanted

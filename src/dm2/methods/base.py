@@ -43,6 +43,9 @@ class Method(Protocol):
     """Whether learning uses the environment's global state. To such a method alone the code that
     collects a rollout hands it, as the keyword argument `global_state`, `[N, S]`, of `act` and
     `bootstrap`. Nobody hands it over when a team is evaluated, recorded or filmed."""
+    shares_reward: bool
+    """Whether agents learn from the team's mean reward where the environment pays each its own;
+    otherwise each learns from its own."""
 
     def init(self, key: UInt32[Array, "2"]) -> Any:
         """A fresh team: parameters, optimisers, buffers, discriminators, random streams."""

@@ -20,7 +20,7 @@ from dm2.agent.demonstrations import Expert
 from dm2.agent.learner import Learner, actor_arguments, critic_arguments, improved
 from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Trajectory, View
-from dm2.compilation import Program, compiler_options, on_device
+from dm2.compilation import Program, SideBySide, compiler_options
 
 __all__ = ["Independent"]
 
@@ -30,6 +30,7 @@ class Independent:
     `K`; see `dm2.methods.base.Method` for what the functions are."""
 
     centralised = False
+    shares_reward = False
 
     def __init__(self, learner: Learner, num_agents: int, mapping: str | None = None) -> None:
         """Maps one agent's rules over a team.
@@ -44,11 +45,10 @@ class Independent:
         self.num_agents = num_agents
         on_cpu = jax.default_backend() == "cpu"
         self.mapping = mapping or ("loop" if on_cpu else "vmap")
-        # Policies learn where the rollout lies, value functions on the last of these.
-        self._devices = jax.local_devices()[: 2 if on_cpu else 1]
         self.prepare = self.compiled(learner.prepare)
         self.improve_actor = self.compiled(learner.improve_actor)
         self.improve_critic = self.compiled(learner.improve_critic)
+        self._improve = SideBySide(self.improve_actor, self.improve_critic)
 
     def _one_by_one(self, function: Callable) -> Callable:
         if self.mapping == "vmap":
@@ -100,23 +100,19 @@ class Independent:
     ) -> tuple[AgentState, dict[str, Any]]:
         """Every agent learns; see `Learner.learn`. Several compiled programs are started from
         Python and not waited for."""
-        home, away = self._devices[0], self._devices[-1]
         state, prepared, metrics = self.prepare(state, trajectory, experts)
-        arguments = critic_arguments(state, trajectory, prepared)
-        critic = self.improve_critic(*jax.device_put(arguments, away))
-        actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
-        return improved(state, metrics, actor, jax.device_put(critic, home))
+        parts = (state, trajectory, prepared)
+        actor, critic = self._improve(actor_arguments(*parts), critic_arguments(*parts))
+        return improved(state, metrics, actor, critic)
 
     def programs(
         self, state: AgentState, trajectory: Trajectory, experts: Expert | None
     ) -> list[Program]:
         """The three programs of `learn`."""
-        home, away = self._devices[0], self._devices[-1]
         prepare = Program(self.prepare, (state, trajectory, experts))
-        state, prepared, _ = prepare.results(home)
-        arguments = critic_arguments(state, trajectory, prepared)
+        state, prepared, _ = prepare.results(self._improve.home)
+        parts = (state, trajectory, prepared)
         return [
             prepare,
-            Program(self.improve_critic, on_device(arguments, away)),
-            Program(self.improve_actor, actor_arguments(state, trajectory, prepared)),
+            *self._improve.programs(actor_arguments(*parts), critic_arguments(*parts)),
         ]

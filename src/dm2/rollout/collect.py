@@ -33,7 +33,18 @@ class RolloutState(NamedTuple):
 
 
 def begin(env: Environment, method: Method, key: UInt32[Array, "2"], num_envs: int) -> RolloutState:
-    """Fresh episodes and blank memories."""
+    """Fresh episodes and blank memories.
+
+    Args:
+        env: the environment.
+        method: makes the memories.
+        key: decides how episodes begin.
+        num_envs: environments side by side, `N`.
+
+    Returns:
+        The state from which the first rollout goes on. Its episodes' arrays are `[N]`, its memory
+        as of the method, `[K, N, ...]` where agents remember apart.
+    """
     return RolloutState(reset(env, key, num_envs), method.memory(num_envs))
 
 
@@ -90,7 +101,7 @@ def collect(
         time, env_key, agent_keys = now
         view, memory, actions, new = act(state, agent_keys)
         following, outcome, reached = advance(env, state.episodes, actions, env_key)
-        if method.centralised:  # a team that learns together learns from what it earns together
+        if method.shares_reward:
             outcome = outcome._replace(reward=team_reward(outcome))
         cut = jax.lax.cond(
             jnp.any(outcome.truncated),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert, required
-from dm2.agent.discriminator import DiscriminatorState, Imitator
+from dm2.agent.discriminator import DiscriminatorState, Imitator, chosen_actions, idle_steps
 from dm2.agent.inputs import Moments
 from dm2.agent.learner import Learner
 from dm2.agent.mixed_reward import Balance, mixed_reward
@@ -44,7 +44,8 @@ class MAGAIL(DM2):
         return load_joint_expert(demos, actions=self.imitation.inputs == "state-actions")
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
-        """The method for an environment."""
+        """The method for an environment. Raises InputError if
+        observations are one number, of which layer norm leaves nothing."""
         learner = self.learner(spec, keeps_observations=True)
         return JointlyImitating(learner, self.imitation, spec.num_agents)
 
@@ -64,6 +65,7 @@ class JointlyImitating:
     `dm2.methods.base.Method` for what the functions are."""
 
     centralised = True
+    shares_reward = False  # as in DM²: the discriminator is all that is shared
 
     def __init__(self, learner: Learner, imitation: Imitation, num_agents: int) -> None:
         """Maps one agent's rules over a team.
@@ -147,14 +149,15 @@ class JointlyImitating:
         key, update_key = jax.random.split(state.key)
         alive = trajectory.alive
         somebody = jnp.any(alive, axis=0)
-        leaves = somebody & (trajectory.terminated[0] | ~jnp.any(trajectory.next_alive, axis=0))
-        idle = jnp.where(leaves, trajectory.time_left[0], 0)
+        idle = idle_steps(trajectory)[0]  # episodes end for all agents together
         observations = side_by_side(trajectory.extras.observations, alive)
         actions = None
         if self.imitator.takes_actions:
             count = self.independent.learner.num_actions
-            actions = side_by_side(jax.nn.one_hot(trajectory.actions, count, dtype=bool), alive)
-        moments = joint_moments(state.agents.moments)
+            actions = side_by_side(chosen_actions(trajectory.actions, count), alive)
+        # Every agent takes the rollout into its moments when it learns; here as it will be then.
+        agents = jax.vmap(self.independent.learner.with_moments)(state.agents, trajectory)
+        moments = joint_moments(agents.moments)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
             state.discriminator, update_key, required(expert), *of_steps

@@ -41,6 +41,7 @@ class QLearning:
     """
 
     centralised = True
+    shares_reward = True
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.learner import Learner, actor_arguments, critic_arguments, improved
 from dm2.agent.state import AgentState, Memory
 from dm2.agent.types import Trajectory, View
-from dm2.compilation import Program, compiler_options, on_device
+from dm2.compilation import Program, SideBySide, compiler_options
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, check_choice, check_setting, checks_itself
 from dm2.methods.base import Method
@@ -87,6 +87,7 @@ class SharedTeam:
     `dm2.methods.base.Method` for what the functions are."""
 
     centralised = True
+    shares_reward = True
 
     def __init__(self, learner: Learner, critic: CentralCritic, spec: EnvSpec) -> None:
         """Makes the team's rules.
@@ -100,13 +101,11 @@ class SharedTeam:
         self.critic = critic
         self.spec = spec
         self.num_agents = spec.num_agents
-        on_cpu = jax.default_backend() == "cpu"
-        # The policy learns where the rollout lies, the value function on the last of these.
-        self._devices = jax.local_devices()[: 2 if on_cpu else 1]
         compiled = functools.partial(jax.jit, compiler_options=compiler_options("learn"))
         self.prepare = compiled(self._prepare)
         self.improve_actor = compiled(_of_the_team(learner.improve_actor))
         self.improve_critic = compiled(_of_the_team(learner.improve_critic))
+        self._improve = SideBySide(self.improve_actor, self.improve_critic)
 
     @property
     def _numbers(self) -> Float[Array, "K K"]:
@@ -229,25 +228,17 @@ class SharedTeam:
     ) -> tuple[SharedState, dict[str, Any]]:
         """The team learns. Several compiled programs are started from Python and not waited
         for."""
-        home, away = self._devices[0], self._devices[-1]
         state, of_actor, of_critic = self.prepare(state, trajectory)
-        critic = self.improve_critic(*jax.device_put(of_critic, away))
-        actor = self.improve_actor(*of_actor)
-        agent, metrics = improved(state.agent, {}, actor, jax.device_put(critic, home))
+        agent, metrics = improved(state.agent, {}, *self._improve(of_actor, of_critic))
         return state._replace(agent=agent), metrics
 
     def programs(
         self, state: SharedState, trajectory: Trajectory, experts: Expert | None
     ) -> list[Program]:
         """The three programs of `learn`."""
-        home, away = self._devices[0], self._devices[-1]
         prepare = Program(self.prepare, (state, trajectory))
-        _, of_actor, of_critic = prepare.results(home)
-        return [
-            prepare,
-            Program(self.improve_critic, on_device(of_critic, away)),
-            Program(self.improve_actor, of_actor),
-        ]
+        _, of_actor, of_critic = prepare.results(self._improve.home)
+        return [prepare, *self._improve.programs(of_actor, of_critic)]
 
     def _prepare(
         self, state: SharedState, trajectory: Trajectory
@@ -272,8 +263,15 @@ class SharedTeam:
 
 
 def joined(trajectory: Trajectory) -> Trajectory:
-    """A team's trajectory, `[K, T, N, ...]`, as one agent's in `K N` environments,
-    `[T, K N, ...]`."""
+    """A team's trajectory as one agent's in `K N` environments.
+
+    Args:
+        trajectory: the team's, `[K, T, N, ...]`, its memory `[K, N, ...]`, its progress `[K]`.
+
+    Returns:
+        Fields `[T, K N, ...]`, agent `k`'s in environment `n` at place `k N + n`, the memory
+        `[K N, ...]`, and the progress as a scalar.
+    """
 
     def rows(x: Array) -> Array:
         return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
