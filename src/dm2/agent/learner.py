@@ -431,6 +431,8 @@ class Learner:
         leaves = trajectory.alive & (trajectory.terminated | ~trajectory.next_alive)
         idle = jnp.where(leaves, trajectory.time_left, 0)
         observations = cast(Array, trajectory.extras.observations)
+        if state.moments is not None:
+            observations = expert.rounded(observations)
         actions = None
         if self.imitator.takes_actions:
             actions = jax.nn.one_hot(trajectory.actions, self.num_actions, dtype=bool)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from dm2.demos import file
 from dm2.demos.agent import AgentDemonstrations
 from dm2.demos.episodes import check_shapes, one_agent
-from dm2.demos.fields import about, check
+from dm2.demos.fields import Dtype, about, check, settled_dtype
 from dm2.demos.importing.layout import Mapped
 from dm2.demos.provenance import (
     PER_AGENT,
@@ -27,11 +27,10 @@ from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, Whole, as_path, as_whole
 from dm2.files import check_target
 
-__all__ = ["Demonstrations", "Dtype", "Files"]
+__all__ = ["Demonstrations", "Files"]
 
 AnyArray = Array | np.ndarray
 Files = str | Path | Sequence[str | Path]
-Dtype = Literal["float16", "float32"]
 
 
 # The class checks what it is given itself and answers with an InputError.
@@ -146,7 +145,7 @@ class Demonstrations:
         legal: Bool[AnyArray, "E T K A"] | None = None,
         returns: Float[AnyArray, " E"] | None = None,
         won: Bool[AnyArray, " E"] | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
     ) -> "Demonstrations":
         """Builds demonstrations from `E` recorded joint episodes of at most `T` steps.
 
@@ -163,9 +162,10 @@ class Demonstrations:
             legal: Whether each action was legal, `[E, T, K, A]`.
             returns: The undiscounted team return of each episode, `[E]`.
             won: Whether the team won each episode, `[E]`.
-            dtype: The type in which observations are stored. `float16` halves the memory and rounds
-                by at most 1 part in 2048 (2.5e-4 within [-1, 1]). The provenance keeps the largest
-                error as `rounding_error`.
+            dtype: The type in which observations are stored; by default `float16` on battles (smax
+                and smac) and `float32` elsewhere. `float16` halves the memory and rounds by at most
+                1 part in 2048 (2.5e-4 within [-1, 1]). The provenance keeps the largest error as
+                `rounding_error`.
 
         Returns:
             The demonstrations of the team.
@@ -175,6 +175,7 @@ class Demonstrations:
                 overflows `dtype`, or if `AgentDemonstrations` or `Demonstrations` rejects the
                 arrays.
         """
+        dtype = settled_dtype(dtype, provenance.get("environment"))
         given = {"observations": observations, "alive": alive, "length": length, "actions": actions}
         given |= {"legal": legal, "returns": returns, "won": won}
         episodes = {name: np.asarray(x) for name, x in given.items() if x is not None}
@@ -196,7 +197,7 @@ class Demonstrations:
         arrays: Mapping[str, Any],
         env: Any,
         *,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of a recording that was made elsewhere, from arrays in memory.
@@ -206,7 +207,8 @@ class Demonstrations:
                 episode (see `dm2.demos.importing.arrays`); `observations` at least.
             env: The environment, or its name, which says how many agents, features and actions
                 there must be.
-            dtype: The type in which observations are stored (see `from_episodes`).
+            dtype: The type in which observations are stored; by default what suits the environment
+                (see `from_episodes`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -233,7 +235,7 @@ class Demonstrations:
         *,
         mapping: Mapped | None = None,
         each: Literal["recording", "episode", "agent"] = "recording",
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of `.npz` or `.npy` files (see `dm2.demos.importing.npz`).
@@ -245,7 +247,7 @@ class Demonstrations:
                 `{"observations": "obs"}`.
             each: What each file holds: joint episodes, one joint episode, or one agent's part of
                 all episodes, in the agents' order.
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -265,7 +267,7 @@ class Demonstrations:
         env: Any,
         *,
         mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of CSV files, one row a step and agent (see
@@ -276,7 +278,7 @@ class Demonstrations:
             env: The environment, or its name (see `from_arrays`).
             mapping: The columns that are called otherwise, for example `{"obs": ["x", "y"]}` or
                 `{"obs": "feature_*"}`.
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -295,7 +297,7 @@ class Demonstrations:
         env: Any,
         *,
         mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of Parquet files, with the columns that `from_csv` takes. It needs
@@ -305,7 +307,7 @@ class Demonstrations:
             files: The file, or several that are one table.
             env: The environment, or its name (see `from_arrays`).
             mapping: The columns that are called otherwise (see `from_csv`).
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -324,7 +326,7 @@ class Demonstrations:
         env: Any,
         *,
         mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of Minari datasets that are on this machine (see
@@ -336,7 +338,7 @@ class Demonstrations:
             env: The environment, or its name (see `from_arrays`).
             mapping: `{"agents": ["red", "green"]}` says in what order the agents of a dictionary
                 are.
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -356,7 +358,7 @@ class Demonstrations:
         env: Any,
         *,
         mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of Flashbax's vaults, such as OG-MARL's (see
@@ -368,7 +370,7 @@ class Demonstrations:
             mapping: The keys of fields that are called otherwise. `{"agents": ["red", "green"]}`
                 says in what order the agents of a dictionary are, `{"dead": "zeros"}` that who
                 observes zeros alone until the end is dead.
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:
@@ -385,7 +387,7 @@ class Demonstrations:
         files: Files,
         env: Any,
         *,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
         """Makes demonstrations of the files that the authors of DM² published (see
@@ -394,7 +396,7 @@ class Demonstrations:
         Args:
             files: The folder that has `agent_0.npz` and so on, or these files in the agents' order.
             env: The environment, or its name (see `from_arrays`).
-            dtype: The type in which observations are stored.
+            dtype: The type in which observations are stored (see `from_arrays`).
             provenance: Entries to add to the provenance.
 
         Returns:

@@ -155,6 +155,8 @@ class JointlyImitating:
             count = self.independent.learner.num_actions
             actions = side_by_side(jax.nn.one_hot(trajectory.actions, count, dtype=bool), alive)
         moments = joint_moments(state.agents.moments)
+        if moments is not None:
+            observations = expert.rounded(observations)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
             state.discriminator, update_key, expert, *of_steps
