@@ -1,7 +1,6 @@
 """The demonstrations of one team, and the checks that they pass when they are built."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, no_type_check
@@ -11,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dm2.demos import file
 from dm2.demos.agent import AgentDemonstrations
+from dm2.demos.conversions import Conversions
 from dm2.demos.episodes import check_shapes, one_agent
 from dm2.demos.fields import Dtype, about, check, settled_dtype
-from dm2.demos.importing.layout import Mapped
 from dm2.demos.provenance import (
     PER_AGENT,
     as_ranges,
@@ -23,20 +22,20 @@ from dm2.demos.provenance import (
     per_agent,
 )
 from dm2.demos.subset import as_choice, choose
+from dm2.demos.summary import summarise
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, Whole, as_path, as_whole
 from dm2.files import check_target
 
-__all__ = ["Demonstrations", "Files"]
+__all__ = ["Demonstrations"]
 
 AnyArray = Array | np.ndarray
-Files = str | Path | Sequence[str | Path]
 
 
 # The class checks what it is given itself and answers with an InputError.
 @no_type_check
 @dataclass(frozen=True, eq=False)
-class Demonstrations:
+class Demonstrations(Conversions):
     """The demonstrations of one team: `demos[k]` contains all that agent `k` may receive.
 
     Args:
@@ -190,262 +189,6 @@ class Demonstrations:
             errors.append(error)
         defaults = {"concurrency": [0] * len(parts), "rounding_error": max(errors, default=0.0)}
         return cls(tuple(parts), defaults | provenance)
-
-    @classmethod
-    def from_arrays(
-        cls,
-        arrays: Mapping[str, Any],
-        env: Any,
-        *,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of a recording that was made elsewhere, from arrays in memory.
-
-        Args:
-            arrays: The fields, each one padded array of all episodes or a list of one array an
-                episode (see `dm2.demos.importing.arrays`); `observations` at least.
-            env: The environment, or its name, which says how many agents, features and actions
-                there must be.
-            dtype: The type in which observations are stored; by default what suits the environment
-                (see `from_episodes`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a field does not fit; the message names the place, the value and the
-                remedy.
-
-        Example:
-            Two episodes of `smax/3m`, of 9 and of 12 steps, of which observations are all there is.
-
-                Demonstrations.from_arrays({"observations": [first, second]}, "smax/3m")
-        """
-        from dm2.demos.importing.formats import from_arrays
-
-        return from_arrays(arrays, env, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_npz(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        each: Literal["recording", "episode", "agent"] = "recording",
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of `.npz` or `.npy` files (see `dm2.demos.importing.npz`).
-
-        Args:
-            files: The file, or the files.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The keys of fields that are called otherwise, for example
-                `{"observations": "obs"}`.
-            each: What each file holds: joint episodes, one joint episode, or one agent's part of
-                all episodes, in the agents' order.
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read, holds Python objects, or does not fit.
-        """
-        return _imported(
-            files, env, "npz", mapping=mapping, each=each, dtype=dtype, provenance=provenance
-        )
-
-    @classmethod
-    def from_csv(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of CSV files, one row a step and agent (see
-        `dm2.demos.importing.table`).
-
-        Args:
-            files: The file, or several that are one table.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The columns that are called otherwise, for example `{"obs": ["x", "y"]}` or
-                `{"obs": "feature_*"}`.
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read or does not fit; the message names the row, the
-                column, the value and the remedy.
-        """
-        return _imported(files, env, "csv", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_parquet(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Parquet files, with the columns that `from_csv` takes. It needs
-        `pip install 'dm2[parquet]'`.
-
-        Args:
-            files: The file, or several that are one table.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The columns that are called otherwise (see `from_csv`).
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read or does not fit; the message names the row, the
-                column, the value and the remedy.
-        """
-        return _imported(files, env, "parquet", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_minari(
-        cls,
-        datasets: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Minari datasets that are on this machine (see
-        `dm2.demos.importing.minari`). It needs `pip install 'dm2[minari]'`.
-
-        Args:
-            datasets: The names or folders of one dataset for each agent, in the agents' order
-                unless `to_minari` wrote them, or of one dataset of the team.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: `{"agents": ["red", "green"]}` says in what order the agents of a dictionary
-                are.
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a dataset is not there, cannot be read, or does not fit.
-        """
-        return _imported(
-            datasets, env, "minari", mapping=mapping, dtype=dtype, provenance=provenance
-        )
-
-    @classmethod
-    def from_vault(
-        cls,
-        vaults: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Flashbax's vaults, such as OG-MARL's (see
-        `dm2.demos.importing.vault`). It needs `pip install 'dm2[flashbax]'`.
-
-        Args:
-            vaults: The folders of the vaults.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The keys of fields that are called otherwise. `{"agents": ["red", "green"]}`
-                says in what order the agents of a dictionary are, `{"dead": "zeros"}` that who
-                observes zeros alone until the end is dead.
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a vault is not there, cannot be read, or does not fit.
-        """
-        return _imported(vaults, env, "vault", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_authors(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        dtype: Dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of the files that the authors of DM² published (see
-        `dm2.demos.importing.authors`). Nothing in them is run.
-
-        Args:
-            files: The folder that has `agent_0.npz` and so on, or these files in the agents' order.
-            env: The environment, or its name (see `from_arrays`).
-            dtype: The type in which observations are stored (see `from_arrays`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read, names anything that is no part of an array, or
-                does not fit.
-        """
-        return _imported(files, env, "authors", dtype=dtype, provenance=provenance)
-
-    def to_npz(self, path: str | Path, *, overwrite: bool = False) -> int:
-        """Writes the demonstrations as padded arrays to an `.npz` file, which `from_npz` reads.
-
-        Args:
-            path: The file to write, as a whole or not at all.
-            overwrite: Whether another file of that name may be replaced.
-
-        Returns:
-            The size of the file in bytes.
-
-        Raises:
-            InputError: If the path is unusable or taken, or if agents come from different episodes.
-            OSError: If the disk fails.
-        """
-        from dm2.demos.exporting import to_npz
-
-        return to_npz(self, path, overwrite=overwrite)
-
-    def to_minari(self, name: str, *, overwrite: bool = False) -> list[str]:
-        """Writes the demonstrations as Minari datasets, one for each agent, which `from_minari`
-        reads. It needs `pip install 'dm2[minari]'`.
-
-        Args:
-            name: What the team is called, for example `smax/3m`; agent `k` is then
-                `smax/3m/agent_k-v0`. The metadata of each says how the team is laid out.
-            overwrite: Whether datasets of these names may be replaced. Others of the same
-                beginning stay.
-
-        Returns:
-            The names of the datasets.
-
-        Raises:
-            InputError: If the name is unusable or taken, or if agents come from different episodes.
-            OSError: If the disk fails.
-        """
-        from dm2.demos.exporting import to_minari
-
-        return to_minari(self, name, overwrite=overwrite)
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> int:
         """Writes the demonstrations to a file.
@@ -630,43 +373,7 @@ class Demonstrations:
         Returns:
             A dictionary of plain values. Steps are joint steps, and unknown values are None.
         """
-        won = self._per_episode("won")
-        source, first = self.provenance, self.agents[0]
-        lengths = np.concatenate([agent.lengths for agent in self._distinct()])
-        labels = source["concurrency"]
-        return {
-            "environment": source["environment"],
-            "environment_version": source["environment_version"],
-            "agents": len(self),
-            "episodes": source["episodes"],
-            "steps": int(lengths.sum()),
-            "episode_length": _spread(lengths),
-            "observation_size": first.observations.shape[1],
-            "dtype": first.observations.dtype.name,
-            "fields": list(first.arrays()),
-            "win_rate": source["win_rate"] if won is None else float(np.mean(won)),
-            "mean_return": self.mean_return,
-            "concurrency": labels,
-            "concurrent": self.concurrent,
-            "file_bytes": self.file_bytes,
-            "sha256": self.sha256,
-            "per_agent": [self._agent_summary(k) for k in range(len(self))],
-            "provenance": source,
-        }
-
-    def _agent_summary(self, k: int) -> dict[str, Any]:
-        agent, alive = self[k], self.alive_observations(k)
-        low, high = alive.min(axis=0), alive.max(axis=0)
-        return {
-            "concurrency": self.provenance["concurrency"][k],
-            "episodes": agent.num_episodes,
-            "steps": len(agent.alive),
-            "steps_alive": len(alive),
-            "episode_length": _spread(agent.lengths),
-            "absorbing": self.absorbing_fraction(k),
-            "observation": _spread(alive),  # on the steps alive, as are constant features
-            "constant_features": float(np.mean(low == high)),
-        }
+        return summarise(self, self._distinct(), self._per_episode("won"))
 
     def _indices(self, k: int) -> list[int]:
         """The index in its recording of each of an agent's episodes; that in these demonstrations
@@ -693,23 +400,12 @@ class Demonstrations:
         return None if any(v is None for v in values) else np.concatenate(values)
 
 
-def _imported(files: Any, env: Any, file_format: str, **options: Any) -> Demonstrations:
-    from dm2.demos.importing.formats import from_files
-
-    return from_files(files, env, file_format, **options)
-
-
 def _digest_of(path: Path) -> str | None:
     """The digest of the demonstrations in a file; None if it holds none."""
     try:
         return file.digest(*file.read(path))
     except InputError:
         return None
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    mean = float(np.mean(values, dtype=np.float64))
-    return {"mean": mean, "min": values.min().item(), "max": values.max().item()}
 
 
 def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> None:

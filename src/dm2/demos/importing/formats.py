@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, no_type_check
 
-from dm2.demos.dataset import Demonstrations, Files
+from dm2.demos.conversions import Files
+from dm2.demos.dataset import Demonstrations
 from dm2.demos.fields import Dtype, about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
