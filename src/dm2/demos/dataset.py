@@ -38,21 +38,6 @@ AnyArray = Array | np.ndarray
 class Demonstrations(Conversions):
     """The demonstrations of one team: `demos[k]` contains all that agent `k` may receive.
 
-    Args:
-        agents: The demonstrations for each agent. All agents have observations of the same size.
-        provenance: Where the episodes come from. Required are `environment` (the full name),
-            `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
-            which is one label for each agent, equal for agents recorded in the same joint episodes.
-            Optional are `method`, `seed`, `training_step`, `policy` ("stochastic", "greedy" or
-            "epsilon-greedy") and `win_rate` (0 to 1); they are None if left out. Also checked are
-            `epsilon` (0 to 1) and `episode_indices`, which says by ranges such as "0-99,200-299"
-            which episodes of a recording these are. All but `win_rate` are lists if the agents
-            differ. Other JSON values are kept. The constructor adds `episodes`, the number of
-            different joint episodes. It also adds `win_rate` if this is not given and every episode
-            has `won`.
-        file_bytes: The size of the file from which the demonstrations were loaded; None if they
-            were not loaded.
-
     Raises:
         InputError: If the agents do not fit together or the provenance is unusable.
 
@@ -64,11 +49,19 @@ class Demonstrations(Conversions):
     """
 
     agents: tuple[AgentDemonstrations, ...]
-    """The demonstrations for each agent."""
+    """The demonstrations for each agent. All agents have observations of the same size."""
     provenance: dict[str, Any]
-    """Where the episodes come from, as a dictionary of JSON values."""
+    """Where the episodes come from, as a dictionary of JSON values. Required are `environment` (the
+    full name), `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
+    which is one label for each agent, equal for agents recorded in the same joint episodes.
+    Optional are `method`, `seed`, `training_step`, `policy` ("stochastic", "greedy" or
+    "epsilon-greedy") and `win_rate` (0 to 1); they are None if left out. Also checked are `epsilon`
+    (0 to 1) and `episode_indices`, which says by ranges such as "0-99,200-299" which episodes of a
+    recording these are. All but `win_rate` are lists if the agents differ. Other JSON values are
+    kept. The constructor adds `episodes`, the number of different joint episodes. It also adds
+    `win_rate` if this is not given and every episode has `won`."""
     file_bytes: int | None = field(default=None, kw_only=True)
-    """The size of the file from which the demonstrations were loaded."""
+    """The size in bytes of the file from which the demonstrations were loaded; None without one."""
 
     def __post_init__(self) -> None:
         check(self.agents, "agents: there are none")
@@ -155,8 +148,8 @@ class Demonstrations(Conversions):
             observations: The observation of each agent at each step, `[E, T, K, O]`.
             alive: Whether each agent was alive at each step, `[E, T, K]`.
             length: The number of steps of each episode, `[E]`, from 1 to `T`.
-            provenance: Where the episodes come from (see `Demonstrations`). `concurrency` may be
-                left out, because all agents share these episodes.
+            provenance: Where the episodes come from (see `Demonstrations.provenance`).
+                `concurrency` may be left out, because all agents share these episodes.
             actions: The action of each agent at each step, `[E, T, K]`.
             legal: Whether each action was legal, `[E, T, K, A]`.
             returns: The undiscounted team return of each episode, `[E]`.

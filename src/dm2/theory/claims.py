@@ -41,31 +41,20 @@ REACHED = 1e-3
 
 
 class Sample(NamedTuple):
-    """A batch of games of one size, with a random deterministic expert and joint policies for each.
-
-    Args:
-        game: The batch of games.
-        expert: The policies of the experts, `[B, K, S, A]`.
-        policies: Joint policies to test, `[B, K, S, A]` each: the uniform one, random ones from
-            nearly uniform to deterministic, one near the expert, one that differs from the expert
-            in agent 0 alone, and the expert.
-        low: The least visitation of each state, `min_π ρ_π(s)`, `[B, S]`.
-        high: The greatest visitation of each state, `max_π ρ_π(s)`, `[B, S]`.
-        rng: The source of random numbers for claims that draw more.
-    """
+    """A batch of games of one size, each with a random deterministic expert and joint policies."""
 
     game: MarkovGame
     """The batch of games."""
     expert: Float[np.ndarray, "B K S A"]
-    """The policies of the experts."""
+    """The policies of the experts, `[B, K, S, A]`."""
     policies: tuple[Float[np.ndarray, "B K S A"], ...]
-    """Joint policies to test: uniform, random, deterministic, near the expert, the expert except
-    for agent 0, and the expert.
-    """
+    """Joint policies to test, `[B, K, S, A]` each: the uniform one, random ones from nearly uniform
+    to deterministic, one near the expert, one that differs from the expert in agent 0 alone, and
+    the expert."""
     low: Float[np.ndarray, "B S"]
-    """The least visitation of each state, `min_π ρ_π(s)`."""
+    """The least visitation of each state, `min_π ρ_π(s)`, `[B, S]`."""
     high: Float[np.ndarray, "B S"]
-    """The greatest visitation of each state, `max_π ρ_π(s)`."""
+    """The greatest visitation of each state, `max_π ρ_π(s)`, `[B, S]`."""
     rng: np.random.Generator
     """The source of random numbers for claims that draw more."""
 
@@ -76,22 +65,7 @@ class Sample(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The result of checking one claim on a number of games.
-
-    Args:
-        name: The name of the claim in the paper.
-        statement: What was checked, as a formula or a few words.
-        games: The number of games.
-        violations: The number of games in which the claim fails.
-        margin: The smallest margin over all games and policies. A negative margin beyond rounding
-            is a violation.
-        enforced: Whether a violation is an error. A statement that is only measured is not
-            enforced.
-        cases: The number of single cases, for measurements that count updates or states; 0
-            otherwise.
-        broken: The number of cases in which the claim fails.
-        setting: The reward form and the order of updates, for runs of Algorithm 2; empty otherwise.
-    """
+    """The result of checking one claim on a number of games."""
 
     name: str
     """The name of the claim in the paper."""
@@ -102,15 +76,16 @@ class Verdict(NamedTuple):
     violations: int
     """The number of games in which the claim fails."""
     margin: float
-    """The smallest margin over all games and policies."""
+    """The smallest margin over all games and policies. A negative margin beyond rounding is a
+    violation."""
     enforced: bool = True
-    """Whether a violation is an error; a statement that is only measured is not enforced."""
+    """Whether a violation is an error. A statement that is only measured is not enforced."""
     cases: int = 0
-    """The number of single cases, for measurements that count updates or states."""
+    """The number of single cases, for measurements that count updates or states; 0 otherwise."""
     broken: int = 0
     """The number of cases in which the claim fails."""
     setting: str = ""
-    """The reward form and the order of updates, for runs of Algorithm 2."""
+    """The reward form and the order of updates, for runs of Algorithm 2; empty otherwise."""
 
     @property
     def verdict(self) -> str:

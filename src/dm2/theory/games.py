@@ -31,13 +31,6 @@ class MarkovGame:
     which make it a batch of games of one size. There are `J = A^K` joint actions. The joint action
     of the single actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`.
 
-    Args:
-        initial: The distribution of the first state, `p0(s)`, `[*B, S]`.
-        transitions: The distribution of the next state, `T(s' | s, a)`, `[*B, S, J, S]`.
-        rewards: The reward `R_i(s, a)` of each agent, `[*B, K, S, J]`.
-        discount: The discount factor `γ`, `[*B]`.
-        actions: The number `A` of actions of one agent.
-
     Raises:
         InputError: If the shapes do not fit together, if `initial` or `transitions` is not a
             distribution, if a reward is not finite, or if a discount is outside [0, 1).
