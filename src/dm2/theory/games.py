@@ -13,7 +13,14 @@ from jaxtyping import Float
 
 from dm2.errors import InputError
 
-__all__ = ["Array", "MarkovGame", "check_policies", "random_games", "random_policies"]
+__all__ = [
+    "Array",
+    "MarkovGame",
+    "check_policies",
+    "joint_rewards",
+    "random_games",
+    "random_policies",
+]
 
 if TYPE_CHECKING:
     Array = np.ndarray
@@ -128,6 +135,20 @@ class MarkovGame:
             InputError: If the rewards do not fit the game or are not finite.
         """
         return MarkovGame(self.initial, self.transitions, rewards, self.discount, self.actions)
+
+
+def joint_rewards(rewards: Float[np.ndarray, "*B K S A"]) -> Float[np.ndarray, "*B K S J"]:
+    """Expresses rewards of each agent's own action as rewards of the joint action.
+
+    Args:
+        rewards: The reward of each agent for its own action, `[*B, K, S, A]`.
+
+    Returns:
+        The same rewards, `[*B, K, S, J]`, as `MarkovGame.with_rewards` takes them.
+    """
+    agents, actions = rewards.shape[-3], rewards.shape[-1]
+    own = np.indices((actions,) * agents).reshape(agents, -1)
+    return np.stack([rewards[..., i, :, :].take(own[i], -1) for i in range(agents)], -3)
 
 
 def _check_distribution(name: str, values: np.ndarray) -> None:
