@@ -80,6 +80,27 @@ def test_help_says_every_default(capsys, method, groups):
     assert said == defaults
 
 
+@pytest.mark.parametrize(
+    ("method", "things"),
+    [
+        ("dm2", {"ppo.learning-rate": "learning rate", "imitation.coefficient": "coefficient c"}),
+        ("qmix", {"q.epsilon": "share of random actions", "q.learning-rate": "learning rate"}),
+    ],
+)
+def test_every_setting_of_a_schedule_names_what_it_changes(capsys, method, things):
+    """Each entry of the help is read by itself."""
+    _, out, _ = run(capsys, "train", method, "--help")
+    entries = re.split(r"^[│ ] (?=--)", out, flags=re.MULTILINE)[1:]
+    told = {
+        words[0]: " ".join(words[2:]) for words in (e.replace("│", " ").split() for e in entries)
+    }
+    for prefix, thing in things.items():
+        schedule = [flag for flag in told if re.fullmatch(f"--{prefix}(-[a-z]+)?", flag)]
+        assert schedule
+        for flag in schedule:
+            assert thing in told[flag].lower(), flag
+
+
 def test_version(capsys):
     assert run(capsys, "--version") == (0, "dm2 0.1.0\n", "")
 

@@ -135,6 +135,18 @@ def test_rounding_is_reported_and_float32_avoids_it():
     assert exact.provenance["rounding_error"] == 0.0
 
 
+def test_the_environment_decides_the_type_where_nobody_does():
+    """Battles' features lie in about -1 to 1; elsewhere float16 may end below one, or round it."""
+    for name, kind in (("smac/2m", "float16"), ("mpe2/x", "float32"), ("smaxed:x", "float32")):
+        made = episodes(provenance=PROVENANCE | {"environment": name})
+        assert made.summary()["dtype"] == kind
+        made = episodes(provenance=PROVENANCE | {"environment": name}, dtype="float16")
+        assert made.summary()["dtype"] == "float16"
+    large = episodes(observations=OBSERVATIONS + 1e5, provenance=PROVENANCE | {"environment": "x"})
+    assert large[0].observations[0].tolist() == [1e5 + 0.5, 1e5 + 1]
+    assert large.provenance["rounding_error"] == 0
+
+
 def test_overflow_of_float16_is_refused_but_not_in_the_padding():
     observations = OBSERVATIONS.copy()
     observations[1, 0, 1, 0] = 1e5  # float16 ends at 65504

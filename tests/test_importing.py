@@ -1,5 +1,6 @@
 """Recordings made elsewhere: every format there and back, and every malformed recording."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -166,10 +167,16 @@ def test_float32_is_kept_where_it_is_asked_for():
     third = {"observations": [FIRST + np.float32(1 / 3)]}
     exact = Demonstrations.from_arrays(third, SPEC, dtype="float32")
     np.testing.assert_array_equal(exact[0].observations[0], FIRST[0, 0] + np.float32(1 / 3))
-    assert Demonstrations.from_arrays(third, SPEC)[0].observations.dtype == np.float16
+    half = Demonstrations.from_arrays(third, SPEC, dtype="float16")
+    assert half[0].observations.dtype == np.float16
+    # By default the environment decides: what is no battle keeps float32.
+    assert Demonstrations.from_arrays(third, SPEC).sha256 == exact.sha256
+    battle = dataclasses.replace(SPEC, name="smac/pair")
+    assert Demonstrations.from_arrays(third, battle)[0].observations.dtype == np.float16
     huge = {"observations": [FIRST * 1e5]}
     parts = ("episode 0, step 0, agent 0: observations[1] = 100000: must be", "`--dtype float32`")
-    refuses(lambda: Demonstrations.from_arrays(huge, SPEC), *parts)
+    refuses(lambda: Demonstrations.from_arrays(huge, SPEC, dtype="float16"), *parts)
+    assert Demonstrations.from_arrays(huge, SPEC)[0].observations[0, 1] == 1e5
 
 
 def test_an_environment_is_named_or_given():
@@ -757,15 +764,16 @@ NAMES = {"episode": "clip", "step": "frame", "agent": "who", "obs": "x,y"}
     ],
 )
 def test_a_message_about_a_table_has_its_own_names(tmp_path, rows, changes, parts):
-    path, mapping = write_csv(tmp_path / "film.csv", *rows, header=LETTERS), NAMES | changes
-    refuses(lambda: Demonstrations.from_csv(path, SPEC, mapping=mapping), f"{path}: ", *parts)
+    path = write_csv(tmp_path / "film.csv", *rows, header=LETTERS)
+    options: Any = {"mapping": NAMES | changes, "dtype": "float16"}
+    refuses(lambda: Demonstrations.from_csv(path, SPEC, **options), f"{path}: ", *parts)
 
 
 def test_what_a_dead_agent_observed_may_be_beyond_float16(tmp_path):
     given = whole()
     given["observations"][0, 2, 1] = (1e30, 3)
     np.savez(tmp_path / "team.npz", **given)
-    demos = Demonstrations.from_npz(tmp_path / "team.npz", SPEC)
+    demos = Demonstrations.from_npz(tmp_path / "team.npz", SPEC, dtype="float16")
     assert_recorded(demos)
     assert demos[1].observations[2].tolist() == [0, 3]
     assert demos.provenance["rounding_error"] == 0
@@ -774,7 +782,7 @@ def test_what_a_dead_agent_observed_may_be_beyond_float16(tmp_path):
     given["observations"][0, 2, 0, 1] = 7e4  # the other agent is alive
     np.savez(tmp_path / "team.npz", **given)
     parts = ("episode 0, step 2, agent 0: observations[1] = 70000: must be within ±65504",)
-    refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", SPEC), *parts)
+    refuses(lambda: Demonstrations.from_npz(tmp_path / "team.npz", SPEC, dtype="float16"), *parts)
 
 
 def test_what_concerns_whole_episodes_is_gathered_in_any_order_of_rows(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from dm2.agent.demonstrations import Expert
 from dm2.agent.discriminator import idle_steps
+from dm2.agent.inputs import Moments
 from dm2.agent.learner import Learner
 from dm2.agent.networks import mask_logits
 from dm2.agent.returns import rollout_advantages
@@ -247,6 +248,31 @@ def test_the_mixed_reward_by_hand():
     np.testing.assert_allclose(rewards, 2.0 * path.rewards + 0.5 * IDLE, rtol=1e-6)
     assert_identical(fake.updated[1:], (theirs, path.extras.observations, path.alive, IDLE))
     assert_identical(fake.rewarded, (path.extras.observations, path.alive, IDLE))
+
+
+def test_standardised_observations_are_rounded_as_the_experts_were():
+    """From 512 to 1024 numbers are 0.5 apart in float16, from 2^-24 down to nothing 2^-24."""
+    rules, path, theirs = learner("dm2"), trajectory(FATES), expert()
+    shown = jnp.resize(jnp.array([900.3, 900.2, -1023.8, 3e-8, 1e-8]), (T, N, O))
+    rounded = jnp.resize(jnp.array([900.5, 900.0, -1024.0, 2**-24, 0.0]), (T, N, O))
+    path = path._replace(extras=path.extras._replace(observations=shown))
+    half = theirs._replace(observations=theirs.observations.astype(jnp.float16))
+    standardising = AGENT._replace(moments=Moments.initial(O))
+
+    @jax.jit
+    def observed(agent, expert):
+        fake = FakeImitator()
+        rules.imitator = cast(Any, fake)
+        rules._rewards(agent, jax.random.PRNGKey(0), path, expert)
+        return fake.updated[2], fake.rewarded[0]
+
+    for agent, known, expected in (
+        (standardising, half, rounded),
+        (standardising, theirs, shown),
+        (AGENT, half, shown),  # as they came, the rounding is small: battles are left alone
+    ):
+        for rows in observed(agent, known):
+            np.testing.assert_array_equal(rows, expected, strict=True)
 
 
 def test_the_returns_of_an_update_are_those_of_the_mixed_reward():

@@ -109,7 +109,8 @@ def test_everybody_is_paid_what_the_joint_discriminator_says(kind):
     team, _, path, _, (after, rewards, metrics) = case(*kind)
     somebody = np.asarray(path.alive).any(axis=0)
     shown = np.where(path.alive[..., None], path.extras.observations, 0)
-    shown = np.concatenate(list(shown), axis=-1)
+    # Standardised, they are rounded as the expert's were, who lies in float16.
+    shown = np.concatenate(list(shown), axis=-1).astype(np.float16).astype(np.float32)
     # In the first rollout, of the moments of that rollout itself, over each agent's living steps.
     living = [np.asarray(x)[y] for x, y in zip(path.extras.observations, path.alive, strict=True)]
     mean, variance = (np.concatenate([f(x, axis=0) for x in living]) for f in (np.mean, np.var))

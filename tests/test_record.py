@@ -331,6 +331,35 @@ def test_a_recording_that_explores(runs):
         assert others.sha256 != demos.sha256
 
 
+def test_observations_are_stored_in_the_type_that_suits_the_environment(runs, tmp_path, capsys):
+    """Float16 for a battle, exactly what is observed elsewhere; and whatever is asked for."""
+    half, exact = record(runs[0], episodes=N), record(runs[0], episodes=N, dtype="float32")
+    assert half[1].observations.dtype == np.float16
+    np.testing.assert_array_equal(
+        half[1].observations, exact[1].observations.astype(np.float16), strict=True
+    )
+    assert (half[1].observations != exact[1].observations).any()
+    out = tmp_path / "exact"
+    arguments = (runs[0].path, "--episodes", N, "--dtype", "float32", "--out", out)
+    run_json(capsys, "record", *arguments)
+    assert Demonstrations.load(out).sha256 == exact.sha256
+    for style in ("mixed-same-indices", "mixed-concurrent"):
+        demos = record_style(runs, style, episodes=2, dtype="float32")
+        assert [agent.observations.dtype for agent in demos.agents] == [np.float32] * K
+    refuses(lambda: record(runs[0], dtype="float64"), "dtype = 'float64'; use float16 or float32")
+
+    far = untrained(tmp_path / "far", 1, "stand_ins_jax:Far")
+    demos = record(far, episodes=2)
+    places = 8 * (demos[0].observations[:, 0] - 1e5)
+    assert set(places.tolist()) <= set(range(6)) and demos[0].observations.dtype == np.float32
+    remedy = "above float16; use dtype float32, `--dtype float32`"
+    refuses(lambda: record(far, episodes=2, dtype="float16"), "observations reach 100000", remedy)
+    error = refused(
+        capsys, "record", far.path, "--episodes", 2, "--dtype", "float16", "--out", tmp_path / "new"
+    )
+    assert remedy in error
+
+
 @pytest.mark.learning
 def test_each_run_finds_its_own_epsilon(runs, monkeypatch):
     found = {4: 0.1, 5: 0.2, 6: 0.3}

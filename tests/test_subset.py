@@ -265,6 +265,10 @@ def test_recordings_that_do_not_go_together():
     wide = np.zeros((7, 3), np.float16)
     pair = [team(), team(changes={"observations": wide})]
     refuses(lambda: combine(pair), "recordings[1]: observation size is 3, that of recordings[0]")
+    exact = [agent.observations.astype(np.float32) for agent in team().agents]
+    pair = [team(), team(changes={"observations": exact[0]})]
+    problem = "recordings[1]: type of observations is 'float32', that of recordings[0] is 'float16'"
+    refuses(lambda: combine(pair), problem, "stored in one type")
     problem = re.escape("provenance.policy = 'eager'")
     with pytest.raises(InputError, match=problem):
         combine([team(), team()], {"policy": "eager"})

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from dm2.errors import InputError
@@ -31,6 +32,17 @@ class Expert(NamedTuple):
     """The actions that it chose, one-hot; None where nobody asks for them."""
     episodes: ExpertEpisodes | None = None
     """The same as whole episodes; None where nobody asks for them."""
+
+    def rounded(self, observations: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
+        """Observations of the agent's own, rounded as its expert's were when they were stored.
+
+        Numbers around 1000 are 0.5 apart in float16. Standardised by a small deviation, the
+        expert's would lie on a lattice on which the agent's do not, and a discriminator would tell
+        them apart by that alone. An expert's that are stored in float32 leave them as they are.
+        """
+        # Without the barrier XLA may leave out the conversion and its inverse together.
+        there = jax.lax.optimization_barrier(observations.astype(self.observations.dtype))
+        return there.astype(observations.dtype)
 
 
 def required(expert: Expert | None) -> Expert:

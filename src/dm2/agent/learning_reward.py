@@ -135,6 +135,8 @@ class LearningReward:
         if self.imitator.takes_actions:
             actions = chosen_actions(trajectory.actions, self.num_actions)
         observations = cast(Array, trajectory.extras.observations)
+        if state.moments is not None:
+            observations = expert.rounded(observations)
         idle = idle_steps(trajectory)
         of_steps = (observations, trajectory.alive, idle, state.moments, actions)
         discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *of_steps)

@@ -84,32 +84,33 @@ class PPO:
     hidden: int = 64
     """Units of each dense layer and of the GRU, in the actor and in the critic."""
     learning_rate: float = 1e-3
-    """Adam step size of the actor and of the critic."""
+    """The learning rate: Adam's step size for the actor and for the critic."""
     learning_rate_end: float | None = None
-    """What it comes to; by default it stays."""
+    """The learning rate at the end of its schedule; None keeps it as it is."""
     learning_rate_begin: float = 0.0
-    """Share of the run after which it begins to."""
+    """Share of the run, from 0 to 1, after which the learning rate begins to change."""
     learning_rate_share: float = 1.0
-    """Share of the run over which it does, linearly; 0: at once."""
+    """Share of the run over which the learning rate changes linearly; 0 changes it at once."""
     epochs: int = 4
-    """Passes over each rollout."""
+    """Passes of PPO over each rollout."""
     minibatches: int = 4
     """Parts of a rollout, split over environments; must divide `num_envs`."""
     clip: float = 0.2
     """Probability ratios are clipped to [1 - clip, 1 + clip]."""
     discount: float = 0.99
-    """gamma, per environment step."""
+    """The discount gamma, per environment step."""
     gae_lambda: float = 0.95
-    """lambda of generalised advantage estimation."""
+    """The lambda of generalised advantage estimation."""
     entropy: float = 0.01
     """Weight of the entropy bonus. More of it where battles leave little to chance:
     `smac/5m_vs_6m` is won with 0.05 and not with 0.01."""
     entropy_end: float | None = None
-    """What that weight comes to; by default it stays."""
+    """The entropy bonus's weight at the end of its schedule; None keeps it as it is."""
     entropy_begin: float = 0.0
-    """Share of the run after which it begins to."""
+    """Share of the run, from 0 to 1, after which the entropy bonus's weight begins to change."""
     entropy_share: float = 1.0
-    """Share of the run over which it does, linearly; 0: at once."""
+    """Share of the run over which the entropy bonus's weight changes linearly; 0 changes it at
+    once."""
     max_grad_norm: float = 10.0
     """Global-norm clip, of the actor's and the critic's gradient each on its own."""
     head_gain: float = 0.01
@@ -148,9 +149,9 @@ class Matching:
     paper's experiments, or `state-actions`, with the actions that it chose there, as in the
     paper's theory. The latter needs demonstrations with actions."""
     reward: RewardForm = "softplus"
-    """With l = logit D and D = P(expert | o): `logit` = l, `softplus` = -log(1 - D),
-    `log` = log D; `paper` is the paper's -log D in its own convention, D = P(policy | o),
-    hence the same number as `softplus`."""
+    """The imitation reward, with l = logit D and D = P(expert | o): `logit` = l,
+    `softplus` = -log(1 - D), `log` = log D; `paper` is the paper's -log D in its own convention,
+    D = P(policy | o), hence the same number as `softplus`."""
     survival: Survival = "centred"
     """How an early death or end is kept from paying (or costing) imitation reward: `none`;
     `centred`: the batch mean of the imitation reward is taken off; `absorbing`: death and the
@@ -164,9 +165,9 @@ class Matching:
     updates: int = 8
     """Discriminator updates per rollout."""
     batch: int = 512
-    """Expert states, and as many policy states, per update. The latter are drawn from all steps of
-    the rollout, and those at which the agent is dead do not count: of an agent that lives for a
-    share s of the steps, about s times as many do."""
+    """Expert states, and as many policy states, per discriminator update. The latter are drawn from
+    all steps of the rollout, and those at which the agent is dead do not count: of an agent that
+    lives for a share s of the steps, about s times as many do."""
     gradient_penalty: float = 10.0
     """Weight of (|grad_x l(x)| - 1)^2 on random mixtures of expert and policy inputs."""
 
@@ -191,16 +192,17 @@ class Imitation(Matching):
     """
 
     coefficient: float = 0.5
-    """c of the mixed reward `r = task_weight * r_env + c * r_imitation`, in the unit below."""
+    """The coefficient c of the mixed reward `r = task_weight * r_env + c * r_imitation`, in the
+    unit that `unit` says."""
     coefficient_end: float | None = None
-    """What c comes to; by default it stays."""
+    """The coefficient c at the end of its schedule; None keeps it as it is."""
     coefficient_begin: float = 0.0
-    """Share of the run after which it begins to."""
+    """Share of the run, from 0 to 1, after which the coefficient c begins to change."""
     coefficient_share: float = 1.0
-    """Share of the run over which it does, linearly; 0: at once."""
+    """Share of the run over which the coefficient c changes linearly; 0 changes it at once."""
     unit: CoefficientUnit = "advantage"
-    """What c is measured in. `advantage`: c times the ratio of the standard deviations of what the
-    task's and the imitation's rewards contribute to the agent's advantages
+    """What the coefficient c is measured in. `advantage`: c times the ratio of the standard
+    deviations of what the task's and the imitation's rewards contribute to the agent's advantages
     (`dm2.agent.mixed_reward`), so that 1 lets both weigh the same in any task; `reward`: units of
     the environment's reward, as in the paper, so that it has to fit the task."""
     task_weight: float = 1.0
@@ -224,11 +226,11 @@ class SelfImitation:
     """
 
     episodes: int = 128
-    """The most that are kept: those of the highest discounted return, the team's, or
+    """The most episodes that an agent keeps: those of the highest discounted return, the team's, or
     the agent's own where each is paid its own."""
     least: int = 16
-    """How many there must be before the agent imitates; until then it learns from the task
-    alone."""
+    """How many episodes an agent must have kept before it imitates them; until then it learns from
+    the task alone."""
 
     def __post_init__(self) -> None:
         prefix = "best."
@@ -248,14 +250,14 @@ class Cloning:
     """
 
     epochs: int = 10
-    """Passes over the demonstrations."""
+    """Passes over the demonstrations, in cloning."""
     batch: int = 32
-    """Episodes of each gradient step; all of them where there are fewer."""
+    """Episodes of each gradient step of cloning; all of them where there are fewer."""
     learning_rate: float = 1e-3
     """Adam step size of the policy while it clones."""
     then: AfterCloning = "mixed"
-    """What follows: PPO on the `mixed` reward, as in the paper's Figure 5, PPO on the `task`
-    reward, or `nothing`: the policy stays as it is, and is evaluated."""
+    """What follows cloning: PPO on the `mixed` reward, as in the paper's Figure 5, PPO on the
+    `task` reward, or `nothing`: the policy stays as it is, and is evaluated."""
 
     def __post_init__(self) -> None:
         prefix = "cloning."

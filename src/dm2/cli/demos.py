@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from dm2.cli.output import (
     Actions,
+    Dtype,
     Epsilon,
     Greedy,
     Json,
@@ -55,6 +56,7 @@ class _Combine:
     greedy: Greedy = False
     epsilon: Epsilon = None
     actions: Actions = True
+    dtype: Dtype = None
     seed: Seed = 0
     overwrite: Overwrite = False
     json: Json = False
@@ -111,9 +113,7 @@ class _Import:
         Literal["recording", "episode", "agent"],
         arg(help="What each .npz or .npy file holds: joint episodes, one of them, or one agent's."),
     ] = "recording"
-    dtype: Annotated[
-        Literal["float16", "float32"], arg(help="The type in which observations are stored.")
-    ] = "float16"
+    dtype: Dtype = None
     overwrite: Overwrite = False
     json: Json = False
 
@@ -176,6 +176,7 @@ def _combine(options: _Combine) -> None:
         greedy=options.greedy,
         epsilon=options.epsilon,
         actions=options.actions,
+        dtype=options.dtype,
         seed=options.seed,
     )
     size = made.save(options.out, overwrite=options.overwrite)

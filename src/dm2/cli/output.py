@@ -13,6 +13,7 @@ from dm2.files import check_target
 __all__ = [
     "Actions",
     "At",
+    "Dtype",
     "Epsilon",
     "FailedError",
     "Greedy",
@@ -47,6 +48,13 @@ Epsilon = Annotated[
     ),
 ]
 Actions = Annotated[bool, arg(help="Keep actions and legal actions, which cloning needs.")]
+Dtype = Annotated[
+    Literal["float16", "float32"] | None,
+    arg(
+        help="The type in which observations are stored; by default float16 on smax and smac, "
+        "whose features lie in about -1 to 1, else float32."
+    ),
+]
 Out = Annotated[Path, arg(help="The file to write, usually *.safetensors.")]
 Overwrite = Annotated[bool, arg(help="Replace a file that is there.")]
 

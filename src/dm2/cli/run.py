@@ -8,6 +8,7 @@ from tyro.conf import arg
 from dm2.cli.output import (
     Actions,
     At,
+    Dtype,
     Epsilon,
     Greedy,
     Json,
@@ -63,6 +64,7 @@ def record(
     greedy: Greedy = False,
     epsilon: Epsilon = None,
     actions: Actions = True,
+    dtype: Dtype = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -71,8 +73,8 @@ def record(
     from dm2.run.record import record as record_run
 
     check_new(out, overwrite)
-    options = {"greedy": greedy, "epsilon": epsilon, "actions": actions, "seed": seed}
-    demos = record_run(run, at=at, episodes=episodes, **options)
+    options = {"greedy": greedy, "epsilon": epsilon, "actions": actions, "dtype": dtype}
+    demos = record_run(run, at=at, episodes=episodes, seed=seed, **options)
     report_demos(demos, out, demos.save(out, overwrite=overwrite), json)
 
 

@@ -36,16 +36,6 @@ class AgentDemonstrations:
     joint episode, including those after the death of this agent. The fields `returns` and `won`
     concern the team; all others concern this agent alone.
 
-    Args:
-        observations: The expert's own observation at each step, on which it chose its action,
-            `[steps, O]`. The observation after the last step is not included.
-        alive: Whether the expert was alive at each step, `[steps]`; true at least once.
-        offsets: The first step of each episode, and the number of all steps, `[episodes + 1]`.
-        actions: The action at each step, `[steps]`; without meaning where the expert is dead.
-        legal: Whether each action was legal at each step, `[steps, A]`.
-        returns: The undiscounted team return of each episode, `[episodes]`.
-        won: Whether the team won each episode, `[episodes]`.
-
     Raises:
         InputError: If an array has a wrong type or shape, if the lengths do not fit together, if an
             episode has no step, if an observation or a return is not finite, if the expert is never
@@ -53,21 +43,20 @@ class AgentDemonstrations:
     """
 
     observations: Float16[np.ndarray, "steps O"] | Float32[np.ndarray, "steps O"]
-    """The expert's own observation at each step, on which it chose its action (no final
-    observation).
-    """
+    """The expert's own observation at each step, on which it chose its action, `[steps, O]`. The
+    observation after the last step is not included."""
     alive: Bool[np.ndarray, " steps"]
-    """Whether the expert was alive at each step; true at least once."""
+    """Whether the expert was alive at each step, `[steps]`; true at least once."""
     offsets: Int64[np.ndarray, " episodes+1"]
-    """The first step of each episode, and the number of all steps."""
+    """The first step of each episode, and the number of all steps, `[episodes + 1]`."""
     actions: Int16[np.ndarray, " steps"] | Int32[np.ndarray, " steps"] | None = None
-    """The action at each step; without meaning where the expert is dead."""
+    """The action at each step, `[steps]`; without meaning where the expert is dead."""
     legal: Bool[np.ndarray, "steps A"] | None = None
-    """Whether each action was legal at each step."""
+    """Whether each action was legal at each step, `[steps, A]`."""
     returns: Float32[np.ndarray, " episodes"] | None = None
-    """The undiscounted team return of each episode."""
+    """The undiscounted team return of each episode, `[episodes]`."""
     won: Bool[np.ndarray, " episodes"] | None = None
-    """Whether the team won each episode."""
+    """Whether the team won each episode, `[episodes]`."""
 
     def __post_init__(self) -> None:
         for name in FIELDS:

@@ -29,8 +29,9 @@ def combine(
         The demonstrations of the combined team.
 
     Raises:
-        InputError: If there is no recording, or if one has another number of agents, size of
-            observations, environment, version, number of actions or episode limit than the others.
+        InputError: If there is no recording, or if one has another number of agents, size or type
+            of observations, environment, version, number of actions or episode limit than the
+            others.
 
     Example:
         Agents 0 and 1 come from the episodes of one team, and agent 2 from another team's.
@@ -68,6 +69,8 @@ def _check_fits(recording: Demonstrations, i: int, recordings: Sequence[Demonstr
     check(len(recording) == count, problem, "give one recording of the whole team for each agent")
     facts = [(n, recording.provenance[n], first.provenance[n]) for n in _SHARED]
     sizes = (x[0].observations.shape[1] for x in (recording, first))
-    for name, have, want in (*facts, ("observation size", *sizes)):
+    kinds = (x[0].observations.dtype.name for x in (recording, first))
+    facts += [("observation size", *sizes), ("type of observations", *kinds)]
+    for name, have, want in facts:
         problem = f"recordings[{i}]: {name} is {have!r}, that of recordings[0] is {want!r}"
-        check(have == want, problem, "combine recordings of one environment")
+        check(have == want, problem, "combine recordings of one environment, stored in one type")

@@ -1,7 +1,6 @@
 """The demonstrations of one team, and the checks that they pass when they are built."""
 
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, no_type_check
@@ -11,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dm2.demos import file
 from dm2.demos.agent import AgentDemonstrations
+from dm2.demos.conversions import Conversions
 from dm2.demos.episodes import check_shapes, one_agent
-from dm2.demos.fields import about, check
-from dm2.demos.importing.layout import Mapped
+from dm2.demos.fields import Dtype, about, check, settled_dtype
 from dm2.demos.provenance import (
     PER_AGENT,
     as_ranges,
@@ -23,37 +22,21 @@ from dm2.demos.provenance import (
     per_agent,
 )
 from dm2.demos.subset import as_choice, choose
+from dm2.demos.summary import summarise
 from dm2.envs.base import EnvSpec
 from dm2.errors import InputError, Whole, as_path, as_whole
 from dm2.files import check_target
 
-__all__ = ["Demonstrations", "Dtype", "Files"]
+__all__ = ["Demonstrations"]
 
 AnyArray = Array | np.ndarray
-Files = str | Path | Sequence[str | Path]
-Dtype = Literal["float16", "float32"]
 
 
 # The class checks what it is given itself and answers with an InputError.
 @no_type_check
 @dataclass(frozen=True, eq=False)
-class Demonstrations:
+class Demonstrations(Conversions):
     """The demonstrations of one team: `demos[k]` contains all that agent `k` may receive.
-
-    Args:
-        agents: The demonstrations for each agent. All agents have observations of the same size.
-        provenance: Where the episodes come from. Required are `environment` (the full name),
-            `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
-            which is one label for each agent, equal for agents recorded in the same joint episodes.
-            Optional are `method`, `seed`, `training_step`, `policy` ("stochastic", "greedy" or
-            "epsilon-greedy") and `win_rate` (0 to 1); they are None if left out. Also checked are
-            `epsilon` (0 to 1) and `episode_indices`, which says by ranges such as "0-99,200-299"
-            which episodes of a recording these are. All but `win_rate` are lists if the agents
-            differ. Other JSON values are kept. The constructor adds `episodes`, the number of
-            different joint episodes. It also adds `win_rate` if this is not given and every episode
-            has `won`.
-        file_bytes: The size of the file from which the demonstrations were loaded; None if they
-            were not loaded.
 
     Raises:
         InputError: If the agents do not fit together or the provenance is unusable.
@@ -66,11 +49,19 @@ class Demonstrations:
     """
 
     agents: tuple[AgentDemonstrations, ...]
-    """The demonstrations for each agent."""
+    """The demonstrations for each agent. All agents have observations of the same size."""
     provenance: dict[str, Any]
-    """Where the episodes come from, as a dictionary of JSON values."""
+    """Where the episodes come from, as a dictionary of JSON values. Required are `environment` (the
+    full name), `environment_version`, `num_actions`, `episode_limit` (in steps) and `concurrency`,
+    which is one label for each agent, equal for agents recorded in the same joint episodes.
+    Optional are `method`, `seed`, `training_step`, `policy` ("stochastic", "greedy" or
+    "epsilon-greedy") and `win_rate` (0 to 1); they are None if left out. Also checked are `epsilon`
+    (0 to 1) and `episode_indices`, which says by ranges such as "0-99,200-299" which episodes of a
+    recording these are. All but `win_rate` are lists if the agents differ. Other JSON values are
+    kept. The constructor adds `episodes`, the number of different joint episodes. It also adds
+    `win_rate` if this is not given and every episode has `won`."""
     file_bytes: int | None = field(default=None, kw_only=True)
-    """The size of the file from which the demonstrations were loaded."""
+    """The size in bytes of the file from which the demonstrations were loaded; None without one."""
 
     def __post_init__(self) -> None:
         check(self.agents, "agents: there are none")
@@ -146,7 +137,7 @@ class Demonstrations:
         legal: Bool[AnyArray, "E T K A"] | None = None,
         returns: Float[AnyArray, " E"] | None = None,
         won: Bool[AnyArray, " E"] | None = None,
-        dtype: Dtype = "float16",
+        dtype: Dtype | None = None,
     ) -> "Demonstrations":
         """Builds demonstrations from `E` recorded joint episodes of at most `T` steps.
 
@@ -157,15 +148,16 @@ class Demonstrations:
             observations: The observation of each agent at each step, `[E, T, K, O]`.
             alive: Whether each agent was alive at each step, `[E, T, K]`.
             length: The number of steps of each episode, `[E]`, from 1 to `T`.
-            provenance: Where the episodes come from (see `Demonstrations`). `concurrency` may be
-                left out, because all agents share these episodes.
+            provenance: Where the episodes come from (see `Demonstrations.provenance`).
+                `concurrency` may be left out, because all agents share these episodes.
             actions: The action of each agent at each step, `[E, T, K]`.
             legal: Whether each action was legal, `[E, T, K, A]`.
             returns: The undiscounted team return of each episode, `[E]`.
             won: Whether the team won each episode, `[E]`.
-            dtype: The type in which observations are stored. `float16` halves the memory and rounds
-                by at most 1 part in 2048 (2.5e-4 within [-1, 1]). The provenance keeps the largest
-                error as `rounding_error`.
+            dtype: The type in which observations are stored; by default `float16` on battles (smax
+                and smac) and `float32` elsewhere. `float16` halves the memory and rounds by at most
+                1 part in 2048 (2.5e-4 within [-1, 1]). The provenance keeps the largest error as
+                `rounding_error`.
 
         Returns:
             The demonstrations of the team.
@@ -175,6 +167,7 @@ class Demonstrations:
                 overflows `dtype`, or if `AgentDemonstrations` or `Demonstrations` rejects the
                 arrays.
         """
+        dtype = settled_dtype(dtype, provenance.get("environment"))
         given = {"observations": observations, "alive": alive, "length": length, "actions": actions}
         given |= {"legal": legal, "returns": returns, "won": won}
         episodes = {name: np.asarray(x) for name, x in given.items() if x is not None}
@@ -189,261 +182,6 @@ class Demonstrations:
             errors.append(error)
         defaults = {"concurrency": [0] * len(parts), "rounding_error": max(errors, default=0.0)}
         return cls(tuple(parts), defaults | provenance)
-
-    @classmethod
-    def from_arrays(
-        cls,
-        arrays: Mapping[str, Any],
-        env: Any,
-        *,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of a recording that was made elsewhere, from arrays in memory.
-
-        Args:
-            arrays: The fields, each one padded array of all episodes or a list of one array an
-                episode (see `dm2.demos.importing.arrays`); `observations` at least.
-            env: The environment, or its name, which says how many agents, features and actions
-                there must be.
-            dtype: The type in which observations are stored (see `from_episodes`).
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a field does not fit; the message names the place, the value and the
-                remedy.
-
-        Example:
-            Two episodes of `smax/3m`, of 9 and of 12 steps, of which observations are all there is.
-
-                Demonstrations.from_arrays({"observations": [first, second]}, "smax/3m")
-        """
-        from dm2.demos.importing.formats import from_arrays
-
-        return from_arrays(arrays, env, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_npz(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        each: Literal["recording", "episode", "agent"] = "recording",
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of `.npz` or `.npy` files (see `dm2.demos.importing.npz`).
-
-        Args:
-            files: The file, or the files.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The keys of fields that are called otherwise, for example
-                `{"observations": "obs"}`.
-            each: What each file holds: joint episodes, one joint episode, or one agent's part of
-                all episodes, in the agents' order.
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read, holds Python objects, or does not fit.
-        """
-        return _imported(
-            files, env, "npz", mapping=mapping, each=each, dtype=dtype, provenance=provenance
-        )
-
-    @classmethod
-    def from_csv(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of CSV files, one row a step and agent (see
-        `dm2.demos.importing.table`).
-
-        Args:
-            files: The file, or several that are one table.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The columns that are called otherwise, for example `{"obs": ["x", "y"]}` or
-                `{"obs": "feature_*"}`.
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read or does not fit; the message names the row, the
-                column, the value and the remedy.
-        """
-        return _imported(files, env, "csv", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_parquet(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Parquet files, with the columns that `from_csv` takes. It needs
-        `pip install 'dm2[parquet]'`.
-
-        Args:
-            files: The file, or several that are one table.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The columns that are called otherwise (see `from_csv`).
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read or does not fit; the message names the row, the
-                column, the value and the remedy.
-        """
-        return _imported(files, env, "parquet", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_minari(
-        cls,
-        datasets: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Minari datasets that are on this machine (see
-        `dm2.demos.importing.minari`). It needs `pip install 'dm2[minari]'`.
-
-        Args:
-            datasets: The names or folders of one dataset for each agent, in the agents' order
-                unless `to_minari` wrote them, or of one dataset of the team.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: `{"agents": ["red", "green"]}` says in what order the agents of a dictionary
-                are.
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a dataset is not there, cannot be read, or does not fit.
-        """
-        return _imported(
-            datasets, env, "minari", mapping=mapping, dtype=dtype, provenance=provenance
-        )
-
-    @classmethod
-    def from_vault(
-        cls,
-        vaults: Files,
-        env: Any,
-        *,
-        mapping: Mapped | None = None,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of Flashbax's vaults, such as OG-MARL's (see
-        `dm2.demos.importing.vault`). It needs `pip install 'dm2[flashbax]'`.
-
-        Args:
-            vaults: The folders of the vaults.
-            env: The environment, or its name (see `from_arrays`).
-            mapping: The keys of fields that are called otherwise. `{"agents": ["red", "green"]}`
-                says in what order the agents of a dictionary are, `{"dead": "zeros"}` that who
-                observes zeros alone until the end is dead.
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a vault is not there, cannot be read, or does not fit.
-        """
-        return _imported(vaults, env, "vault", mapping=mapping, dtype=dtype, provenance=provenance)
-
-    @classmethod
-    def from_authors(
-        cls,
-        files: Files,
-        env: Any,
-        *,
-        dtype: Dtype = "float16",
-        provenance: Mapping[str, Any] | None = None,
-    ) -> "Demonstrations":
-        """Makes demonstrations of the files that the authors of DM² published (see
-        `dm2.demos.importing.authors`). Nothing in them is run.
-
-        Args:
-            files: The folder that has `agent_0.npz` and so on, or these files in the agents' order.
-            env: The environment, or its name (see `from_arrays`).
-            dtype: The type in which observations are stored.
-            provenance: Entries to add to the provenance.
-
-        Returns:
-            The demonstrations of the team.
-
-        Raises:
-            InputError: If a file cannot be read, names anything that is no part of an array, or
-                does not fit.
-        """
-        return _imported(files, env, "authors", dtype=dtype, provenance=provenance)
-
-    def to_npz(self, path: str | Path, *, overwrite: bool = False) -> int:
-        """Writes the demonstrations as padded arrays to an `.npz` file, which `from_npz` reads.
-
-        Args:
-            path: The file to write, as a whole or not at all.
-            overwrite: Whether another file of that name may be replaced.
-
-        Returns:
-            The size of the file in bytes.
-
-        Raises:
-            InputError: If the path is unusable or taken, or if agents come from different episodes.
-            OSError: If the disk fails.
-        """
-        from dm2.demos.exporting import to_npz
-
-        return to_npz(self, path, overwrite=overwrite)
-
-    def to_minari(self, name: str, *, overwrite: bool = False) -> list[str]:
-        """Writes the demonstrations as Minari datasets, one for each agent, which `from_minari`
-        reads. It needs `pip install 'dm2[minari]'`.
-
-        Args:
-            name: What the team is called, for example `smax/3m`; agent `k` is then
-                `smax/3m/agent_k-v0`. The metadata of each says how the team is laid out.
-            overwrite: Whether datasets of these names may be replaced. Others of the same
-                beginning stay.
-
-        Returns:
-            The names of the datasets.
-
-        Raises:
-            InputError: If the name is unusable or taken, or if agents come from different episodes.
-            OSError: If the disk fails.
-        """
-        from dm2.demos.exporting import to_minari
-
-        return to_minari(self, name, overwrite=overwrite)
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> int:
         """Writes the demonstrations to a file.
@@ -628,43 +366,7 @@ class Demonstrations:
         Returns:
             A dictionary of plain values. Steps are joint steps, and unknown values are None.
         """
-        won = self._per_episode("won")
-        source, first = self.provenance, self.agents[0]
-        lengths = np.concatenate([agent.lengths for agent in self._distinct()])
-        labels = source["concurrency"]
-        return {
-            "environment": source["environment"],
-            "environment_version": source["environment_version"],
-            "agents": len(self),
-            "episodes": source["episodes"],
-            "steps": int(lengths.sum()),
-            "episode_length": _spread(lengths),
-            "observation_size": first.observations.shape[1],
-            "dtype": first.observations.dtype.name,
-            "fields": list(first.arrays()),
-            "win_rate": source["win_rate"] if won is None else float(np.mean(won)),
-            "mean_return": self.mean_return,
-            "concurrency": labels,
-            "concurrent": self.concurrent,
-            "file_bytes": self.file_bytes,
-            "sha256": self.sha256,
-            "per_agent": [self._agent_summary(k) for k in range(len(self))],
-            "provenance": source,
-        }
-
-    def _agent_summary(self, k: int) -> dict[str, Any]:
-        agent, alive = self[k], self.alive_observations(k)
-        low, high = alive.min(axis=0), alive.max(axis=0)
-        return {
-            "concurrency": self.provenance["concurrency"][k],
-            "episodes": agent.num_episodes,
-            "steps": len(agent.alive),
-            "steps_alive": len(alive),
-            "episode_length": _spread(agent.lengths),
-            "absorbing": self.absorbing_fraction(k),
-            "observation": _spread(alive),  # on the steps alive, as are constant features
-            "constant_features": float(np.mean(low == high)),
-        }
+        return summarise(self, self._distinct(), self._per_episode("won"))
 
     def _indices(self, k: int) -> list[int]:
         """The index in its recording of each of an agent's episodes; that in these demonstrations
@@ -691,23 +393,12 @@ class Demonstrations:
         return None if any(v is None for v in values) else np.concatenate(values)
 
 
-def _imported(files: Any, env: Any, file_format: str, **options: Any) -> Demonstrations:
-    from dm2.demos.importing.formats import from_files
-
-    return from_files(files, env, file_format, **options)
-
-
 def _digest_of(path: Path) -> str | None:
     """The digest of the demonstrations in a file; None if it holds none."""
     try:
         return file.digest(*file.read(path))
     except InputError:
         return None
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    mean = float(np.mean(values, dtype=np.float64))
-    return {"mean": mean, "min": values.min().item(), "max": values.max().item()}
 
 
 def _check_limits(agent: AgentDemonstrations, provenance: dict[str, Any]) -> None:

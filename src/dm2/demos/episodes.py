@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from dm2.demos.agent import AgentDemonstrations
-from dm2.demos.fields import FIELDS, check
+from dm2.demos.fields import Dtype, check
 from dm2.errors import InputError
 
 __all__ = ["check_shapes", "one_agent"]
@@ -35,7 +35,7 @@ def check_shapes(episodes: dict[str, np.ndarray]) -> None:
 
 
 def one_agent(
-    episodes: dict[str, np.ndarray], keep: Bool[np.ndarray, "E T"], k: int, dtype: str
+    episodes: dict[str, np.ndarray], keep: Bool[np.ndarray, "E T"], k: int, dtype: Dtype
 ) -> tuple[AgentDemonstrations, float]:
     """Takes one agent's demonstrations out of joint episodes.
 
@@ -43,17 +43,16 @@ def one_agent(
         episodes: The arrays, as `check_shapes` accepts them.
         keep: Whether each step lies before the end of its episode, `[E, T]`.
         k: The index of the agent.
-        dtype: The type in which observations are stored, `float16` or `float32`.
+        dtype: The type in which observations are stored.
 
     Returns:
         The demonstrations, and the largest error of rounding an observation to `dtype`. Where the
         agent is dead, 0 stands in place of a number that overflows it, which means nothing.
 
     Raises:
-        InputError: If `dtype` is unknown, if a value of the living overflows it or an action int32,
+        InputError: If a value of the living overflows `dtype` or an action int32,
             or if `AgentDemonstrations` rejects the arrays.
     """
-    check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
     parts = {n: a[:, :, k][keep] for n, a in episodes.items() if a.ndim >= 3}
     parts |= {n: a for n, a in episodes.items() if n in ("returns", "won")}
     parts["offsets"] = np.concatenate([[0], np.cumsum(episodes["length"], dtype=np.int64)])

@@ -2,11 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+from dm2.envs.base import is_battle
 from dm2.errors import InputError
 
-__all__ = ["AGAIN", "DAMAGED", "FIELDS", "REQUIRED", "about", "check"]
+__all__ = ["AGAIN", "DAMAGED", "FIELDS", "REQUIRED", "Dtype", "about", "check", "settled_dtype"]
+
+Dtype = Literal["float16", "float32"]
+"""The types in which observations are stored."""
 
 # field -> allowed types, axes. `steps` and `episodes` are the same numbers throughout an agent.
 FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -52,3 +56,25 @@ def about(place: object) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+def settled_dtype(dtype: Any, environment: Any) -> Dtype:
+    """Returns the type in which observations of an environment are stored.
+
+    Args:
+        dtype: What was asked for, `float16` or `float32`, or None for what suits the environment.
+            That is `float16` on the battles, smax and smac, whose features lie in about -1 to 1 and
+            are rounded by at most 5e-4. Elsewhere it is `float32`: float16 ends at 65504, and
+            numbers around 1000 are 0.5 apart in it, which is much once a feature is standardised.
+        environment: The environment's name.
+
+    Returns:
+        The type.
+
+    Raises:
+        InputError: If there is no such type.
+    """
+    if dtype is None:
+        return "float16" if is_battle(str(environment)) else "float32"
+    check(dtype in FIELDS["observations"][0], f"dtype = {dtype!r}", "use float16 or float32")
+    return dtype

@@ -1,12 +1,74 @@
-"""A summary of demonstrations as tables to read."""
+"""A summary of demonstrations: as plain values, and as tables to read."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Column, Table
 
-__all__ = ["describe"]
+from dm2.demos.agent import AgentDemonstrations
+
+if TYPE_CHECKING:
+    from dm2.demos.dataset import Demonstrations
+
+__all__ = ["describe", "summarise"]
+
+
+def summarise(
+    demos: "Demonstrations", distinct: list[AgentDemonstrations], won: np.ndarray | None
+) -> dict[str, Any]:
+    """Summarises demonstrations (see `Demonstrations.summary`).
+
+    Args:
+        demos: The demonstrations.
+        distinct: One agent for each group that shares its joint episodes.
+        won: Whether the team won each different joint episode; None if that is unknown.
+
+    Returns:
+        A dictionary of plain values.
+    """
+    source, first = demos.provenance, demos[0]
+    lengths = np.concatenate([agent.lengths for agent in distinct])
+    return {
+        "environment": source["environment"],
+        "environment_version": source["environment_version"],
+        "agents": len(demos),
+        "episodes": source["episodes"],
+        "steps": int(lengths.sum()),
+        "episode_length": _spread(lengths),
+        "observation_size": first.observations.shape[1],
+        "dtype": first.observations.dtype.name,
+        "fields": list(first.arrays()),
+        "win_rate": source["win_rate"] if won is None else float(np.mean(won)),
+        "mean_return": demos.mean_return,
+        "concurrency": source["concurrency"],
+        "concurrent": demos.concurrent,
+        "file_bytes": demos.file_bytes,
+        "sha256": demos.sha256,
+        "per_agent": [_of_agent(demos, k) for k in range(len(demos))],
+        "provenance": source,
+    }
+
+
+def _of_agent(demos: "Demonstrations", k: int) -> dict[str, Any]:
+    agent, alive = demos[k], demos.alive_observations(k)
+    low, high = alive.min(axis=0), alive.max(axis=0)
+    return {
+        "concurrency": demos.provenance["concurrency"][k],
+        "episodes": agent.num_episodes,
+        "steps": len(agent.alive),
+        "steps_alive": len(alive),
+        "episode_length": _spread(agent.lengths),
+        "absorbing": demos.absorbing_fraction(k),
+        "observation": _spread(alive),  # on the steps alive, as are constant features
+        "constant_features": float(np.mean(low == high)),
+    }
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    mean = float(np.mean(values, dtype=np.float64))
+    return {"mean": mean, "min": values.min().item(), "max": values.max().item()}
 
 
 def describe(summary: dict[str, Any]) -> Group:

@@ -21,6 +21,7 @@ __all__ = [
     "TeamView",
     "attacks_on",
     "full_name",
+    "is_battle",
 ]
 
 AnyArray = Array | np.ndarray
@@ -183,3 +184,9 @@ def full_name(base: str, *options: tuple[str, object, object]) -> str:
     """
     changed = [f"{name}={value}" for name, value, usual in options if value not in (None, usual)]
     return f"{base}?{'&'.join(changed)}" if changed else base
+
+
+def is_battle(name: str) -> bool:
+    """Whether an environment's name is that of a battle, `smax/*` or `smac/*`. All features of a
+    battle's observations have one scale: they lie in about -1 to 1."""
+    return name.startswith(("smax/", "smac/"))

@@ -20,7 +20,7 @@ from dm2.agent.settings import ObservationScale
 from dm2.agent.types import Trajectory, View
 from dm2.compilation import Program
 from dm2.demos.dataset import Demonstrations
-from dm2.envs.base import EnvSpec
+from dm2.envs.base import EnvSpec, is_battle
 from dm2.errors import InputError, check_setting, convert_fields
 
 __all__ = [
@@ -172,7 +172,7 @@ def settled_scale(scale: ObservationScale, env: str) -> ObservationScale:
     what suits it, `layer` on the battles, whose features have one scale, else `running`."""
     if scale != "auto":
         return scale
-    return "layer" if env.startswith(("smax/", "smac/")) else "running"
+    return "layer" if is_battle(env) else "running"
 
 
 def scaled_inputs(

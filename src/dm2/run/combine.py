@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from dm2.demos import Demonstrations, combine
+from dm2.demos.fields import Dtype, settled_dtype
 from dm2.demos.provenance import as_ranges, per_agent
 from dm2.errors import InputError, Whole, as_seed, as_whole, check_setting
 from dm2.rollout import MixedTeam
@@ -30,6 +31,7 @@ def record_style(
     greedy: bool = False,
     epsilon: Epsilon = None,
     actions: bool = True,
+    dtype: str | None = None,
     seed: Whole = 0,
 ) -> Demonstrations:
     """Records demonstrations whose agents come from one team or several, together or apart.
@@ -49,6 +51,7 @@ def record_style(
         epsilon: The probability of a random action, see `record`. `auto` finds one for each run, as
             its own team plays.
         actions: Whether actions and legal actions are kept.
+        dtype: The type in which observations are stored, see `record`.
         seed: The seed of all that is random.
 
     Returns:
@@ -69,11 +72,12 @@ def record_style(
     if len(steps) != len(opened):
         raise InputError(f"at = {list(steps)!r}: there are {len(opened)} runs; give as many steps")
     teams = [load_team(run, step) for run, step in zip(opened, steps, strict=True)]
+    dtype = settled_dtype(dtype, teams[0].programs.env.spec.name)
     with contextlib.ExitStack() as stack:
         for team in teams:
             stack.enter_context(contextlib.closing(team.programs))
         behaviours = choose_behaviour(greedy, epsilon, teams, seed)
-        return _record(teams, behaviours, style, seed, episodes, actions)
+        return _record(teams, behaviours, style, seed, episodes, actions, dtype)
 
 
 def _record(
@@ -83,14 +87,15 @@ def _record(
     seed: int,
     episodes: int,
     actions: bool,
+    dtype: Dtype,
 ) -> Demonstrations:
     """Records teams in a style that is made from so many; see `record_style`."""
     size, added = teams[0].programs.env.spec.num_agents, {"style": style}
     if style == "mixed-concurrent":
-        return _record_together(teams, behaviours, seed, episodes, actions, added)
+        return _record_together(teams, behaviours, seed, episodes, actions, dtype, added)
     if style == "co-trained-concurrent":
         (team,), (behaviour,), indices = teams, behaviours, range(episodes)
-        one = record_team(team, behaviour, seed, indices, episodes, actions)
+        one = record_team(team, behaviour, seed, indices, episodes, actions, dtype)
         return combine([one] * size, _origin(team, indices) | added)
     mixed, disjoint = style in MIXED, style in DISJOINT
     total = size * episodes if disjoint else episodes
@@ -99,7 +104,7 @@ def _record(
         team, behaviour = (teams[k], behaviours[k]) if mixed else (teams[0], behaviours[0])
         first = k * episodes if disjoint else 0
         indices = range(first, first + episodes)
-        part = record_team(team, behaviour, seed, indices, total, actions)
+        part = record_team(team, behaviour, seed, indices, total, actions, dtype)
         part.provenance.update(_origin(team, indices))
         parts.append(part)
     return combine(parts, added)
@@ -111,6 +116,7 @@ def _record_together(
     seed: int,
     episodes: int,
     actions: bool,
+    dtype: Dtype,
     added: dict[str, Any],
 ) -> Demonstrations:
     """Records agent `k` of team `k`, for all `k`, in the same joint episodes."""
@@ -142,6 +148,7 @@ def _record_together(
         indices,
         episodes,
         actions,
+        dtype,
         source | added,
     )
 

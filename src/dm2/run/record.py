@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from dm2.demos import Demonstrations
+from dm2.demos.fields import Dtype, settled_dtype
 from dm2.envs import EnvSpec
 from dm2.errors import Whole, as_seed, as_whole
 from dm2.rollout import Outcome, Recording
@@ -35,6 +36,7 @@ def record(
     greedy: bool = False,
     epsilon: Epsilon = None,
     actions: bool = True,
+    dtype: str | None = None,
     seed: Whole = 0,
 ) -> Demonstrations:
     """Records demonstrations of a run's team: joint episodes, all agents concurrently.
@@ -51,6 +53,8 @@ def record(
             QMIX. `auto` is the largest one, in steps of 0.01, that costs the team at most 10 points
             of its win rate (see `dm2.run.behaviour.largest_epsilon`).
         actions: Whether actions and legal actions are kept. Only behavioural cloning needs them.
+        dtype: The type in which observations are stored; by default `float16` on battles (smax and
+            smac) and `float32` elsewhere, where features may be large.
         seed: The seed of all that is random.
 
     Returns:
@@ -58,18 +62,25 @@ def record(
 
     Raises:
         InputError: If there is no such run or checkpoint, if its team diverged, if `auto` finds
-            nothing, or if an argument is unusable.
+            nothing, if an argument is unusable, or if an observation overflows `dtype`.
         WorldError: If a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)
+    dtype = settled_dtype(dtype, team.programs.env.spec.name)
     with contextlib.closing(team.programs):
         (behaviour,) = choose_behaviour(greedy, epsilon, [team], seed)
-        return record_team(team, behaviour, seed, range(episodes), episodes, actions)
+        return record_team(team, behaviour, seed, range(episodes), episodes, actions, dtype)
 
 
 def record_team(
-    team: TrainedTeam, behaviour: Behaviour, seed: int, indices: range, total: int, actions: bool
+    team: TrainedTeam,
+    behaviour: Behaviour,
+    seed: int,
+    indices: range,
+    total: int,
+    actions: bool,
+    dtype: Dtype,
 ) -> Demonstrations:
     """Records some of the joint episodes that a longer recording of a team has.
 
@@ -80,6 +91,7 @@ def record_team(
         indices: Which of its episodes are recorded.
         total: The number of episodes that the recording has.
         actions: Whether actions and legal actions are kept.
+        dtype: The type in which observations are stored.
 
     Returns:
         The demonstrations.
@@ -96,7 +108,9 @@ def record_team(
         "training_step": team.step,
         **behaviour.provenance,
     }
-    return record_episodes(play, team.programs.env.spec, seed, indices, total, actions, source)
+    return record_episodes(
+        play, team.programs.env.spec, seed, indices, total, actions, dtype, source
+    )
 
 
 def record_episodes(
@@ -106,6 +120,7 @@ def record_episodes(
     indices: range,
     total: int,
     actions: bool,
+    dtype: Dtype,
     source: dict[str, Any],
 ) -> Demonstrations:
     """Records some of the joint episodes that a longer recording has.
@@ -117,6 +132,7 @@ def record_episodes(
         indices: Which of its episodes are recorded.
         total: The number of episodes that the recording has.
         actions: Whether actions and legal actions are kept.
+        dtype: The type in which observations are stored.
         source: The provenance, but for what the environment's specification says.
 
     Returns:
@@ -141,6 +157,7 @@ def record_episodes(
         legal=legal if actions else None,
         returns=outcome.returns,
         won=outcome.won if spec.wins else None,
+        dtype=dtype,
     )
 
 

@@ -185,7 +185,7 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
     rows = [
         [
             label,
-            _seeds(group["runs"], planned.get((environment_name(title), label), group["runs"])),
+            _seeds(group["runs"], planned.get((environment_name(title), label))),
             *(steps_text(group[name]) for name in reached),
             span_text(group["area"], "mean"),
             f"{group['area']['iqm']:.2f}",
@@ -202,8 +202,8 @@ def _table(title: str, groups: dict[str, dict[str, Any]], study: Study) -> dict[
     }
 
 
-def _seeds(used: int, planned: int) -> str:
-    return f"{used}" if used == planned else f"{used} of {planned}"
+def _seeds(used: int, planned: int | None) -> str:
+    return f"{used}" if planned in (used, None) else f"{used} of {planned}"
 
 
 # ---- settings

@@ -17,12 +17,12 @@ samples, and no learning code imports it.
 """
 
 from dm2.theory.algorithm import Algorithm, History, run
-from dm2.theory.claims import Verdict
 from dm2.theory.compatibility import Compatibility, compatible
 from dm2.theory.convergence import bound_top, converge, summary
 from dm2.theory.games import MarkovGame
 from dm2.theory.quantities import marginals
 from dm2.theory.scenarios import Scenario, scenario
+from dm2.theory.verdict import Verdict
 from dm2.theory.verification import verify
 
 __all__ = [

@@ -36,23 +36,6 @@ class Algorithm:
     The defaults are the algorithm of the paper. `simultaneous`, `myopic` and `states_only` each
     change one part of it.
 
-    Args:
-        form: The name of the imitation reward, one of `dm2.theory.gail.FORMS`. `quadratic` is the
-            reward that the regulariser `ψ(r) = Σ r² / 2` leads to.
-        smoothing: The weight `λ` of the discriminator's regulariser. The forms `logit` and `log`
-            need a value above 0.
-        simultaneous: Whether all agents step at the same time, on rewards of the same joint policy,
-            as DM² does in practice. Otherwise they take turns.
-        kl: The bound on the mean KL divergence of an agent's step in the first sweep.
-        cooling: The number of sweeps that sets how fast the bound shrinks. In sweep `n`, counted
-            from 0, the bound is `kl / (1 + n / cooling)²`.
-        sweeps: The largest number of sweeps. In one sweep every agent takes one step.
-        tolerance: The run stops after a sweep that changes no action probability by more than this.
-        myopic: Whether the step uses the immediate imitation reward alone, instead of the return.
-            Such a step raises the reward at every state.
-        states_only: Whether the discriminators receive states without actions, as in the
-            experiments of the paper.
-
     Raises:
         InputError: If `form` is unknown, if `kl`, `cooling` or `sweeps` is not above 0, if
             `smoothing` or `tolerance` is negative, or if one of them is not finite.
@@ -65,23 +48,29 @@ class Algorithm:
     """
 
     form: str = "softplus"
-    """The name of the imitation reward, one of `dm2.theory.gail.FORMS`."""
+    """The name of the imitation reward, one of `dm2.theory.gail.FORMS`. `quadratic` is the reward
+    that the regulariser `ψ(r) = Σ r² / 2` leads to."""
     smoothing: float = 0.0
-    """The weight `λ` of the discriminator's regulariser; above 0 for `logit` and `log`."""
+    """The weight `λ` of the discriminator's regulariser. The forms `logit` and `log` need a value
+    above 0."""
     simultaneous: bool = False
-    """Whether all agents step at the same time, on rewards of the same joint policy."""
+    """Whether all agents step at the same time, on rewards of the same joint policy, as DM² does in
+    practice. Otherwise they take turns."""
     kl: float = 0.02
     """The bound on the mean KL divergence of an agent's step in the first sweep."""
     cooling: float = 20.0
-    """In sweep `n`, counted from 0, the bound is `kl / (1 + n / cooling)²`."""
+    """The number of sweeps that sets how fast the bound shrinks. In sweep `n`, counted from 0, the
+    bound is `kl / (1 + n / cooling)²`."""
     sweeps: int = 200
-    """The largest number of sweeps; in one sweep every agent takes one step."""
+    """The largest number of sweeps. In one sweep every agent takes one step."""
     tolerance: float = 1e-6
     """The run stops after a sweep that changes no action probability by more than this."""
     myopic: bool = False
-    """Whether a step uses the immediate imitation reward alone, instead of the return."""
+    """Whether the step uses the immediate imitation reward alone, instead of the return. Such a
+    step raises the reward at every state."""
     states_only: bool = False
-    """Whether the discriminators receive states without actions."""
+    """Whether the discriminators receive states without actions, as in the experiments of the
+    paper."""
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -105,36 +94,23 @@ class History:
     The arrays with the axis `updates` have one entry before the first update and one after each. An
     update is the turn of one agent, or one step of all agents if they step simultaneously. `*B` are
     the axes of the batch, none for one game.
-
-    Args:
-        joint: The objective `J` (Equation 2), `[updates, *B]`.
-        individual: The objective `L` (Equation 3), `[updates, *B]`.
-        bound: The lower bound `L_ε` (Equation 4), `[updates, *B]`.
-        mismatch: The total variation distance of each agent's marginal from its target,
-            `[updates, *B, K]`.
-        distance: The total variation distance of an agent's policy from its expert's, the largest
-            over agents and states, `[updates, *B]`.
-        policies: The policies after the last update, `[*B, K, S, A]`.
-        converged: Whether the last sweep changed no action probability by more than the tolerance,
-            `[*B]`.
-        updates_per_sweep: The number of updates in a sweep: `K`, or 1 if all agents step
-            simultaneously.
     """
 
     joint: Float[np.ndarray, " updates *B"]
-    """The objective `J` (Equation 2)."""
+    """The objective `J` (Equation 2), `[updates, *B]`."""
     individual: Float[np.ndarray, " updates *B"]
-    """The objective `L` (Equation 3)."""
+    """The objective `L` (Equation 3), `[updates, *B]`."""
     bound: Float[np.ndarray, " updates *B"]
-    """The lower bound `L_ε` (Equation 4)."""
+    """The lower bound `L_ε` (Equation 4), `[updates, *B]`."""
     mismatch: Float[np.ndarray, "updates *B K"]
-    """The total variation distance of each agent's marginal from its target."""
+    """The total variation distance of each agent's marginal from its target, `[updates, *B, K]`."""
     distance: Float[np.ndarray, " updates *B"]
-    """The largest total variation distance of an agent's policy from its expert's at a state."""
+    """The total variation distance of an agent's policy from its expert's, the largest over agents
+    and states, `[updates, *B]`."""
     policies: Float[np.ndarray, "*B K S A"]
-    """The policies after the last update."""
+    """The policies after the last update, `[*B, K, S, A]`."""
     converged: Bool[np.ndarray, "*B"]
-    """Whether the last sweep changed no action probability by more than the tolerance."""
+    """Whether the last sweep changed no action probability by more than the tolerance, `[*B]`."""
     updates_per_sweep: int
     """The number of updates in a sweep: `K`, or 1 if all agents step simultaneously."""
 

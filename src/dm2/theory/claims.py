@@ -2,234 +2,26 @@
 
 Every function in `CLAIMS` takes a `Sample` and returns a `Verdict`. It computes margins: for an
 inequality such as `J ≥ L` the margin is `J - L`, and for an equality it is minus the absolute
-deviation. The claim is violated in a game whose margin is below `-TOLERANCE`. Some claims need a
-condition that the paper does not state. They are checked with this condition, which their
-docstring names; `dm2.theory.measurements` measures what happens without it.
+deviation. `dm2.theory.verdict.judge` makes the verdict of them. Some claims need a condition that
+the paper does not state. They are checked with this condition, which their docstring names;
+`dm2.theory.measurements` measures what happens without it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from dm2.theory import quantities
 from dm2.theory.algorithm import Algorithm, imitation_rewards, run, step
 from dm2.theory.beyond import state_margin
 from dm2.theory.compatibility import compatible
 from dm2.theory.gail import loss, reward_of
-from dm2.theory.games import MarkovGame, random_games, random_policies
+from dm2.theory.games import MarkovGame, joint_rewards, random_policies
+from dm2.theory.quantities import team_equilibrium
+from dm2.theory.sample import Sample
+from dm2.theory.verdict import REACHED, Verdict, judge
 
-__all__ = [
-    "CLAIMS",
-    "REACHED",
-    "TOLERANCE",
-    "Sample",
-    "Verdict",
-    "draw",
-    "joint_rewards",
-    "judge",
-    "team_equilibrium",
-]
-
-TOLERANCE = 1e-8
-"""The largest negative margin that counts as rounding: linear systems with `1 / (1-γ)` up to 33 in
-float64.
-"""
-REACHED = 1e-3
-"""The expert counts as reached if no policy is further from it than this, in total variation."""
-
-
-class Sample(NamedTuple):
-    """A batch of games of one size, with a random deterministic expert and joint policies for each.
-
-    Args:
-        game: The batch of games.
-        expert: The policies of the experts, `[B, K, S, A]`.
-        policies: Joint policies to test, `[B, K, S, A]` each: the uniform one, random ones from
-            nearly uniform to deterministic, one near the expert, one that differs from the expert
-            in agent 0 alone, and the expert.
-        low: The least visitation of each state, `min_π ρ_π(s)`, `[B, S]`.
-        high: The greatest visitation of each state, `max_π ρ_π(s)`, `[B, S]`.
-        rng: The source of random numbers for claims that draw more.
-    """
-
-    game: MarkovGame
-    """The batch of games."""
-    expert: Float[np.ndarray, "B K S A"]
-    """The policies of the experts."""
-    policies: tuple[Float[np.ndarray, "B K S A"], ...]
-    """Joint policies to test: uniform, random, deterministic, near the expert, the expert except
-    for agent 0, and the expert.
-    """
-    low: Float[np.ndarray, "B S"]
-    """The least visitation of each state, `min_π ρ_π(s)`."""
-    high: Float[np.ndarray, "B S"]
-    """The greatest visitation of each state, `max_π ρ_π(s)`."""
-    rng: np.random.Generator
-    """The source of random numbers for claims that draw more."""
-
-    @property
-    def epsilon(self) -> Float[np.ndarray, " B"]:
-        """The largest `ε` for which Condition 1 holds."""
-        return self.low.min(-1)
-
-
-class Verdict(NamedTuple):
-    """The result of checking one claim on a number of games.
-
-    Args:
-        name: The name of the claim in the paper.
-        statement: What was checked, as a formula or a few words.
-        games: The number of games.
-        violations: The number of games in which the claim fails.
-        margin: The smallest margin over all games and policies. A negative margin beyond rounding
-            is a violation.
-        enforced: Whether a violation is an error. A statement that is only measured is not
-            enforced.
-        cases: The number of single cases, for measurements that count updates or states; 0
-            otherwise.
-        broken: The number of cases in which the claim fails.
-        setting: The reward form and the order of updates, for runs of Algorithm 2; empty otherwise.
-    """
-
-    name: str
-    """The name of the claim in the paper."""
-    statement: str
-    """What was checked, as a formula or a few words."""
-    games: int
-    """The number of games."""
-    violations: int
-    """The number of games in which the claim fails."""
-    margin: float
-    """The smallest margin over all games and policies."""
-    enforced: bool = True
-    """Whether a violation is an error; a statement that is only measured is not enforced."""
-    cases: int = 0
-    """The number of single cases, for measurements that count updates or states."""
-    broken: int = 0
-    """The number of cases in which the claim fails."""
-    setting: str = ""
-    """The reward form and the order of updates, for runs of Algorithm 2."""
-
-    @property
-    def verdict(self) -> str:
-        """A text: `holds` or `VIOLATED`, or how often a measured statement fails."""
-        if self.enforced:
-            return "VIOLATED" if self.violations else "holds"
-        text = f"fails in {self.violations / self.games:.1%} of games"
-        return f"{text}, {self.broken / self.cases:.2%} of cases" if self.cases else text
-
-    def merged(self, other: "Verdict") -> "Verdict":
-        """Combines two verdicts of the same claim on different games.
-
-        Args:
-            other: The other verdict.
-
-        Returns:
-            A verdict with the sums of all counts and the smaller margin.
-        """
-        return self._replace(
-            games=self.games + other.games,
-            violations=self.violations + other.violations,
-            margin=min(self.margin, other.margin),
-            cases=self.cases + other.cases,
-            broken=self.broken + other.broken,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Converts the verdict to plain values for JSON.
-
-        Returns:
-            The fields and the text of `verdict`, by their names.
-        """
-        return {**self._asdict(), "verdict": self.verdict}
-
-
-def judge(name: str, statement: str, margins: np.ndarray, **more: Any) -> Verdict:
-    """Builds a verdict from margins.
-
-    Args:
-        name: The name of the claim.
-        statement: What was checked.
-        margins: The margins, `[*policies, games]`. A margin of NaN counts as a violation.
-        more: Further fields of `Verdict`.
-
-    Returns:
-        The verdict; a game counts once, with its smallest margin.
-    """
-    worst = np.asarray(margins, np.float64).reshape(-1, np.shape(margins)[-1]).min(0)
-    violations = int((~(worst >= -TOLERANCE)).sum())
-    return Verdict(name, statement, worst.size, violations, float(worst.min()), **more)
-
-
-def draw(count: int, agents: int, states: int, actions: int, rng: np.random.Generator) -> Sample:
-    """Draws a sample of random games of one size, with random deterministic experts.
-
-    Args:
-        count: The number of games.
-        agents: The number `K` of agents.
-        states: The number `S` of states.
-        actions: The number `A` of actions of one agent.
-        rng: The source of random numbers; the sample keeps it.
-
-    Returns:
-        The sample.
-    """
-    game = random_games(count, agents, states, actions, rng)
-    shape = (count, agents, states)
-    expert = np.eye(actions)[rng.integers(actions, size=shape)]
-    near = 0.95 * expert + 0.05 * random_policies(game, rng)
-    but_one = expert.copy()
-    but_one[:, 0] = random_policies(game, rng)[:, 0]
-    policies = (
-        np.full_like(expert, 1 / actions),
-        random_policies(game, rng),
-        random_policies(game, rng, 0.2),
-        np.eye(actions)[rng.integers(actions, size=shape)],
-        near,
-        but_one,
-        expert,
-    )
-    low, high = quantities.visitation_bounds(game)
-    return Sample(game, expert, policies, low, high, rng)
-
-
-def joint_rewards(rewards: Float[np.ndarray, "*B K S A"]) -> Float[np.ndarray, "*B K S J"]:
-    """Expresses rewards of each agent's own action as rewards of the joint action.
-
-    Args:
-        rewards: The reward of each agent for its own action, `[*B, K, S, A]`.
-
-    Returns:
-        The same rewards, `[*B, K, S, J]`, as `MarkovGame.with_rewards` takes them.
-    """
-    agents, actions = rewards.shape[-3], rewards.shape[-1]
-    own = np.indices((actions,) * agents).reshape(agents, -1)
-    return np.stack([rewards[..., i, :, :].take(own[i], -1) for i in range(agents)], -3)
-
-
-def team_equilibrium(
-    game: MarkovGame, start: Float[np.ndarray, "*B K S A"]
-) -> Float[np.ndarray, "*B K S A"]:
-    """Finds a deterministic Nash equilibrium of a team game, by best responses in turn.
-
-    Each best response raises the common return, so the search ends. The equilibrium can be far from
-    the best one.
-
-    Args:
-        game: The team game or batch of team games.
-        start: The policies of the first best response, `[*B, K, S, A]`.
-
-    Returns:
-        The policy of each agent, `[*B, K, S, A]`, from which no agent gains by a change of its own.
-    """
-    policies = start.copy()
-    while True:
-        for i in range(game.agents):
-            policies[..., i, :, :] = quantities.best_response(game, policies, i)[1]
-        if (quantities.nash_gaps(game, policies) <= 1e-10).all():
-            return policies
+__all__ = ["CLAIMS"]
 
 
 def condition_1(sample: Sample) -> Verdict:

@@ -25,26 +25,18 @@ _ROUNDING = 1e-9
 
 
 class Compatibility(NamedTuple):
-    """The answer of `compatible`.
-
-    Args:
-        compatible: Whether one product policy induces all targets.
-        policy: The product policy that induces the targets, `[K, S, A]`; None if there is none.
-        reason: The contradiction that was found; empty if there is none.
-        violation: The largest L1 distance that would be 0 for exact and compatible targets. It is
-            the distance between the state marginals of two agents, or between a target and the
-            marginal that the candidate policy induces.
-        tolerance: The largest distance that rounding or sampling can explain.
-    """
+    """The answer of `compatible`."""
 
     compatible: bool
     """Whether one product policy induces all targets."""
     policy: Float[np.ndarray, "K S A"] | None
-    """The product policy that induces the targets; None if there is none."""
+    """The product policy that induces the targets, `[K, S, A]`; None if there is none."""
     reason: str
     """The contradiction that was found; empty if there is none."""
     violation: float
-    """The largest L1 distance that would be 0 for exact and compatible targets."""
+    """The largest L1 distance that would be 0 for exact and compatible targets. It is the distance
+    between the state marginals of two agents, or between a target and the marginal that the
+    candidate policy induces."""
     tolerance: float
     """The largest distance that rounding or sampling can explain."""
 

@@ -6,8 +6,8 @@ from typing import Any
 from dm2.errors import InputError
 from dm2.theory import quantities
 from dm2.theory.algorithm import Algorithm, History, run
-from dm2.theory.claims import REACHED
 from dm2.theory.scenarios import Scenario
+from dm2.theory.verdict import REACHED
 
 __all__ = ["bound_top", "converge", "summary"]
 

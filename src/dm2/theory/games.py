@@ -13,7 +13,14 @@ from jaxtyping import Float
 
 from dm2.errors import InputError
 
-__all__ = ["Array", "MarkovGame", "check_policies", "random_games", "random_policies"]
+__all__ = [
+    "Array",
+    "MarkovGame",
+    "check_policies",
+    "joint_rewards",
+    "random_games",
+    "random_policies",
+]
 
 if TYPE_CHECKING:
     Array = np.ndarray
@@ -30,13 +37,6 @@ class MarkovGame:
     The game has `S` states and `A` actions for each agent. Every array may have leading axes `*B`,
     which make it a batch of games of one size. There are `J = A^K` joint actions. The joint action
     of the single actions `a_0 … a_{K-1}` has the index `a_0 A^{K-1} + … + a_{K-1}`.
-
-    Args:
-        initial: The distribution of the first state, `p0(s)`, `[*B, S]`.
-        transitions: The distribution of the next state, `T(s' | s, a)`, `[*B, S, J, S]`.
-        rewards: The reward `R_i(s, a)` of each agent, `[*B, K, S, J]`.
-        discount: The discount factor `γ`, `[*B]`.
-        actions: The number `A` of actions of one agent.
 
     Raises:
         InputError: If the shapes do not fit together, if `initial` or `transitions` is not a
@@ -135,6 +135,20 @@ class MarkovGame:
             InputError: If the rewards do not fit the game or are not finite.
         """
         return MarkovGame(self.initial, self.transitions, rewards, self.discount, self.actions)
+
+
+def joint_rewards(rewards: Float[np.ndarray, "*B K S A"]) -> Float[np.ndarray, "*B K S J"]:
+    """Expresses rewards of each agent's own action as rewards of the joint action.
+
+    Args:
+        rewards: The reward of each agent for its own action, `[*B, K, S, A]`.
+
+    Returns:
+        The same rewards, `[*B, K, S, J]`, as `MarkovGame.with_rewards` takes them.
+    """
+    agents, actions = rewards.shape[-3], rewards.shape[-1]
+    own = np.indices((actions,) * agents).reshape(agents, -1)
+    return np.stack([rewards[..., i, :, :].take(own[i], -1) for i in range(agents)], -3)
 
 
 def _check_distribution(name: str, values: np.ndarray) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from dm2.theory import quantities
 from dm2.theory.algorithm import Algorithm, History, imitation_rewards, run
 from dm2.theory.beyond import aliased_observations, observed_expert, state_margin
-from dm2.theory.claims import REACHED, Sample, Verdict, joint_rewards, judge
 from dm2.theory.compatibility import compatible
-from dm2.theory.games import MarkovGame, random_policies
+from dm2.theory.games import MarkovGame, joint_rewards, random_policies
+from dm2.theory.sample import Sample
 from dm2.theory.scenarios import handshake
+from dm2.theory.verdict import REACHED, Verdict, judge
 
 __all__ = ["MEASUREMENTS", "Watch", "other_convention"]
 

@@ -26,6 +26,7 @@ __all__ = [
     "returns",
     "solve",
     "state_visitation",
+    "team_equilibrium",
     "values_of",
     "visitation_bounds",
     "visitation_of",
@@ -265,6 +266,27 @@ def optimal_joint_policy(game: MarkovGame) -> Policies:
     _, joint = solve(game.transitions, game.rewards[..., 0, :, :], game.discount)
     choices = np.unravel_index(joint.argmax(-1), (game.actions,) * game.agents)
     return np.eye(game.actions)[np.stack(choices, -2)]
+
+
+def team_equilibrium(game: MarkovGame, start: Policies) -> Policies:
+    """Finds a deterministic Nash equilibrium of a team game, by best responses in turn.
+
+    Each best response raises the common return, so the search ends. The equilibrium can be far from
+    the best one.
+
+    Args:
+        game: The team game or batch of team games.
+        start: The policies of the first best response, `[*B, K, S, A]`.
+
+    Returns:
+        The policy of each agent, `[*B, K, S, A]`, from which no agent gains by a change of its own.
+    """
+    policies = start.copy()
+    while True:
+        for i in range(game.agents):
+            policies[..., i, :, :] = best_response(game, policies, i)[1]
+        if (nash_gaps(game, policies) <= 1e-10).all():
+            return policies
 
 
 def visitation_bounds(

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dm2.theory.claims import Verdict
+from dm2.theory.verdict import Verdict
 
 __all__ = ["tables"]
 

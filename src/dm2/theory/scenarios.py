@@ -19,11 +19,6 @@ __all__ = ["SCENARIOS", "Scenario", "four_tile", "handshake", "lift", "scenario"
 class Scenario(NamedTuple):
     """A game, a deterministic expert team, and the policies from which imitation starts.
 
-    Args:
-        game: The game, not a batch.
-        expert: The expert's policies, `[K, S, A]`.
-        start: The policies before the first update, `[K, S, A]`.
-
     Example:
         A game of your own with one state and two agents, whose experts take action 0 and action 1.
 
@@ -41,9 +36,9 @@ class Scenario(NamedTuple):
     game: MarkovGame
     """The game, not a batch."""
     expert: Float[np.ndarray, "K S A"]
-    """The expert's policies."""
+    """The expert's policies, `[K, S, A]`."""
     start: Float[np.ndarray, "K S A"]
-    """The policies before the first update."""
+    """The policies before the first update, `[K, S, A]`."""
 
 
 def _with_slip(ahead: np.ndarray, slip: float) -> np.ndarray:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from dm2.errors import InputError
-from dm2.theory.claims import CLAIMS, Verdict, draw
+from dm2.theory.claims import CLAIMS
 from dm2.theory.measurements import MEASUREMENTS, other_convention
+from dm2.theory.sample import draw
+from dm2.theory.verdict import Verdict
 
 __all__ = ["SIZES", "verify"]
 

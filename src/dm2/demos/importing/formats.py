@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, no_type_check
 
-from dm2.demos.dataset import Demonstrations, Dtype, Files
-from dm2.demos.fields import about
+from dm2.demos.conversions import Files
+from dm2.demos.dataset import Demonstrations
+from dm2.demos.fields import Dtype, about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
 from dm2.demos.importing.checks import by_number
@@ -63,7 +64,7 @@ def from_arrays(
     arrays: Mapping[str, Any],
     env: Env,
     *,
-    dtype: Dtype = "float16",
+    dtype: Dtype | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Demonstrations:
     """Makes demonstrations of arrays in memory (see `Demonstrations.from_arrays`)."""
@@ -85,7 +86,7 @@ def from_files(
     *,
     mapping: Mapped | None = None,
     each: Each = "recording",
-    dtype: Dtype = "float16",
+    dtype: Dtype | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Demonstrations:
     """Makes demonstrations of a recording.
@@ -99,7 +100,7 @@ def from_files(
             text with commas, where several columns or agents are meant. Not for `authors`.
         each: What each of the files holds, in the format `npz`: joint episodes (`recording`), one
             joint episode, or one agent's part of all episodes.
-        dtype: The type in which observations are stored.
+        dtype: The type in which observations are stored; by default what suits the environment.
         provenance: Entries to add to the provenance, for example the method that the team acted by.
 
     Returns:

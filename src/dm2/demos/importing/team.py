@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dm2.demos.dataset import Demonstrations
+from dm2.demos.fields import settled_dtype
 from dm2.demos.importing.checks import EPISODE_FIELDS, STEP_FIELDS, Fields, Labels, refuse
 from dm2.envs import Environment, EnvSpec, make
 from dm2.errors import InputError, as_path, check_setting
@@ -138,7 +139,7 @@ def build(
         episodes: The episodes, `[T, K, …]` each, as `check_steps` and `check_episode` return them.
         labels: What messages call the parts of the recording.
         spec: The environment.
-        dtype: The type in which observations are stored.
+        dtype: The type in which observations are stored; None for what suits the environment.
         provenance: What is known of the recording, `imported` at least. What it does not say of the
             environment is taken from the specification.
 
@@ -159,6 +160,7 @@ def build(
         field, agent = labels.names.field("alive", None), labels.agents[np.argmin(ever)]
         problem = f"{field} = 0 at every step of {agent}: it has nothing to show"
         raise InputError(f"{problem}; record episodes in which it is alive")
+    dtype = settled_dtype(dtype, spec.name)
     if dtype == "float16":
         _check_range(episodes, labels)
     length = np.array([len(episode["observations"]) for episode in episodes])

@@ -158,6 +158,8 @@ class JointlyImitating:
         # Every agent takes the rollout into its moments when it learns; here as it will be then.
         agents = jax.vmap(self.independent.learner.with_moments)(state.agents, trajectory)
         moments = joint_moments(agents.moments)
+        if moments is not None:
+            observations = required(expert).rounded(observations)
         of_steps = (observations, somebody, idle, moments, actions)
         discriminator, metrics = self.imitator.update(
             state.discriminator, update_key, required(expert), *of_steps

@@ -39,34 +39,35 @@ class Q:
     """`adam`, JaxMARL's, or the authors' `rmsprop` (decay 0.99), a step of which is torch's,
     `g / (sqrt(v) + epsilon)` with `v` the running mean of `g^2`; epsilon is 1e-5 in both."""
     learning_rate: float = 1e-3
-    """Its step size; the authors' is 5e-4."""
+    """The learning rate: the optimiser's step size; the authors' is 5e-4."""
     max_grad_norm: float = 10.0
     """Global-norm clip of the gradient."""
     discount: float = 0.99
-    """gamma, per environment step."""
+    """The discount gamma, per environment step."""
     td_lambda: float = 0.8
-    """lambda of the targets: 0 is the papers' one step, 1 the episode's own return. The default
+    """The lambda of the targets: 0 is the papers' one step, 1 the episode's own return. The default
     was chosen on one seed of `smax/3s_vs_4z`, together with the other defaults that are not the
     authors'."""
     updates: int = 16
-    """Updates per rollout, chosen on `smax/3s_vs_4z`; the authors make one an episode, JaxMARL 8
-    in 2048 steps."""
+    """Gradient updates per rollout, chosen on `smax/3s_vs_4z`; the authors make one an episode,
+    JaxMARL 8 in 2048 steps."""
     batch: int = 32
     """Episodes per update, drawn with replacement."""
     capacity: int = 500
-    """Episodes that are kept; the newest takes the oldest's place. They lie in memory and in every
-    checkpoint: at 500, 75 MB on `smax/3s_vs_4z`. The authors keep 5000."""
+    """Episodes that the replay keeps; the newest takes the oldest's place. They lie in memory and
+    in every checkpoint: at 500, 75 MB on `smax/3s_vs_4z`. The authors keep 5000."""
     learning_starts: int = 32
-    """Episodes that there must be before anything is learnt."""
+    """Episodes that the replay must hold before anything is learnt."""
     target_every: int = 40
     """Updates after which the target network is replaced by a copy, at the end of a rollout's
     updates. The authors wait for 200 episodes, with an update each."""
     epsilon_start: float = 1.0
-    """Share of random actions at first."""
+    """Share of random actions at the beginning of a run."""
     epsilon_end: float = 0.05
-    """What it comes to, linearly, and stays at."""
+    """Share of random actions to which `epsilon_start` falls, linearly, and at which it stays."""
     epsilon_steps: int = 50_000
-    """Environment steps over which it does. It changes from rollout to rollout, not within one."""
+    """Environment steps over which the share of random actions falls from `epsilon_start` to
+    `epsilon_end`. It changes from rollout to rollout, not within one."""
 
     def __post_init__(self) -> None:
         prefix = "q."
