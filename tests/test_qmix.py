@@ -230,8 +230,8 @@ def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
     env, method, num_envs = ToyEnv(), build("qmix"), 4
     state = method.init(jax.random.PRNGKey(0))
     gather = jax.jit(lambda rollout, key: collect(env, method, state, rollout, key, 5)[:2])
-    store = jax.jit(lambda kept, path: method._store(*kept, _rows(path), path))
-    kept = (state.replay, state.ongoing)
+    store: Any = jax.jit(lambda kept, path: method._store(kept[0], kept[1], _rows(path), path))
+    kept: Any = (state.replay, state.ongoing)
     under_way = []
     for begun in range(3):
         rollout = begin(env, method, jax.random.PRNGKey(begun), num_envs)
@@ -480,7 +480,7 @@ def test_two_steps_of_rmsprop_by_hand():
     """As torch's: `v = 0.99 v + 0.01 g^2`, a step of `-0.1 g / (sqrt(v) + 1e-5)`. Of the small
     gradient `v` is 1e-10, then 0.99e-10 + 4e-10; under the root epsilon would make a step of
     -0.1 x 1e-4 / sqrt(1e-10 + 1e-5), 158 times smaller."""
-    optimiser = Q(optimiser="rmsprop", learning_rate=0.1).transformation()
+    optimiser: Any = Q(optimiser="rmsprop", learning_rate=0.1).transformation()
     gradients: Any = jnp.array([[1e-4, 3.0], [2e-4, -4.0]])
     state = optimiser.init(gradients[0])
     first, state = optimiser.update(gradients[0], state)

@@ -393,13 +393,14 @@ def test_a_state_that_is_never_visited_changes_nothing_elsewhere(settings, obser
     ahead[:3, :, :3], ahead[3, :, 0] = game.transitions, 1
     paid[:, :3] = game.rewards
     larger = MarkovGame(np.append(game.initial, 0), ahead, paid, game.discount, actions=2)
-    both = [np.concatenate([x, np.full((2, 1, 2), [0.6, 0.4])], axis=1) for x in (expert, start)]
-    seen = np.array([[0, 1, 2, 3]] * 2) if observed else None
-    without = run(game, expert, start, settings, observations=seen[:, :3] if observed else None)
-    found = run(larger, *both, settings, observations=seen)
+    there = np.full((2, 1, 2), [0.6, 0.4])
+    seen = [np.array([range(states)] * 2) if observed else None for states in (3, 4)]
+    without = run(game, expert, start, settings, observations=seen[0])
+    both = [np.concatenate([x, there], axis=1) for x in (expert, start)]
+    found = run(larger, both[0], both[1], settings, observations=seen[1])
     assert without.distance[-1] < 1e-3  # so there was something to learn
     np.testing.assert_allclose(found.policies[:, :3], without.policies, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(found.policies[:, 3], both[1][:, 3], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.policies[:, 3:], there, rtol=0, atol=1e-9)
     assert found.converged == without.converged
 
 
