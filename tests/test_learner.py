@@ -262,8 +262,8 @@ def test_standardised_observations_are_rounded_as_the_experts_were():
     @jax.jit
     def observed(agent, expert):
         fake = FakeImitator()
-        rules.imitator = cast(Any, fake)
-        rules._rewards(agent, jax.random.PRNGKey(0), path, expert)
+        rules.reward.imitator = cast(Any, fake)
+        rules.reward.of_rollout(agent, jax.random.PRNGKey(0), path, expert)
         return fake.updated[2], fake.rewarded[0]
 
     for agent, known, expected in (
