@@ -7,8 +7,8 @@ which an agent is alive and that learning computes, on average over agents. Agen
 of next to nothing, so they play as at first, in all rounds.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from typing import cast
 
@@ -75,9 +75,24 @@ class Case:
         )
 
 
+def case_name(word: str) -> str:
+    """A case of the command line. Raises ArgumentTypeError unless it ends in a number."""
+    if not word.partition(":")[2].isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} must look like 3s_vs_4z:32")
+    return word
+
+
 def main() -> None:
     """Print a line for each case, the groups one after another."""
-    for names in [sys.argv[1:]] if sys.argv[1:] else [TEAMS, SIZES]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    help = "the table's two groups, by default"
+    parser.add_argument(
+        "cases", nargs="*", type=case_name, metavar="SCENARIO:ENVIRONMENTS", help=help
+    )
+    asked = parser.parse_args().cases
+    for names in [asked] if asked else [TEAMS, SIZES]:
         cases = [Case(name) for name in names]
         for case in cases:
             case.iterate()

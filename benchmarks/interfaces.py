@@ -7,7 +7,7 @@ is the environment itself, stepped by a compiled call with the same actions ever
 checked, nothing unpacked.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable, Iterator
 
@@ -90,9 +90,14 @@ def measure(name: str, count: int, rounds: int) -> str:
 
 def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="environments")
+    names = parser.parse_args().names
     print("| environment | alone, steps/s | SmacEnv, steps/s | PettingZooEnv, steps/s | first |")
     print("|---|---|---|---|---|")
-    for name in sys.argv[1:] or NAMES:
+    for name in names or NAMES:
         print(f"| {measure(name, STEPS, ROUNDS)} |", flush=True)
 
 

@@ -5,9 +5,9 @@ profiler, and sorts the compiled program's operations: products of matrices insi
 the GRU's loop over time, everything else inside of it, everything else.
 """
 
+import argparse
 import collections
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, cast
@@ -64,8 +64,13 @@ def sort(found: list[tuple[str, float]]) -> collections.Counter[str]:
 
 def main() -> None:
     """Print the shares."""
-    scenario, envs, *_ = [*sys.argv[1:], *["5m_vs_6m", "128"][len(sys.argv) - 1 :]]
-    settings = ProgramSettings(dm2.IPPO(), f"smax/{scenario}", int(envs), 128)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", nargs="?", default="5m_vs_6m", help="of SMAX")
+    parser.add_argument("num_envs", nargs="?", type=int, default=128, help="environments")
+    asked = parser.parse_args()
+    settings = ProgramSettings(dm2.IPPO(), f"smax/{asked.scenario}", asked.num_envs, 128)
     programs = Programs(settings)
     state, method = programs.init(jnp.uint32(0)), cast(Independent, programs.method)
     trajectory = programs.collect(state.agents, state.rollout, state.iteration, jnp.uint32(0))[2]

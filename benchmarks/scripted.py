@@ -14,9 +14,9 @@ For recordings `kite:0.3` is the script of which every agent does something rand
 steps.
 """
 
+import argparse
 import csv
 import itertools
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from jaxtyping import Array
 from dm2.demos import Demonstrations
 from dm2.envs import make
 from dm2.envs.smac.scenarios import SCENARIOS
+from dm2.errors import InputError
 from dm2.rollout.stepping import random_legal
 
 BATTLES, SAFE = 256, 4.0
@@ -173,12 +174,49 @@ def table(scenarios: list[str]) -> None:
             print(f"| {' | '.join(row(scenario, name))} |", flush=True)
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["record"]:
-        _, _, script_name, env_name, path = sys.argv
-        if path.endswith(".csv"):
-            film(script_name, make(env_name), path)
-        else:
-            demonstrations(script_name, make(env_name)).save(path)
+def record(name: str, env_name: str, path: str) -> None:
+    """Keeps a script's battles, as a table or as demonstrations.
+
+    Raises:
+        InputError: no such script or environment, or a share of random steps beyond 0 to 1.
+    """
+    plain, _, noise = name.partition(":")
+    if plain not in SCRIPTS:
+        raise InputError(f"SCRIPT = {name!r}: must begin with one of {', '.join(SCRIPTS)}")
+    try:
+        share = float(noise or 0)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"SCRIPT = {name!r}: what follows the colon must be from 0 to 1")
+    env = make(env_name)
+    if path.endswith(".csv"):
+        film(name, env, path)
     else:
-        table(sys.argv[1:])
+        demonstrations(name, env).save(path)
+
+
+def main() -> None:
+    """Print the table, or keep a script's battles, as the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [-h] [SCENARIO ...]\n       %(prog)s [-h] record SCRIPT ENV FILE",
+    )
+    parser.add_argument("words", nargs="*", metavar="SCENARIO", help="all, by default")
+    words = parser.parse_args().words
+    if words[:1] != ["record"]:
+        if unknown := [word for word in words if word not in SCENARIOS]:
+            parser.error(f"SCENARIO = {unknown[0]!r}: must be one of {', '.join(SCENARIOS)}")
+        table(words)
+        return
+    if len(words) != 4:
+        parser.error("record: needs SCRIPT, ENV and FILE")
+    try:
+        record(*words[1:])
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,8 +10,8 @@ and further options of the environment. IPPO learns with a clip of 0.1 and the o
 in 256 battles on every kind of starts, a JSON object a test.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 import dm2
 from dm2.config import ProgramSettings
-from dm2.envs.smac.scenarios import STARTS
+from dm2.envs.smac.scenarios import SCENARIOS, STARTS
 from dm2.run.programs import Programs, TrainState
 
 _EVERY = 200_000  # environment steps between tests
@@ -65,11 +65,19 @@ def measure(
 
 def main() -> None:
     """Print a line a test."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", choices=tuple(SCENARIOS))
+    parser.add_argument("starts", choices=tuple(STARTS))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("steps", type=int, help="environment steps to train for")
+    parser.add_argument("switch", type=int, help="steps after which the entropy weight falls")
+    parser.add_argument("num_envs", type=int, help="environments")
+    parser.add_argument("options", nargs="?", default="", help="for example reward=signed")
+    asked = parser.parse_args()
     dm2.set_up_process()
-    scenario, starts, *numbers = sys.argv[1:7]
-    seed, steps, switch, num_envs = map(int, numbers)
-    options = "".join(sys.argv[7:8])
-    for row in measure(scenario, starts, seed, steps, switch, num_envs, options):
+    for row in measure(**vars(asked)):
         print(json.dumps(row), flush=True)
 
 

@@ -1,7 +1,7 @@
 """Does DM² help in other people's worlds, as each of them comes?
 
-`cd examples && dm2 study run worlds.py`; it needs `pip install mpe2 lbforaging 'dm2[pettingzoo]'
-'dm2[gymnasium]' 'dm2[jaxmarl]'`.
+`cd examples && dm2 study run worlds.py`; it needs `pip install mpe2 lbforaging` and, in the root of
+the repository, `pip install -e '.[pettingzoo,gymnasium,jaxmarl]'`.
 """
 
 from dataclasses import replace

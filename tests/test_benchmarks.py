@@ -214,6 +214,64 @@ def test_races_and_contests_are_chosen_by_name(monkeypatch, capsys):
     assert "re-created for speed alone" in capsys.readouterr().err
 
 
+USAGE = {
+    "scripted": ["[SCENARIO ...]", "record SCRIPT ENV FILE", "kite"],
+    "starts": ["{fixed,order,spacing,jitter,varied}", "options"],
+    "operations": ["[scenario]", "[num_envs]"],
+    "growth": ["SCENARIO:ENVIRONMENTS"],
+    "interfaces": ["[NAME ...]"],
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_benchmarks_say_how_they_are_used(name):
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("usage: ")
+    for words in USAGE[name]:
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["3m", "4m"], "SCENARIO = '4m': must be one of 5m_vs_6m, "),
+        (["record", "kite", "smax/3m"], "record: needs SCRIPT, ENV and FILE"),
+        (["record", "kiet", "smax/3m", "x.csv"], "'kiet': must begin with one of closest, focus"),
+        (["record", "kite:x", "smax/3m", "x.csv"], "what follows the colon must be from 0 to 1"),
+        (["record", "kite:1.5", "smax/3m", "x.csv"], "what follows the colon must be from 0 to 1"),
+        (["record", "kite", "smax/4m", "x.csv"], "smax/4m"),
+    ],
+)
+def test_scripts_refuse_words_that_they_do_not_know(monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["scripted.py", *words])
+    with pytest.raises(SystemExit) as left:
+        scripted.main()
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_script_is_recorded_by_the_documented_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(scripted, "BATTLES", 2)
+    files = [tmp_path / name for name in ("film.csv", "kite.safetensors")]
+    for file in files:
+        words = ["scripted.py", "record", "kite:0.3", "smax/3m?limit=4", str(file)]
+        monkeypatch.setattr(sys, "argv", words)
+        scripted.main()
+    plain = Demonstrations.load(files[1])
+    filmed = Demonstrations.from_csv(files[0], make("smax/3m?limit=4"))
+    for mine, its in zip(plain.agents, filmed.agents, strict=True):
+        np.testing.assert_array_equal(mine.observations, its.observations)
+
+
+def test_cases_of_growth_have_environments(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["growth.py", "3m"])
+    with pytest.raises(SystemExit):
+        growth.main()
+    assert "'3m' must look like 3s_vs_4z:32" in capsys.readouterr().err
+
+
 @pytest.mark.learning
 def test_growth_is_measured():
     command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "3m:4"]

@@ -603,7 +603,7 @@ def test_an_export_that_cannot_be(small_run, tmp_path, monkeypatch):
     assert out.read_text() == "precious"
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"format = 'onnx': needs onnx: pip install dm2\[onnx\]"):
+    with pytest.raises(InputError, match=r"format = 'onnx': needs onnx: pip install 'dm2\[onnx\]'"):
         dm2.export(small_run, agent=0, out=tmp_path / "a.onnx", format="onnx")
 
 

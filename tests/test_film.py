@@ -315,7 +315,7 @@ def test_mp4(tmp_path: Path) -> None:
 
 def test_mp4_without_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match=r"pip install dm2\[video\]"):
+    with pytest.raises(InputError, match=r"pip install 'dm2\[video\]'"):
         render(battle(), Scene(), tmp_path / "film.mp4", title="", outcome=None)
     assert not list(tmp_path.iterdir())
 

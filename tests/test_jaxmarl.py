@@ -182,7 +182,7 @@ def test_bad_names(name, message):
 
 def test_without_jaxmarl(monkeypatch):
     monkeypatch.setitem(sys.modules, "jaxmarl", None)
-    with pytest.raises(InputError, match=r"pip install dm2\[jaxmarl\]"):
+    with pytest.raises(InputError, match=r"pip install 'dm2\[jaxmarl\]'"):
         make("jaxmarl/MPE_simple_spread_v3")
 
 

@@ -66,6 +66,28 @@ def test_the_python_examples_work(tmp_path, monkeypatch, capsys, page):
     assert trained == (["python", "taught"] if page == "README.md" else ["at-random"])
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()))
-def test_links_lead_somewhere(path):
-    assert (README.parent / path).exists()
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += sorted(str(page.relative_to(README.parent)) for page in README.parent.glob("docs/*.md"))
+
+
+def anchors(page):
+    """What a page's headings are called in links, as GitHub does: small letters, no punctuation."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "-") for name in headings}
+
+
+def test_the_names_of_headings(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# SMAC's rules\n```text\n# a comment\n```\n## Form, death and `dm2`\n")
+    assert anchors(page) == {"smacs-rules", "form-death-and-dm2"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    here = README.parent / page
+    text = re.sub(r"```.*?```", "", here.read_text(), flags=re.DOTALL)
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", text):
+        there = (here.parent / path).resolve() if path else here
+        assert there.exists(), (page, path)
+        assert not anchor or anchor in anchors(there), (page, path, anchor)

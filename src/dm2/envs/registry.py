@@ -63,7 +63,7 @@ def make(name: str) -> Environment:
 
     Args:
         name: For example `smax/3s_vs_4z`, `smac/5m_vs_6m` or `jaxmarl/MPE_simple_spread_v3` (needs
-            `pip install dm2[jaxmarl]`). Options follow a question mark:
+            `pip install 'dm2[jaxmarl]'`). Options follow a question mark:
             `smax/3s_vs_4z?walls=lethal&limit=100`, `jaxmarl/MPE_simple_spread_v3?num_agents=5`.
             `package.module:factory?option=value` makes one of your own; `pettingzoo/NAME`,
             `mpe2/NAME` and `gymnasium/ID` make those libraries'.

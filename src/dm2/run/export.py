@@ -44,7 +44,7 @@ def export(
         out: the file, which is written wholly or not at all. Its name ends in the format's.
         at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
         format: `safetensors`, laid out as `dm2.deployment.file` says, or `onnx`, as
-            `dm2.deployment.graph` says (needs `pip install dm2[onnx]`).
+            `dm2.deployment.graph` says (needs `pip install 'dm2[onnx]'`).
         overwrite: whether a file that is there may be replaced.
 
     Returns:
@@ -77,7 +77,7 @@ def _encoder(format: ExportFormat) -> Any:
             arrays, {"dm2": json.dumps(description)}
         )
     if importlib.util.find_spec("onnx") is None:
-        raise InputError("format = 'onnx': needs onnx: pip install dm2[onnx]")
+        raise InputError("format = 'onnx': needs onnx: pip install 'dm2[onnx]'")
     return as_onnx
 
 

@@ -63,7 +63,7 @@ def render(
         frames: one `Frame` per environment step, from the start (step 0) on. `target` is whom the
             unit shot at on the step that led to the frame.
         scene: the environment.
-        path: ends in `.gif`, or in `.mp4` (needs `pip install dm2[video]`).
+        path: ends in `.gif`, or in `.mp4` (needs `pip install 'dm2[video]'`).
         title: shown in the header, shortened to fit.
         outcome: for example "won"; None for none.
         scores: the return so far, one per frame, shown in the header; None for none.
@@ -104,7 +104,7 @@ def check_film(out: str | Path) -> Path:
         try:
             import imageio_ffmpeg  # noqa: F401  (imageio finds it by itself)
         except ImportError as error:
-            remedy = "pip install dm2[video], or a name that ends in .gif"
+            remedy = "pip install 'dm2[video]', or a name that ends in .gif"
             raise InputError(f"out: an .mp4 needs the video packages: {remedy}") from error
     return path
 

@@ -1,5 +1,5 @@
 """JaxMARL's environments behind the environment contract: `jaxmarl/MPE_simple_spread_v3` and others
-with discrete actions. The adapter needs `pip install dm2[jaxmarl]`.
+with discrete actions. The adapter needs `pip install 'dm2[jaxmarl]'`.
 
 Where the two contracts differ, this holds:
 
@@ -80,7 +80,7 @@ class JaxMarl:
             with quiet_import():
                 import jaxmarl
         except ImportError as error:
-            raise InputError(f"{field}: needs JaxMARL: pip install dm2[jaxmarl]") from error
+            raise InputError(f"{field}: needs JaxMARL: pip install 'dm2[jaxmarl]'") from error
         known = jaxmarl.registered_envs
         if name not in known:
             raise InputError(f"{field}: JaxMARL has no such environment; known: {', '.join(known)}")

@@ -1,7 +1,7 @@
 """How far our SMAX is from JaxMARL's (0.2.0): both take one step from the same states, with the
 same actions and the same random numbers.
 
-JaxMARL is needed: `pip install dm2[jaxmarl]`. It is untyped, so what it makes is `Any` here.
+JaxMARL is needed: `pip install 'dm2[jaxmarl]'`. It is untyped, so what it makes is `Any` here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ class Reference:
                 from jaxmarl.environments.smax import HeuristicEnemySMAX
                 from jaxmarl.environments.smax.smax_env import Scenario
         except ImportError as error:
-            raise InputError("comparing needs JaxMARL: pip install dm2[jaxmarl]") from error
+            raise InputError("comparing needs JaxMARL: pip install 'dm2[jaxmarl]'") from error
         layout = SCENARIOS[scenario]
         self.num_allies, self.num_enemies = len(layout.allies), len(layout.enemies)
         kinds = jnp.array(layout.allies + layout.enemies, jnp.uint8)
