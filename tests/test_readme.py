@@ -1,5 +1,6 @@
 """The README's commands and its Python example run as they stand, only smaller."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -91,3 +92,15 @@ def test_links_lead_somewhere(page):
         there = (here.parent / path).resolve() if path else here
         assert there.exists(), (page, path)
         assert not anchor or anchor in anchors(there), (page, path, anchor)
+
+
+def test_the_tables_of_claims_are_of_the_committed_results():
+    spec = importlib.util.spec_from_file_location("claims", README.parent / "scripts" / "claims.py")
+    assert spec is not None and spec.loader is not None
+    claims = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(claims)
+    page = claims.PAGE.read_text()
+    assert page.count("\n| DM² learns faster than IPPO. (DM² − IPPO) | 2, `fig2` |") == 1
+    assert claims.tables(page) == page, "run `python scripts/claims.py`"
+    # What is not of the results is written anew.
+    assert claims.tables(page.replace("**holds**", "holds")) == page
