@@ -7,14 +7,14 @@ then. Beside the demonstrators, who are one number, it is Student's for the mean
 
 For a difference d in favour of `better`, where m is the smallest that matters, a claim
 
-======== ============================= =====================================
-kind     holds if the whole interval   does not hold if the whole interval
-======== ============================= =====================================
-ahead    is above 0                    is below m, which goes before
-far      is above m                    is below m
-no worse is above -m                   is below -m
-alike    is within -m and m            is outside of -m and m
-======== ============================= =====================================
+========= ============================= =====================================
+kind      holds if the whole interval   does not hold if the whole interval
+========= ============================= =====================================
+ahead     is above 0                    is below m, which goes before
+far ahead is above m                    is below m
+no worse  is above -m                   is below -m
+alike     is within -m and m            is outside of -m and m
+========= ============================= =====================================
 
 and else it is not decided at this many seeds. Nor is it while runs are not finished, where nobody
 wins at all, or where demonstrators who are to be surpassed leave less than m to do so.

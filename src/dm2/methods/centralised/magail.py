@@ -44,8 +44,8 @@ class MAGAIL(DM2):
         return load_joint_expert(demos, actions=self.imitation.inputs == "state-actions")
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
-        """The method for an environment. Raises InputError if
-        observations are one number, of which layer norm leaves nothing."""
+        """The method for an environment. Raises InputError if observations are one number, of which
+        layer norm leaves nothing."""
         learner = self.learner(spec, keeps_observations=True)
         return JointlyImitating(learner, self.imitation, spec.num_agents)
 
