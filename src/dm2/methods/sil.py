@@ -32,8 +32,8 @@ class SIL(IPPO):
         return super().has_schedules or self.imitation.coefficient_end is not None
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
-        """The method for an environment. Raises InputError if
-        observations are one number, of which layer norm leaves nothing."""
+        """The method for an environment. Raises InputError if observations are one number, of which
+        layer norm leaves nothing."""
         best = self._best(spec, num_envs)
         return Independent(self.learner(spec, self.imitation, best=best), spec.num_agents)
 
