@@ -54,8 +54,8 @@ class BC(DM2):
         return load_experts(demos, actions=matched, episodes=True)
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
-        """The method for an environment. Raises InputError if
-        observations are one number, of which layer norm leaves nothing."""
+        """The method for an environment. Raises InputError if observations are one number, of which
+        layer norm leaves nothing."""
         imitation = self.imitation if self.cloning.then == "mixed" else None
         learner = self.learner(spec, imitation, cloning=self.cloning)
         return Cloned(learner, spec.num_agents, improves=self.cloning.then != "nothing")

@@ -37,8 +37,8 @@ class GAIL(IPPO):
         return load_experts(demos, actions=self.imitation.inputs == "state-actions")
 
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
-        """The method for an environment. Raises InputError if
-        observations are one number, of which layer norm leaves nothing."""
+        """The method for an environment. Raises InputError if observations are one number, of which
+        layer norm leaves nothing."""
         return Independent(self.learner(spec, self.imitation), spec.num_agents)
 
 
