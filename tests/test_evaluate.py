@@ -57,7 +57,7 @@ class KnownPrograms:
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
     known = KnownPrograms()
-    monkeypatch.setattr(evaluating, "load_team", lambda run, at: (run, known, None, 512))
+    monkeypatch.setattr(evaluating, "load_team", lambda run, at, env: (run, known, None, 512))
     result = evaluating.evaluate(small_run, episodes=4, stochastic=stochastic, seed=9)
     assert known.asked == (9, 512, 4, not stochastic)
     assert result == {
@@ -69,12 +69,13 @@ def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
         "mean_length": 9.0,  # (3 + 12 + 12 + 9) / 4
         "episodes": 4,
         "step": 512,
+        "environment": "smax/3m",
     }
 
 
 def test_where_nobody_can_win_there_is_no_win_rate(small_run, monkeypatch):
     loaded = (small_run, KnownPrograms(wins=False), None, 512)
-    monkeypatch.setattr(evaluating, "load_team", lambda run, at: loaded)
+    monkeypatch.setattr(evaluating, "load_team", lambda run, at, env: loaded)
     result = evaluating.evaluate(small_run, episodes=4)
     assert result["win_rate"] is None
     assert result["win_rate_standard_error"] is None
@@ -91,6 +92,32 @@ def test_evaluating_is_the_same_anywhere(small_run, tmp_path):
     assert [json.loads(there)] * 2 == here
     assert evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=6) != here[0]
     assert hashes(small_run.path) == before
+
+
+def test_a_team_plays_in_another_environment(small_run):
+    own = evaluating.evaluate(small_run, episodes=9, seed=5)
+    assert evaluating.evaluate(small_run, env="smax/3m?limit=12", episodes=9, seed=5) == own
+    shorter = evaluating.evaluate(small_run, env="smax/3m?limit=5", episodes=9, seed=5)
+    assert own["environment"] == "smax/3m?limit=12" and own["mean_length"] == 12
+    assert shorter["environment"] == "smax/3m?limit=5" and shorter["mean_length"] == 5
+
+
+def test_a_team_cannot_play_where_sizes_differ(small_run, tmp_path):
+    film = tmp_path / "film.gif"
+    for use in (
+        lambda env: evaluating.evaluate(small_run, env=env),
+        lambda env: evaluating.watch(small_run, film, env=env),
+    ):
+        with pytest.raises(
+            InputError,
+            match=r"env = 'smax/5m_vs_6m': unlike 'smax/3m\?limit=12', in which the team was "
+            r"trained: num_agents is 5, there 3, observation_size is 140, there \d+, num_actions "
+            r"is 11, there 8; choose one of the same sizes",
+        ):
+            use("smax/5m_vs_6m")
+        with pytest.raises(InputError, match="env = 'smax/3n': no such environment"):
+            use("smax/3n")
+    assert not film.exists()
 
 
 def test_a_run_of_more_steps_than_31_bits_count(small_run, tmp_path):

@@ -693,6 +693,11 @@ def test_worlds_end_with_whatever_played_in_them(tmp_path, begun):
     assert len(begun) == 1 and not begun[0]._end.alive
     dm2.evaluate(run, episodes=2)
     assert len(begun) == 2 and not begun[1]._end.alive
+    elsewhere = dm2.evaluate(run, env="stand_ins:Battle?limit=2", episodes=2)
+    assert elsewhere["mean_length"] == 2
+    with pytest.raises(InputError, match="observation_size is 3, there 2, num_actions is 4, there"):
+        dm2.evaluate(run, env="stand_ins:Meet", episodes=2)
+    assert len(begun) >= 3 and not any(group._end.alive for group in begun)
 
 
 @pytest.mark.learning  # for its time

@@ -18,6 +18,7 @@ __all__ = [
     "FailedError",
     "Greedy",
     "Json",
+    "OtherEnv",
     "Out",
     "Overwrite",
     "RunPath",
@@ -37,6 +38,10 @@ class FailedError(Exception):
 Json = Annotated[bool, arg(help="Print one JSON object on standard output and nothing else.")]
 RunPath = Annotated[Positional[Path], arg(help="A run's directory.")]
 At = Annotated[int | None, arg(help="A checkpoint's step; the newest if left out.")]
+OtherEnv = Annotated[
+    str | None,
+    arg(help="Another environment to play in, of the same sizes; the run's if left out."),
+]
 Stochastic = Annotated[bool, arg(help="Sample actions instead of taking the most likely.")]
 Seed = Annotated[int, arg(help="Seed of the episodes played.")]
 Greedy = Annotated[bool, arg(help="Take the most likely actions instead of sampling.")]

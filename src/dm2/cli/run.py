@@ -12,6 +12,7 @@ from dm2.cli.output import (
     Epsilon,
     Greedy,
     Json,
+    OtherEnv,
     Out,
     Overwrite,
     RunPath,
@@ -45,6 +46,7 @@ def resume(
 def evaluate(
     run: RunPath,
     at: At = None,
+    env: OtherEnv = None,
     episodes: Annotated[int, arg(help="Test episodes to play.")] = 128,
     stochastic: Stochastic = False,
     seed: Seed = 0,
@@ -53,7 +55,8 @@ def evaluate(
     """Play test episodes with a trained team."""
     from dm2.run.evaluate import evaluate as play
 
-    report(play(run, at=at, episodes=episodes, stochastic=stochastic, seed=seed), json)
+    options = {"at": at, "env": env, "stochastic": stochastic, "seed": seed}
+    report(play(run, episodes=episodes, **options), json)
 
 
 def record(
@@ -102,6 +105,7 @@ def watch(
     run: RunPath,
     out: Annotated[Path, arg(help="The film to write: .gif, or .mp4 with the video extra.")],
     at: At = None,
+    env: OtherEnv = None,
     stochastic: Stochastic = False,
     seed: Seed = 0,
     ranges: Annotated[bool, arg(help="Draw how far the weapons reach.")] = False,
@@ -110,5 +114,6 @@ def watch(
     """Film one battle of a trained team."""
     from dm2.run.evaluate import watch as film
 
-    path = film(run, out, at=at, stochastic=stochastic, seed=seed, ranges=ranges)
+    options = {"at": at, "env": env, "stochastic": stochastic, "seed": seed}
+    path = film(run, out, ranges=ranges, **options)
     report({"film": str(path)}, json)

@@ -25,6 +25,7 @@ def evaluate(
     run: RunDirectory | str | Path,
     *,
     at: Whole | None = None,
+    env: str | None = None,
     episodes: Whole = 128,
     stochastic: bool = False,
     seed: Whole = 0,
@@ -34,6 +35,8 @@ def evaluate(
     Args:
         run: the run or its directory.
         at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        env: the name of another environment to play in, of as many agents, observed numbers and
+            actions; by default the run's. Which of them mean the same cannot be checked.
         episodes: how many episodes are played.
         stochastic: whether actions are sampled; otherwise agents take the most likely ones.
         seed: decides all that is random.
@@ -41,15 +44,15 @@ def evaluate(
     Returns:
         `win_rate` and its binomial standard error (None where nobody can win), `mean_return` and
         its standard error (None for one episode), `mean_length` (environment steps), `episodes`,
-        `step`.
+        `step`, `environment` (its name).
 
     Raises:
-        InputError: there is no such run or checkpoint, its team diverged, or an argument is
-            unusable.
+        InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
+            other sizes, or an argument is unusable.
         WorldError: a world that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
-    _, programs, team, step = load_team(run, at)
+    _, programs, team, step = load_team(run, at, env)
     with contextlib.closing(programs):
         outcome = jax.device_get(
             programs.evaluate(
@@ -67,6 +70,7 @@ def evaluate(
         "mean_return_standard_error": of_return,
         "episodes": episodes,
         "step": step,
+        "environment": programs.env.spec.name,
     }
 
 
@@ -133,6 +137,7 @@ def watch(
     out: str | Path,
     *,
     at: Whole | None = None,
+    env: str | None = None,
     stochastic: bool = False,
     seed: Whole = 0,
     ranges: bool = False,
@@ -143,6 +148,7 @@ def watch(
         run: the run or its directory.
         out: the film, a name that ends in `.gif` or `.mp4`.
         at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        env: the name of another environment to play in, as for `evaluate`; by default the run's.
         stochastic: whether actions are sampled; otherwise agents take the most likely ones.
         seed: decides all that is random.
         ranges: whether to draw how far the weapons reach.
@@ -151,26 +157,27 @@ def watch(
         The path of the film.
 
     Raises:
-        InputError: there is no such run or checkpoint, its team diverged, the environment cannot
-            be drawn, `out` cannot be written or has another suffix, or `seed` is unusable.
+        InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
+            other sizes, the environment cannot be drawn, `out` cannot be written or has another
+            suffix, or `seed` is unusable.
         WorldError: a world that is stepped in Python failed.
         OSError: the disk fails.
     """
     seed, path = as_seed(seed), check_film(out)
-    run, programs, team, step = load_team(run, at)
-    env = programs.env
-    if not isinstance(env, Renderable):
+    run, programs, team, step = load_team(run, at, env)
+    stage = programs.env
+    if not isinstance(stage, Renderable):
         raise InputError(
-            f"env = {env.spec.name!r}: cannot be drawn; choose a smax or smac environment"
+            f"env = {stage.spec.name!r}: cannot be drawn; choose a smax or smac environment"
         )
     key = jax.random.PRNGKey(seed)
     with contextlib.closing(programs):
         outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
-    first, rest = env.frame(kept.first), jax.vmap(env.frame)(kept.env)
+    first, rest = stage.frame(kept.first), jax.vmap(stage.frame)(kept.env)
     frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]
     won = "won" if outcome.won[0] else "not won"
-    title = f"{run.config.method.name} {env.spec.name}, {step:,} steps"
+    title = f"{run.config.method.name} {stage.spec.name}, {step:,} steps"
     scores = np.concatenate([[0.0], np.asarray(kept.returns)[:, 0]])[: len(frames)].tolist()
     options = {"title": title, "outcome": won, "scores": scores, "ranges": ranges}
-    return render(frames, env, path, **options)
+    return render(frames, stage, path, **options)
