@@ -181,7 +181,9 @@ def test_every_study_can_be_declared(scale):
         assert study.name == name
         assert study.claims
         curves = {curve.env for curve in study.curves}
-        if name != "coefficient":
+        if name == "starts":
+            assert all(env.startswith("smac/") and "starts=varied" in env for env in curves)
+        elif name != "coefficient":
             prefix = "smax/" if scale == "quick" else "smac/"
             assert all(env.startswith(prefix) for env in curves)
         sizes = {len(curve.runs) for curve in study.curves}
@@ -221,7 +223,7 @@ def test_studies_share_runs_and_experts():
 def test_no_expert_learns_for_longer_than_its_task_says():
     for name in ("quick", "paper"):
         scale = scale_named(name)
-        for task in (*scale.main, *scale.more, *scale.unlike):
+        for task in (*scale.main, *scale.more, *scale.unlike, scale.varied):
             assert task.expert().config.steps == task.expert_steps
             of_qmix = task.expert("qmix").config.steps
             assert of_qmix == min(task.steps * 3 // 2, task.expert_steps)

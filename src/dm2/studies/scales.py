@@ -126,6 +126,14 @@ class Scale:
         return self._quick_4z if self.name == "quick" else self._marines
 
     @cached_property
+    def varied(self) -> Task:
+        """A task by SMAC's rules each of whose battles starts from other places."""
+        if self.name == "quick":
+            return self._task("smac/3m?starts=varied", 300_000, 600_000, 10_000, 0.3)
+        name = "smac/3s_vs_4z?reward=signed&starts=varied"
+        return self._task(name, 2_000_000, 3_000_000, 50_000, 0.05)
+
+    @cached_property
     def unlike(self) -> tuple[Task, ...]:
         """Tasks whose rewards are of unlike size; at scale `paper` some of JaxMARL's."""
         few = self._task("smac/3m", 200_000, 600_000, 10_000, 0.3)

@@ -26,6 +26,7 @@ STUDIES: dict[str, Callable[[Scale], Study]] = {
         beyond.amount,
         beyond.other_reward,
         beyond.strangers,
+        beyond.starts,
         beyond.falling,
         beyond.methods,
         beyond.coefficient,

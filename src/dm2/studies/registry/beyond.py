@@ -17,6 +17,7 @@ __all__ = [
     "methods",
     "other_reward",
     "reward_form",
+    "starts",
     "strangers",
 ]
 
@@ -116,6 +117,39 @@ def other_reward(scale: Scale) -> Study:
                 "Experts of safety are better than none.",
                 "experts of safety",
                 IPPO,
+                source="ours",
+            ),
+        ),
+    )
+
+
+def starts(scale: Scale) -> Study:
+    """Whether DM² wins where no battle starts as another did."""
+    task = scale.varied
+    return Study(
+        "starts",
+        "Battles that start anew",
+        "By SMAC's rules all battles of a task start alike, so that demonstrations show little more"
+        " than one. Does imitation help where each battle starts from other places?",
+        (
+            Curve(IPPO, task.runs("ippo")),
+            Curve(DM2, task.runs("dm2", good(task))),
+            Curve(WEAKER, task.runs("dm2", fair(task))),
+        ),
+        (
+            Claim("From varied starts DM² learns faster than IPPO.", DM2, IPPO, source="ours"),
+            Claim(
+                "From varied starts DM² learns faster than IPPO from weaker experts too.",
+                WEAKER,
+                IPPO,
+                source="ours",
+            ),
+            Claim(
+                "From varied starts DM² is no worse than IPPO in the end.",
+                DM2,
+                IPPO,
+                "final",
+                "no worse",
                 source="ours",
             ),
         ),
