@@ -69,7 +69,7 @@ def _verdicts() -> Iterator[tuple[str, str, Verdict]]:
                 continue
             path = ROOT / "results" / "studies" / f"{name}_{scale}.json"
             if path.exists():
-                study = find_study(name, scale_named(scale, 3))
+                study = find_study(name, scale_named(scale))
                 results.append((scale, results_of(study, Records.read(path))))
         verdicts = [(name, scale, v) for scale, result in results for v in result.verdicts]
         texts = list(dict.fromkeys(verdict.claim.text for _, _, verdict in verdicts))
@@ -83,7 +83,7 @@ def _compared(claim: Claim) -> str:
 
 
 def _cell(verdict: Verdict) -> str:
-    env = re.sub(r"^smax/|^smac/(?!3m)|\?reward=signed", "", verdict.env)
+    env = re.sub(r"^smax/|^smac/(?!3m)|\?reward=signed$|(?<=\?)reward=signed&", "", verdict.env)
     value, _, span = verdict.value_text(2).partition("\n")
     span = f" [{span.replace(' to ', ', ')}]" if span else ""
     outcome = f"**{verdict.outcome}**" if verdict.outcome == "holds" else verdict.outcome
