@@ -149,6 +149,7 @@ def test_people_are_told_what_json_says(capsys, small_run, small_demos):
     code, text, _ = run(capsys, *played)
     assert code == 0
     shown = dict(line.split() for line in text.splitlines())
+    assert shown.pop("environment") == figures.pop("environment") == "smax/3m?limit=12"
     assert {k: float(v) for k, v in shown.items()} == pytest.approx(figures, rel=1e-3)
 
     summary = run_json(capsys, "demos", "inspect", small_demos)
