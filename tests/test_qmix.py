@@ -15,9 +15,9 @@ from dm2.envs import EnvSpec
 from dm2.errors import InputError
 from dm2.methods.centralised.exploration import epsilon, exploring
 from dm2.methods.centralised.mixing import Apart, Monotonic, Sum
-from dm2.methods.centralised.qlearning import QLearning, _rows
+from dm2.methods.centralised.qlearning import QLearning
 from dm2.methods.centralised.qmix import IQL, QMIX, VDN
-from dm2.methods.centralised.replay import TeamRow
+from dm2.methods.centralised.replay import TeamRow, rows_of, store
 from dm2.methods.centralised.settings import Mixer, Q
 from dm2.methods.centralised.targets import Targets, own_targets, td_targets, team_targets
 from dm2.rollout import begin, collect
@@ -230,14 +230,14 @@ def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
     env, method, num_envs = ToyEnv(), build("qmix"), 4
     state = method.init(jax.random.PRNGKey(0))
     gather = jax.jit(lambda rollout, key: collect(env, method, state, rollout, key, 5)[:2])
-    store: Any = jax.jit(lambda kept, path: method._store(kept[0], kept[1], _rows(path), path))
+    keep: Any = jax.jit(lambda kept, path: store(kept[0], kept[1], rows_of(path), path))
     kept: Any = (state.replay, state.ongoing)
     under_way = []
     for begun in range(3):
         rollout = begin(env, method, jax.random.PRNGKey(begun), num_envs)
         for index in range(2):
             rollout, path = gather(rollout, jax.random.PRNGKey(10 * begun + index))
-            kept = store(kept, path)
+            kept = keep(kept, path)
         under_way.append(kept[1].time.tolist())
     assert all(map(any, under_way))
     check_episodes(method, state._replace(replay=kept[0], ongoing=kept[1]))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
 from dm2.agent.demonstrations import Expert
-from dm2.agent.episodes import Ongoing, hand_over
+from dm2.agent.episodes import Ongoing
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.networks import RecurrentNet, mask_logits
 from dm2.agent.packing import Sequences, packed_fit, paired
@@ -23,7 +23,7 @@ from dm2.compilation import Program, compiler_options
 from dm2.envs.base import EnvSpec
 from dm2.methods.centralised.exploration import epsilon, exploring
 from dm2.methods.centralised.mixing import Apart, Mixing, Monotonic
-from dm2.methods.centralised.replay import Replay, TeamRow
+from dm2.methods.centralised.replay import Replay, TeamRow, rows_of, store
 from dm2.methods.centralised.settings import Q
 from dm2.methods.centralised.state import Perceived, QMemory, QState
 from dm2.methods.centralised.targets import Targets, own_targets, td_targets, team_targets
@@ -244,8 +244,8 @@ class QLearning:
         self, kept: tuple[Replay, Ongoing], state: QState, trajectory: Trajectory
     ) -> tuple[tuple[Replay, Ongoing], QState, dict[str, Array]]:
         settings = self.settings
-        rows = _rows(trajectory)
-        replay, ongoing = self._store(*kept, rows, trajectory)
+        rows = rows_of(trajectory)
+        replay, ongoing = store(*kept, rows, trajectory)
         key, learning = jax.random.split(jax.random.fold_in(state.key, 0))
         steps = jnp.minimum(state.steps + rows.rewards.size, settings.epsilon_steps)
         share = epsilon(settings, state.steps)
@@ -260,33 +260,6 @@ class QLearning:
         state, metrics = jax.lax.cond(ready, fit, idle, state)
         metrics |= {"epsilon": share, "episodes_stored": replay.stored.astype(jnp.float32)}
         return (replay, ongoing), state, {name: x[None] for name, x in metrics.items()}
-
-    def _store(
-        self, replay: Replay, ongoing: Ongoing, rows: TeamRow, trajectory: Trajectory
-    ) -> tuple[Replay, Ongoing]:
-        """The replay with the episodes that ended, and those under way."""
-        final, ended = trajectory.bootstrap, trajectory.ended[0]
-        cut = ended & ~trajectory.terminated[0]
-
-        def insert(
-            replay: Replay, episode: TeamRow, length: Array, step: Array, environment: Array
-        ) -> Replay:
-            def at(x: Array) -> Array:
-                return x[:, step, environment]
-
-            last = TeamRow(
-                observations=at(final.observations),
-                legal=at(final.legal),
-                alive=at(trajectory.next_alive),
-                actions=jnp.zeros_like(episode.actions[0]),
-                rewards=jnp.zeros(()),
-                states=None if final.states is None else at(final.states)[0],
-            )
-            return replay.insert(episode, last, length, cut[step, environment])
-
-        starts = trajectory.starts[0]
-        ongoing, replay = hand_over(ongoing, rows, starts, ended, replay, insert)
-        return replay, ongoing
 
     def _with_moments(self, state: QState, rows: TeamRow) -> QState:
         """The state whose moments include a rollout's observations and global states."""
@@ -433,23 +406,6 @@ class QLearning:
 
 def _value_of(values: Float[Array, "B K A"], actions: Int[Array, "B K"]) -> Float[Array, "B K"]:
     return jnp.take_along_axis(values, actions[..., None], axis=-1)[..., 0]
-
-
-def _rows(trajectory: Trajectory) -> TeamRow:
-    """A rollout's rows, `[T, N, ...]`."""
-    extras = trajectory.extras
-
-    def joined(x: Array) -> Array:
-        return jnp.moveaxis(x, 0, 2)
-
-    return TeamRow(
-        observations=joined(extras.observations),
-        legal=joined(trajectory.legal),
-        alive=joined(trajectory.alive),
-        actions=joined(trajectory.actions),
-        rewards=trajectory.rewards[0],
-        states=None if extras.states is None else extras.states[0],
-    )
 
 
 def _without(state: QState) -> QState:

@@ -1,8 +1,8 @@
 """Replay of whole episodes of a team: a ring in which the newest episode takes the oldest's place.
 
-Axes: `C` episodes that there is room for, `L` the episode limit, `K` agents, `O` observation
-features, `A` actions, `S` state features. An episode of length `l` has `l` steps; where a time
-limit cut it, row `l` holds what the team perceived then.
+Axes: `T` steps of `N` environments, `C` episodes that there is room for, `L` the episode limit, `K`
+agents, `O` observation features, `A` actions, `S` state features. An episode of length `l` has `l`
+steps; where a time limit cut it, row `l` holds what the team perceived then.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-__all__ = ["Replay", "TeamRow"]
+from dm2.agent.episodes import Ongoing, hand_over
+from dm2.agent.types import Trajectory
+
+__all__ = ["Replay", "TeamRow", "rows_of", "store"]
 
 
 class TeamRow(NamedTuple):
@@ -79,3 +82,57 @@ class Replay(NamedTuple):
     def draw(self, key: UInt32[Array, "2"], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
         """Numbers of stored episodes, each with the same chance, with replacement."""
         return jax.random.randint(key, shape, 0, jnp.maximum(self.stored, 1))
+
+
+def rows_of(trajectory: Trajectory) -> TeamRow:
+    """What is kept of a rollout's steps, `[T, N, ...]`."""
+    extras = trajectory.extras
+
+    def joined(x: Array) -> Array:
+        return jnp.moveaxis(x, 0, 2)
+
+    return TeamRow(
+        observations=joined(extras.observations),
+        legal=joined(trajectory.legal),
+        alive=joined(trajectory.alive),
+        actions=joined(trajectory.actions),
+        rewards=trajectory.rewards[0],
+        states=None if extras.states is None else extras.states[0],
+    )
+
+
+def store(
+    replay: Replay, ongoing: Ongoing, rows: TeamRow, trajectory: Trajectory
+) -> tuple[Replay, Ongoing]:
+    """Stores the episodes that ended in a rollout.
+
+    Args:
+        replay: the replay.
+        ongoing: the episodes that were under way before the rollout.
+        rows: the rollout's, see `rows_of`.
+        trajectory: the rollout.
+
+    Returns:
+        The replay with the episodes that ended, and those under way now.
+    """
+    final, ended = trajectory.bootstrap, trajectory.ended[0]
+    cut = ended & ~trajectory.terminated[0]
+
+    def insert(
+        replay: Replay, episode: TeamRow, length: Array, step: Array, environment: Array
+    ) -> Replay:
+        def at(x: Array) -> Array:
+            return x[:, step, environment]
+
+        last = TeamRow(
+            observations=at(final.observations),
+            legal=at(final.legal),
+            alive=at(trajectory.next_alive),
+            actions=jnp.zeros_like(episode.actions[0]),
+            rewards=jnp.zeros(()),
+            states=None if final.states is None else at(final.states)[0],
+        )
+        return replay.insert(episode, last, length, cut[step, environment])
+
+    ongoing, replay = hand_over(ongoing, rows, trajectory.starts[0], ended, replay, insert)
+    return replay, ongoing
