@@ -256,7 +256,6 @@ def methods(scale: Scale) -> Study:
         "What does every method do with its default settings, and from the same demonstrations?",
         tuple(curves),
         (
-            Claim("SIL learns faster than IPPO.", "SIL", IPPO, source="ours"),
             Claim("Mixing helps: QMIX is ahead of VDN.", "QMIX", "VDN", source="ours"),
             Claim("Sharing the value helps: VDN is ahead of IQL.", "VDN", "IQL", source="ours"),
         ),

@@ -104,6 +104,13 @@ def fig2(scale: Scale) -> Study:
                 margin=0.1,
                 source="ours",
             ),
+            Claim(
+                "With a coefficient for each task DM² learns faster than IPPO.",
+                "DM², tuned coefficient",
+                IPPO,
+                source="ours",
+            ),
+            Claim("SIL learns faster than IPPO.", "SIL", IPPO, source="ours"),
         ),
     )
 
