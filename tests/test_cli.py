@@ -152,6 +152,9 @@ def test_people_are_told_what_json_says(capsys, small_run, small_demos):
     assert shown.pop("environment") == figures.pop("environment") == "smax/3m?limit=12"
     assert {k: float(v) for k, v in shown.items()} == pytest.approx(figures, rel=1e-3)
 
+    other = ("--env", "smax/3m?limit=5")
+    assert run_json(capsys, *played, *other)["environment"] == "smax/3m?limit=5"
+
     summary = run_json(capsys, "demos", "inspect", small_demos)
     code, text, _ = run(capsys, "demos", "inspect", small_demos)
     assert code == 0
@@ -297,6 +300,8 @@ def test_an_absent_checkpoint_names_the_present_ones(capsys, small_run):
 
 def test_a_film_needs_a_known_suffix(capsys, small_run, tmp_path):
     assert ".gif" in refused(capsys, "watch", small_run.path, "--out", tmp_path / "x.png")
+    other = ("--out", tmp_path / "x.gif", "--env", "smax/5m_vs_6m")
+    assert "env = 'smax/5m_vs_6m'" in refused(capsys, "watch", small_run.path, *other)
 
 
 def test_compare_needs_runs(capsys, tmp_path):
