@@ -25,7 +25,9 @@ from scipy import stats
 
 import dm2
 from conftest import hashes
+from dm2.config import ProgramSettings
 from dm2.cores import cores
+from dm2.envs import EnvSpec
 from dm2.errors import InputError
 from dm2.files import write_atomically
 from dm2.run.checkpoint import DamagedCheckpoint
@@ -1047,11 +1049,39 @@ def test_a_plan_says_what_it_takes(capsys, tmp_path):
 
 
 def test_a_plan_goes_by_the_speed_of_runs_that_are_there(made, monkeypatch):
-    monkeypatch.setattr(planning, "_measured", lambda root: {("ippo", ENV): 64.0})
+    rates = {("ippo", ENV): planning._Rate(64.0, ippo(0).config.program)}
+    monkeypatch.setattr(planning, "_measured", lambda root: rates)
     study = Study("more", "", "", (Curve("IPPO", (ippo(5), ippo(6))),))
     found = planning.plan([study], made, "quick", 2)
     assert (found.count, found.steps) == (2, 512)
     assert found.hours == pytest.approx((2 * 10 + 512 / 64) / 2 / 3600)
+
+
+def test_a_plan_corrects_what_it_works_out_by_the_runs_that_are_there(monkeypatch, tmp_path):
+    """IPPO took four times as long as is worked out, so RMAPPO is taken to need four times as long
+    as that, too. A run in an environment that is no more says nothing."""
+    program = ippo(0).config.program
+    gone = dataclasses.replace(program, env="gone:World")
+    rates = {
+        ("ippo", ENV): planning._Rate(25.0, program),
+        ("ippo", "gone:World"): planning._Rate(0.1, gone),
+    }
+
+    def seconds(settings: ProgramSettings, spec: EnvSpec, gflops: float) -> float:
+        return {"ippo": 0.01, "rmappo": 0.02}[settings.method.name]
+
+    monkeypatch.setattr(planning, "_measured", lambda root: rates)
+    monkeypatch.setattr(planning, "_gflops", lambda: 1.0)
+    monkeypatch.setattr(planning, "seconds_per_step", seconds)
+    monkeypatch.setattr(planning, "_worked_out", planning._worked_out.__wrapped__)  # without cache
+    study = Study("more", "", "", (Curve("RMAPPO", (training(dm2.RMAPPO(), ENV, **SMALL),)),))
+    assert planning.plan([study], tmp_path, "quick", 1).hours * 3600 == pytest.approx(
+        10 + 256 * 0.08
+    )
+    monkeypatch.setattr(planning, "_measured", lambda root: {})
+    assert planning.plan([study], tmp_path, "quick", 1).hours * 3600 == pytest.approx(
+        10 + 256 * 0.02
+    )
 
 
 def test_a_plan_does_not_count_what_else_the_machine_does(monkeypatch):
@@ -1066,7 +1096,8 @@ def test_the_speed_of_runs_is_their_median(made):
     rates = planning._measured(made)
     run = RunDirectory.open(ippo(0).path(made))
     speeds = [line["steps_per_s"] for line in run.read_metrics() if line["kind"] == "train"]
-    assert min(speeds) / 50 < rates["ippo", ENV] < 50 * max(speeds)
+    assert min(speeds) / 50 < rates["ippo", ENV].speed < 50 * max(speeds)
+    assert rates["ippo", ENV].settings == ippo(0).config.program
     assert rates.keys() == {("ippo", ENV), ("dm2", ENV)}
 
 

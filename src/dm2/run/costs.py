@@ -44,7 +44,7 @@ update. As measured for three agents of smax/3s_vs_4z, a process a core."""
 
 
 def seconds_per_step(settings: ProgramSettings, spec: EnvSpec, gflops: float) -> float:
-    """Seconds that training takes for an environment step; good to about a half.
+    """Seconds that training takes for an environment step; good to about a factor of two.
 
     Args:
         settings: of the run.

@@ -1,13 +1,14 @@
 """What it takes to make studies, before anything starts, and how far they are."""
 
-import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -79,6 +80,19 @@ class Plan:
         return sum((row.disk_mib for row in self.rows), 0.0)
 
 
+class _Rate(NamedTuple):
+    """How fast runs of one method in one environment were."""
+
+    speed: float
+    """Environment steps a second: the median over runs of the median over their iterations."""
+    settings: ProgramSettings
+    """Of one of them."""
+
+
+_Rates = dict[tuple[str, str], _Rate]
+"""By method and environment."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a study is."""
@@ -98,7 +112,9 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
 
     A run's hours are those of the steps it lacks, at the median speed of the runs in `root` of the
     same method and environment, else worked out from its arithmetic and from what large matrix
-    products reach here (see `dm2.run.costs.seconds_per_step`), on cores that do nothing else.
+    products reach here (see `dm2.run.costs.seconds_per_step`), on cores that do nothing else. What
+    is worked out is multiplied by how much longer the runs in `root` took than that, in the median
+    over methods and environments.
 
     Args:
         studies: the studies.
@@ -109,9 +125,10 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
     products = missing(studies, root, scale)
     processes = processes_for(products, jobs)
     rates = _measured(root)
+    slowness = _slowness(rates, processes)
     rows: dict[tuple[str, str, str], list[PlanRow]] = {}
     for product in products:
-        row = _row(product, root, rates, processes)
+        row = _row(product, root, rates, slowness, processes)
         rows.setdefault((row.kind, row.env, row.method), []).append(row)
     merged = [
         PlanRow(
@@ -140,9 +157,7 @@ def trained_steps(run: Training, root: Path) -> int:
     return records[-1]["step"] if records else 0
 
 
-def _row(
-    product: Product, root: Path, rates: dict[tuple[str, str], float], processes: int
-) -> PlanRow:
+def _row(product: Product, root: Path, rates: _Rates, slowness: float, processes: int) -> PlanRow:
     run = product.needs[0] if not isinstance(product, Training) else product
     while not isinstance(run, Training):
         run = run.needs[0]
@@ -151,8 +166,8 @@ def _row(
     if isinstance(product, Training):
         steps = config.iterations * config.iteration_steps - _done(product, root)
         rate = rates.get((config.method.name, config.env))
-        each = _worked_out(config.program, processes) if rate is None else 1 / rate
-        hours += steps * each / 3600
+        worked_out = slowness * _worked_out(config.program, processes)
+        hours += steps * (1 / rate.speed if rate else worked_out) / 3600
         kept = config.keep + len(config.checkpoint_steps)
         disk = (kept * _state_bytes(config.program) + config.iterations * _METRICS_BYTES) / _MIB
     elif isinstance(product, Recording):
@@ -172,21 +187,31 @@ def _done(run: Training, root: Path) -> int:
         return 0
 
 
-def _measured(root: Path) -> dict[tuple[str, str], float]:
-    """Steps a second by method and environment: the median over the iterations of the runs that
-    are there."""
+def _measured(root: Path) -> _Rates:
+    """The speeds of the runs that are there, by method and environment."""
     found: dict[tuple[str, str], list[float]] = {}
+    settings = {}
     for file in sorted(root.glob(f"runs/*/{METRICS}")):
         try:
-            config = json.loads((file.parent / CONFIG).read_text())["config"]
-            lines = [json.loads(line) for line in file.read_text().splitlines()]
-            key = config["method"], config["env"]
+            run = RunDirectory.open(file.parent)
+            lines = run.read_metrics()
             speeds = [line["steps_per_s"] for line in lines if line["kind"] == "train"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             continue  # a run that is damaged says nothing of speed
         if speeds:
+            key = run.config.method.name, run.config.env
             found.setdefault(key, []).append(statistics.median(speeds))
-    return {key: statistics.median(speeds) for key, speeds in found.items()}
+            settings[key] = run.config.program
+    return {key: _Rate(statistics.median(each), settings[key]) for key, each in found.items()}
+
+
+def _slowness(rates: _Rates, processes: int) -> float:
+    """How many times as long the runs that are there took as is worked out; 1 if there are none."""
+    ratios = []
+    for rate in rates.values():
+        with suppress(InputError):  # an environment that is no more
+            ratios.append(1 / (rate.speed * _worked_out(rate.settings, processes)))
+    return statistics.median(ratios) if ratios else 1.0
 
 
 @cache
