@@ -1,4 +1,5 @@
-"""How fast one world is behind other tools' interfaces: `python benchmarks/interfaces.py [NAME …]`.
+"""How fast environments are behind other tools' interfaces:
+`python benchmarks/interfaces.py [NAME …]`.
 
 Random legal actions, episode after episode, in one Python loop that draws them with NumPy and does
 nothing else. By turns, the best of `ROUNDS`, short ones: busy machines have quiet moments.

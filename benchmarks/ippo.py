@@ -91,9 +91,9 @@ class Peer:
         params = self.network.init(jax.random.PRNGKey(1), hidden, example)
         return params, self.optimiser.init(params), (state, self._stack(seen), starts, hidden)
 
-    def _collect(self, params: Any, world: Any, key: Array) -> tuple[Any, Row]:
-        def step(world: Any, key: Array) -> tuple[Any, Row]:
-            state, seen, starts, hidden = world
+    def _collect(self, params: Any, carry: Any, key: Array) -> tuple[Any, Row]:
+        def step(carry: Any, key: Array) -> tuple[Any, Row]:
+            state, seen, starts, hidden = carry
             act_key, env_key = jax.random.split(key)
             legal = self._stack(jax.vmap(self.env.get_avail_actions)(state)).astype(bool)
             inputs = (seen, starts, legal)
@@ -110,14 +110,14 @@ class Peer:
             row = Row(inputs, action, log_prob[:, 0], value[0], self._stack(reward), done)
             return (state, self._stack(following), done, hidden), row
 
-        return jax.lax.scan(step, world, jax.random.split(key, STEPS))
+        return jax.lax.scan(step, carry, jax.random.split(key, STEPS))
 
     def _iterate(self, agent: Any, key: Array) -> tuple[Any, Array]:
-        params, opt, world = agent
-        memory = world[3]
+        params, opt, carry = agent
+        memory = carry[3]
         collect_key, *epoch_keys = jax.random.split(key, 1 + EPOCHS)
-        world, rows = self._collect(params, world, collect_key)
-        _, seen, starts, hidden = world
+        carry, rows = self._collect(params, carry, collect_key)
+        _, seen, starts, hidden = carry
         inputs = (seen[None], starts[None], rows.seen[2][-1:])  # no value depends on what is legal
         last = self.forward(params, hidden, inputs)[2][0]
 
@@ -156,7 +156,7 @@ class Peer:
             return jax.lax.scan(minibatch, learner, order)
 
         (params, opt), errors = jax.lax.scan(epoch, (params, opt), jnp.stack(epoch_keys))
-        return (params, opt, world), errors.mean()
+        return (params, opt, carry), errors.mean()
 
     def update_flops(self) -> float:
         """Products of one update: dense, GRU (six), two dense, two heads, forward and twice back

@@ -105,11 +105,11 @@ class MappoPeer:
         memories = (hidden, jnp.zeros_like(hidden))  # apart, as they are given away
         return tuple(learners), (env, self._stack(seen), self._states(seen), starts, memories)
 
-    def _collect(self, learners: Any, world: Any, key: Array) -> tuple[Any, Row]:
+    def _collect(self, learners: Any, carry: Any, key: Array) -> tuple[Any, Row]:
         (actor, _), (critic, _) = learners
 
-        def step(world: Any, key: Array) -> tuple[Any, Row]:
-            env, seen, states, starts, (of_actor, of_critic) = world
+        def step(carry: Any, key: Array) -> tuple[Any, Row]:
+            env, seen, states, starts, (of_actor, of_critic) = carry
             act_key, env_key = jax.random.split(key)
             legal = self._stack(jax.vmap(self.env.get_avail_actions)(env)).astype(bool)
             of_actor, logits = self.forward[0](actor, of_actor, (seen[None], starts[None]))
@@ -127,11 +127,11 @@ class MappoPeer:
             after = (self._stack(following), self._states(following), self._stack(done))
             return (env, *after, (of_actor, of_critic)), row
 
-        return jax.lax.scan(step, world, jax.random.split(key, STEPS))
+        return jax.lax.scan(step, carry, jax.random.split(key, STEPS))
 
-    def _advantages(self, learners: Any, world: Any, rows: Row) -> Array:
+    def _advantages(self, learners: Any, carry: Any, rows: Row) -> Array:
         """`[T, actors]`."""
-        _, _, states, starts, (_, memory) = world
+        _, _, states, starts, (_, memory) = carry
         last = self.forward[1](learners[1][0], memory, (states[None], starts[None]))[1][0, :, 0]
 
         def step(following: tuple[Array, Array], row: Row) -> tuple[Any, Array]:
@@ -159,11 +159,11 @@ class MappoPeer:
         return 0.5 * 0.5 * errors.mean()
 
     def _iterate(self, agent: Any, key: Array) -> tuple[Any, Array]:
-        learners, world = agent
-        memories = world[4]
+        learners, carry = agent
+        memories = carry[4]
         collect_key, *epoch_keys = jax.random.split(key, 1 + EPOCHS)
-        world, rows = self._collect(learners, world, collect_key)
-        gains = self._advantages(learners, world, rows)
+        carry, rows = self._collect(learners, carry, collect_key)
+        gains = self._advantages(learners, carry, rows)
         aims = (gains, gains + rows.value)
         losses = (self._actor_loss, self._critic_loss)
 
@@ -184,7 +184,7 @@ class MappoPeer:
             return jax.lax.scan(minibatch, learners, order)
 
         learners, errors = jax.lax.scan(epoch, learners, jnp.stack(epoch_keys))
-        return (learners, world), errors.mean()
+        return (learners, carry), errors.mean()
 
     def memory(self, envs: int) -> Array:
         """The actor's, as battles begin."""

@@ -138,8 +138,8 @@ class QmixPeer:
         seen, env = jax.vmap(self.env.reset)(jax.random.split(reset_key, ENVS))
         starts = jnp.zeros((len(self.names), ENVS), bool)
 
-        def step(world: Any, key: Array) -> tuple[Any, Row]:
-            env, seen, state, starts, over, memory = world
+        def step(carry: Any, key: Array) -> tuple[Any, Row]:
+            env, seen, state, starts, over, memory = carry
             pick_key, act_key, env_key = jax.random.split(key, 3)
             legal = self._stack(jax.vmap(self.env.get_avail_actions)(env)).astype(bool)
             memory, values = self._values(params, memory, seen[None], starts[None])
@@ -161,8 +161,8 @@ class QmixPeer:
             after = (env, named, following["world_state"], dead, done["__all__"], memory)
             return after, row
 
-        world = (env, self._named(self._stack(seen)), seen["world_state"], starts, starts[0])
-        _, rows = jax.lax.scan(step, (*world, self.memory(ENVS)), jax.random.split(key, STEPS))
+        carry = (env, self._named(self._stack(seen)), seen["world_state"], starts, starts[0])
+        _, rows = jax.lax.scan(step, (*carry, self.memory(ENVS)), jax.random.split(key, STEPS))
         return rows
 
     def _loss(self, params: Any, target: Any, rows: Row) -> Array:

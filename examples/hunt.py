@@ -1,4 +1,4 @@
-"""A world in JAX: hunters surround their prey on a grid whose edges meet."""
+"""An environment in JAX: hunters surround their prey on a grid whose edges meet."""
 
 from typing import NamedTuple
 

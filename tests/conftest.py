@@ -46,8 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 SLOWEST = (
-    "training methods readme studies cli qmix smac decentralisation packing process record worlds"
-    " inputs battle jaxmarl bench rmappo export"
+    "training methods readme studies cli qmix smac decentralisation packing process record"
+    " environments inputs battle jaxmarl bench rmappo export"
 )
 """Files of tests, the slowest first."""
 

@@ -1,5 +1,5 @@
-"""Small worlds of other people's interfaces, sound and malformed ones; no test itself. Nothing here
-imports JAX, so that the processes that step them begin soon."""
+"""Small environments of other people's interfaces, sound and malformed ones; no test itself.
+Nothing here imports JAX, so that the processes that step them begin soon."""
 
 import os
 import subprocess
@@ -116,7 +116,7 @@ class Meet(ParallelEnv):
 
 
 class Tuples(gymnasium.Env):
-    """A Gymnasium world of two agents, whose observation and action are tuples."""
+    """A Gymnasium environment of two agents, whose observation and action are tuples."""
 
     def __init__(self, max_steps: int = 4, fault: str = "") -> None:
         self.max_steps, self.fault = max_steps, fault
@@ -148,7 +148,7 @@ class Tuples(gymnasium.Env):
 
 
 class Battle:
-    """A world with SMAC's methods. Attacking (2) wins at step 3; its game crashes at step
+    """An environment with SMAC's methods. Attacking (2) wins at step 3; its game crashes at step
     `crash`."""
 
     def __init__(self, crash: int = 0, fault: str = "") -> None:
@@ -205,7 +205,7 @@ class Battle:
 
 
 class Leaving(Battle):
-    """A world that starts a process, as a game does, and never ends it."""
+    """An environment that starts a process, as a game does, and never ends it."""
 
     def __init__(self, note: str) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ made = Meet()
 
 
 class Unseeded(Meet):
-    """A world that takes no notice of its seed."""
+    """An environment that takes no notice of its seed."""
 
     def reset(self, seed: Any = None, options: Any = None) -> Any:
         """Begins an episode somewhere."""

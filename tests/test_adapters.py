@@ -1,4 +1,4 @@
-"""Other people's worlds that are unusual and sound, and what they say that is read or refused."""
+"""Other people's environments that are unusual and sound; what they say that is read or refused."""
 
 import re
 from typing import Any
@@ -9,15 +9,15 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 from dm2.envs import HostEnvironment, make
-from dm2.envs.adapters.gymnasium import GymnasiumWorld
-from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
+from dm2.envs.adapters.gymnasium import GymnasiumAdapter
+from dm2.envs.adapters.pettingzoo import PettingZooAdapter, is_parallel
 from dm2.envs.adapters.returned import flag, legal_by
 from dm2.envs.adapters.single import Mapped
-from dm2.envs.adapters.smac import SmacWorld
+from dm2.envs.adapters.smac import SmacAdapter
 from dm2.envs.factories import options_of
 from dm2.envs.spaces import flat
 from dm2.envs.workers import InThisProcess, words_of
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 from stand_ins import Battle, Meet, Tuples
 from stand_ins_jax import Line
 
@@ -46,9 +46,9 @@ class Goal(Meet):
 
 
 def test_all_that_is_shown_beside_a_mask_is_observed():
-    world = PettingZooWorld(Goal(), "goal")
-    assert world.sizes.observation_size == 4
-    shown = world.reset(3)
+    adapter = PettingZooAdapter(Goal(), "goal")
+    assert adapter.sizes.observation_size == 4
+    shown = adapter.reset(3)
     at = np.random.default_rng(3).integers(5, size=2)
     assert shown.observations.tolist() == [[0, 1, *at]] * 2  # one number a choice, in its order
     assert shown.legal.tolist() == [[True, True, True, False]] * 2
@@ -60,10 +60,10 @@ def test_a_mask_within_an_observation_is_refused():
             return Dict({"own": super().observation_space(agent), "time": Discrete(2)})
 
     with pytest.raises(InputError, match="show action_mask beside the agent's observation"):
-        PettingZooWorld(Hidden(), "hidden")
+        PettingZooAdapter(Hidden(), "hidden")
 
 
-def test_gymnasium_worlds_say_what_is_legal():
+def test_gymnasium_copies_say_what_is_legal():
     class ByInfo(Tuples):
         def reset(self, *, seed: Any = None, options: Any = None) -> Any:
             shown, _ = super().reset(seed=seed)
@@ -78,9 +78,9 @@ def test_gymnasium_worlds_say_what_is_legal():
         def _seen(self) -> Any:
             return {"seen": np.ones(1), "action_mask": [0, 1]}, np.zeros(2)
 
-    shown = GymnasiumWorld(ByInfo(), "by info").reset(0)
+    shown = GymnasiumAdapter(ByInfo(), "by info").reset(0)
     assert shown.legal.tolist() == [[False, True, False], [True, False, True]]
-    shown = GymnasiumWorld(ByObservation(), "by observation").reset(0)
+    shown = GymnasiumAdapter(ByObservation(), "by observation").reset(0)
     assert shown.legal.tolist() == [[False, True, False], [True, True, True]]
     assert shown.observations.tolist() == [[1, 0], [0, 0]]
 
@@ -94,15 +94,15 @@ def test_gymnasium_worlds_say_what_is_legal():
         ([False, False], [True, True], (False, True)),
     ],
 )
-def test_a_flag_for_each_agent_of_a_gymnasium_world(terminated, truncated, ended):
+def test_a_flag_for_each_agent_of_a_gymnasium_environment(terminated, truncated, ended):
     class Apart(Tuples):
         def step(self, action: Any) -> Any:
             seen, paid, *_ = super().step(action)
             return seen, paid, np.array(terminated), np.array(truncated), {}
 
-    world = GymnasiumWorld(Apart(), "apart")
-    world.reset(0)
-    _, outcome = world.step(actions(0, 0))
+    adapter = GymnasiumAdapter(Apart(), "apart")
+    adapter.reset(0)
+    _, outcome = adapter.step(actions(0, 0))
     assert (outcome.terminated, outcome.truncated) == ended
 
 
@@ -125,10 +125,10 @@ def test_a_win_that_is_said_as_an_agent_leaves_is_the_teams_in_this_episode():
             return seen, paid, dead, cut, infos
 
     env = Early()
-    world = PettingZooWorld(env, "early")
+    adapter = PettingZooAdapter(env, "early")
     for env.wins in (True, False):
-        world.reset(0)
-        ends = [world.step(actions(1, 1))[1] for _ in range(2)]
+        adapter.reset(0)
+        ends = [adapter.step(actions(1, 1))[1] for _ in range(2)]
         assert [(end.terminated, end.won) for end in ends] == [(False, False), (True, env.wins)]
 
 
@@ -138,9 +138,9 @@ def test_the_end_of_a_battle_without_words_is_no_crash_if_it_is_paid():
             paid, over, _ = super().step(actions)
             return paid, [over, over], {}
 
-    world = SmacWorld(Silent(), "silent")
-    world.reset(0)
-    ends = [world.step(actions(2, 2))[1] for _ in range(3)]
+    adapter = SmacAdapter(Silent(), "silent")
+    adapter.reset(0)
+    ends = [adapter.step(actions(2, 2))[1] for _ in range(3)]
     assert [(end.terminated, end.truncated) for end in ends] == [(False, False)] * 2 + [
         (True, False)
     ]
@@ -152,9 +152,9 @@ def test_a_battle_that_is_lost_with_the_last_step_of_its_limit_is_not_cut(left, 
         def get_avail_actions(self) -> list[list[int]]:
             return [[0, 1, 1]] * left + [[1, 0, 0]] * (2 - left)
 
-    world = SmacWorld(Lost(), "lost")
-    world.reset(0)
-    ends = [world.step(actions(1, 1))[1] for _ in range(5)]
+    adapter = SmacAdapter(Lost(), "lost")
+    adapter.reset(0)
+    ends = [adapter.step(actions(1, 1))[1] for _ in range(5)]
     assert (ends[-1].terminated, ends[-1].truncated) == (terminated, not terminated)
 
 
@@ -163,7 +163,7 @@ def test_shorter_observations_of_a_battle_are_padded():
         def get_obs(self) -> list[np.ndarray]:
             return [np.ones(1, np.float32), np.ones(2, np.float32)]
 
-    assert SmacWorld(Unlike(), "unlike").reset(0).observations.tolist() == [[1, 0], [1, 1]]
+    assert SmacAdapter(Unlike(), "unlike").reset(0).observations.tolist() == [[1, 0], [1, 1]]
 
 
 def test_a_mistake_in_a_seeded_reset_is_not_hidden():
@@ -174,7 +174,7 @@ def test_a_mistake_in_a_seeded_reset_is_not_hidden():
                 len(seed)
 
     with pytest.raises(TypeError, match="has no len"):
-        SmacWorld(Mistaken(), "mistaken").reset(3)
+        SmacAdapter(Mistaken(), "mistaken").reset(3)
 
 
 class Observing(Meet):
@@ -213,7 +213,9 @@ def test_an_interface_is_known_whatever_else_an_object_has():
         make("test_adapters:ByTurns")
 
 
-def test_what_a_world_prints_in_this_process_is_lost_and_how_it_closes_is_nobodys_business(capfd):
+def test_what_an_environment_prints_in_this_process_is_lost_as_is_how_it_closes(
+    capfd,
+):
     env = make("test_adapters:Loud")
     assert isinstance(env, HostEnvironment)
     group = InThisProcess(env._recipe, env._sizes, 1)
@@ -330,10 +332,10 @@ class ReplacedBattle(Replaced, Battle):  # pyright: ignore
     pass
 
 
-def refused(world: Any, sentence: str) -> Any:
-    """A context in which a world's next step is refused in this one sentence."""
-    world.reset(0)
-    return pytest.raises(WorldError, match=f"^{re.escape(sentence)}$")
+def refused(adapter: Any, sentence: str) -> Any:
+    """A context in which an environment's next step is refused in this one sentence."""
+    adapter.reset(0)
+    return pytest.raises(EnvError, match=f"^{re.escape(sentence)}$")
 
 
 def replaced(env: Any, place: int, value: Any) -> Any:
@@ -354,17 +356,17 @@ OBSERVATIONS, REWARDS, TERMINATIONS, TRUNCATIONS, INFOS = range(5)
         (TRUNCATIONS, {"b": False}, "agent 'a' is not in `truncations`, which names 'b'"),
     ],
 )
-def test_a_pettingzoo_world_names_every_agent_that_acted(place, value, sentence):
-    world = PettingZooWorld(replaced(ReplacedMeet(), place, value), "meet")
-    with refused(world, f"{sentence}; name every agent that acted"):
-        world.step(actions(1, 1))
+def test_a_pettingzoo_environment_names_every_agent_that_acted(place, value, sentence):
+    adapter = PettingZooAdapter(replaced(ReplacedMeet(), place, value), "meet")
+    with refused(adapter, f"{sentence}; name every agent that acted"):
+        adapter.step(actions(1, 1))
 
 
-def test_a_pettingzoo_world_need_not_name_an_agent_that_died():
-    world = PettingZooWorld(Meet(dies=1), "meet")
-    world.reset(0)
-    world.step(actions(1, 1))
-    assert world.step(actions(1, 1))[1].rewards[1] == 0
+def test_a_pettingzoo_environment_need_not_name_an_agent_that_died():
+    adapter = PettingZooAdapter(Meet(dies=1), "meet")
+    adapter.reset(0)
+    adapter.step(actions(1, 1))
+    assert adapter.step(actions(1, 1))[1].rewards[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -395,27 +397,27 @@ def test_a_pettingzoo_world_need_not_name_an_agent_that_died():
         ),
     ],
 )
-def test_what_a_pettingzoo_world_says_of_an_agent_is_taken_as_it_is_meant(place, value, sentence):
+def test_what_a_pettingzoo_environment_says_of_an_agent_is_taken_as_meant(place, value, sentence):
     other = [{"observation": np.zeros(3), "action_mask": np.ones(4)}, 0.0, False, False, {}]
     env = replaced(ReplacedMeet(), place, {"a": value, "b": other[place]})
-    world = PettingZooWorld(env, "meet")
-    with refused(world, sentence):
-        world.step(actions(1, 1))
+    adapter = PettingZooAdapter(env, "meet")
+    with refused(adapter, sentence):
+        adapter.step(actions(1, 1))
 
 
 @pytest.mark.parametrize("value", [None, [np.zeros(2), np.zeros(3)]])
-def test_the_observations_of_a_pettingzoo_world_go_by_the_agents_names(value):
-    world = PettingZooWorld(replaced(ReplacedMeet(), OBSERVATIONS, value), "meet")
+def test_the_observations_of_a_pettingzoo_environment_go_by_the_agents_names(value):
+    adapter = PettingZooAdapter(replaced(ReplacedMeet(), OBSERVATIONS, value), "meet")
     sentence = " ".join(f"its observations: {value!r}; must be a dictionary".split())
-    with refused(world, sentence):
-        world.step(actions(1, 1))
+    with refused(adapter, sentence):
+        adapter.step(actions(1, 1))
 
     class Silent(Meet):
         def reset(self, seed: Any = None, options: Any = None) -> Any:
             return value, super().reset(seed)[1]
 
-    with pytest.raises(WorldError, match=re.escape(sentence)):
-        PettingZooWorld(Silent(), "silent").reset(0)
+    with pytest.raises(EnvError, match=re.escape(sentence)):
+        PettingZooAdapter(Silent(), "silent").reset(0)
 
 
 def test_all_agents_are_there_when_an_episode_begins_and_none_comes_back():
@@ -434,18 +436,18 @@ def test_all_agents_are_there_when_an_episode_begins_and_none_comes_back():
             return returned
 
     env = Comes(dies=1)
-    world = PettingZooWorld(env, "comes")
-    with pytest.raises(WorldError, match="'b' is in `possible_agents` and not in `agents`; every"):
-        world.reset(0)
+    adapter = PettingZooAdapter(env, "comes")
+    with pytest.raises(EnvError, match="'b' is in `possible_agents` and not in `agents`; every"):
+        adapter.reset(0)
     env.first = None
-    with pytest.raises(WorldError, match="its agents: None; must be a list of those that are"):
-        world.reset(0)
+    with pytest.raises(EnvError, match="its agents: None; must be a list of those that are"):
+        adapter.reset(0)
     env.first = ["a", "b"]
-    world.reset(0)
+    adapter.reset(0)
     for _ in range(2):
-        world.step(actions(1, 1))
-    with pytest.raises(WorldError, match="'b' is in `agents` again after it was terminated or tr"):
-        world.step(actions(1, 1))
+        adapter.step(actions(1, 1))
+    with pytest.raises(EnvError, match="'b' is in `agents` again after it was terminated or tr"):
+        adapter.step(actions(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -480,21 +482,21 @@ def test_all_agents_are_there_when_an_episode_begins_and_none_comes_back():
         ),
     ],
 )
-def test_what_a_gymnasium_world_says_is_taken_as_it_is_meant(place, value, sentence):
-    world = GymnasiumWorld(replaced(ReplacedTuples(), place, value), "tuples")
-    with refused(world, sentence):
-        world.step(actions(0, 0))
+def test_what_a_gymnasium_environment_says_is_taken_as_it_is_meant(place, value, sentence):
+    adapter = GymnasiumAdapter(replaced(ReplacedTuples(), place, value), "tuples")
+    with refused(adapter, sentence):
+        adapter.step(actions(0, 0))
 
 
-def test_the_victory_of_a_gymnasium_world_is_true_or_false():
+def test_the_victory_of_a_gymnasium_environment_is_true_or_false():
     class Ending(Tuples):
         def step(self, action: Any) -> Any:
             seen, paid, *_ = super().step(action)
             return seen, paid, True, False, {"won": "no"}
 
-    world = GymnasiumWorld(Ending(), "ending")
-    with refused(world, "`won` is 'no'; must be true or false"):
-        world.step(actions(0, 0))
+    adapter = GymnasiumAdapter(Ending(), "ending")
+    with refused(adapter, "`won` is 'no'; must be true or false"):
+        adapter.step(actions(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -507,9 +509,9 @@ def test_the_victory_of_a_gymnasium_world_is_true_or_false():
     ],
 )
 def test_what_a_battle_says_is_taken_as_it_is_meant(place, value, sentence):
-    world = SmacWorld(replaced(ReplacedBattle(), place, value), "battle")
-    with refused(world, sentence):
-        world.step(actions(1, 1))
+    adapter = SmacAdapter(replaced(ReplacedBattle(), place, value), "battle")
+    with refused(adapter, sentence):
+        adapter.step(actions(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -528,8 +530,8 @@ def test_what_a_battle_says_is_taken_as_it_is_meant(place, value, sentence):
 def test_what_a_battle_shows_is_rows_of_numbers(method, value, sentence):
     env: Any = Battle()
     setattr(env, method, lambda: value)
-    with pytest.raises(WorldError, match=re.escape(sentence)):
-        SmacWorld(env, "battle").reset(0)
+    with pytest.raises(EnvError, match=re.escape(sentence)):
+        SmacAdapter(env, "battle").reset(0)
 
 
 @pytest.mark.parametrize(
@@ -550,7 +552,7 @@ def test_a_mask_is_truth_values_or_numbers_that_are_0_or_1(mask, legal):
     if legal is not None:
         assert legal_by(mask, 2, "a").tolist() == legal
         return
-    with pytest.raises(WorldError, match=r"action_mask of agent 'a' is .*; must be 1 for each act"):
+    with pytest.raises(EnvError, match=r"action_mask of agent 'a' is .*; must be 1 for each act"):
         legal_by(mask, 2, "a")
 
 
@@ -583,12 +585,12 @@ def test_an_observation_is_of_the_kind_that_its_space_says(space, value, row):
     if row is not None:
         assert flat(space, value).tolist() == row
         return
-    with pytest.raises(WorldError, match=r"^it shows .*, which is not in .*; make the space say"):
+    with pytest.raises(EnvError, match=r"^it shows .*, which is not in .*; make the space say"):
         flat(space, value)
 
 
 def test_a_long_value_is_shown_by_its_beginning_in_one_line():
-    with pytest.raises(WorldError) as caught:
+    with pytest.raises(EnvError) as caught:
         flag(np.zeros((50, 50)), "the end")
     said = str(caught.value)
     assert said.startswith("the end is array([[0., 0., 0., ")
@@ -643,4 +645,4 @@ def test_a_state_space_that_cannot_be_read_is_called_so():
             return 0, "one"
 
     with pytest.raises(InputError, match=r"^odd: its state space is Text.*; must be made of Box"):
-        PettingZooWorld(Odd(), "odd")
+        PettingZooAdapter(Odd(), "odd")

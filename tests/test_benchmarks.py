@@ -408,14 +408,14 @@ def test_a_team_is_tested_on_every_kind_of_starts(monkeypatch):
 
 
 @pytest.mark.learning  # for its time: it starts processes
-def test_the_cost_of_stepping_worlds_adds_up(monkeypatch):
-    worlds = pytest.importorskip("worlds")
+def test_the_cost_of_stepping_copies_adds_up(monkeypatch):
+    environments = pytest.importorskip("environments")
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    row = worlds.measure(0.0, num_envs=2, steps=20, rounds=2)
+    row = environments.measure(0.0, num_envs=2, steps=20, rounds=2)
     assert row["cores"] <= 2
     for name in ("plain_ms", "batched_ms", "callback_ms", "share"):
         assert 0 < row[name].low <= row[name].median <= row[name].high
-    slow = worlds.measure(2.0, num_envs=2, steps=20, rounds=1)
+    slow = environments.measure(2.0, num_envs=2, steps=20, rounds=1)
     assert slow["plain_ms"].median > 2.0 and slow["batched_ms"].median > 2.0
 
 

@@ -68,7 +68,7 @@ def test_the_first_steps_are_looked_at_however_slow_the_machine_is(name, sentenc
     assert sentence in str(caught.value)
 
 
-def test_a_world_that_crashes_when_it_is_looked_at_leaves_the_trainer_alone():
+def test_an_environment_that_crashes_when_it_is_looked_at_leaves_the_trainer_alone():
     remedy = "ended by itself, with code 7, 3 times before an episode ended; mend what kills it"
     with (
         pytest.warns(RuntimeWarning, match="code 7: its episodes are cut"),
@@ -77,7 +77,7 @@ def test_a_world_that_crashes_when_it_is_looked_at_leaves_the_trainer_alone():
         check_quickly(make("stand_ins:Meet?fault=crash"))
 
 
-def test_a_world_that_hangs_when_it_is_looked_at_is_said(monkeypatch):
+def test_an_environment_that_hangs_when_it_is_looked_at_is_said(monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE_S", 5.0)
     with pytest.raises(InputError, match=r"was not done after 5 s; mend what waits for ever in it"):
         check_quickly(make("stand_ins:Meet?fault=endless"))
@@ -103,7 +103,7 @@ def test_environments_that_are_no_functions_of_their_arguments_are_found():
     assert "the same key and actions led elsewhere; reset and step must be" in found["problems"][0]
 
 
-def test_a_world_in_python_is_checked_and_what_is_padded_is_said():
+def test_an_environment_in_python_is_checked_and_what_is_padded_is_said():
     found = check("stand_ins:Meet?max_cycles=4&dies=9", num_envs=2, seconds=0.1)
     assert found["problems"] == []
     assert (found["mean_length"], found["deterministic"]) == (4, True)
@@ -115,7 +115,7 @@ def test_a_world_in_python_is_checked_and_what_is_padded_is_said():
     assert not check("stand_ins:Unseeded", num_envs=2, seconds=0.1)["deterministic"]
 
 
-def test_a_world_that_fails_when_the_same_is_played_again_is_found():
+def test_an_environment_that_fails_when_the_same_is_played_again_is_found():
     found = check("stand_ins:Meet?fault=seed", num_envs=2, seconds=0.1)
     (problem,) = found["problems"]
     assert "as the same was played once more, " in problem
@@ -138,7 +138,7 @@ def test_the_command_prints_facts_and_a_line_for_each_problem(capfd):
         ("stand_ins_jax:Walk?fault=late exit", 1, "failed: SystemExit: 5 (stand_ins_jax.py, line "),
     ],
 )
-def test_a_world_that_ends_python_does_not_end_the_command_without_a_word(name, code, said, capfd):
+def test_an_environment_that_ends_python_does_not_end_the_command_silently(name, code, said, capfd):
     assert main(["check", name, "--seconds", "0.1"]) == code
     assert said in capfd.readouterr().err.splitlines()[-1]
 

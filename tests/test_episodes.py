@@ -94,8 +94,8 @@ def test_nothing_is_lost_or_doubled_where_every_step_ends_an_episode():
 
 
 def test_what_was_under_way_is_given_up_where_an_episode_starts():
-    """Three steps, 1 to 3, before a run stops; the world begins anew in all environments but the
-    last, whose episode goes on. Two rollouts later an episode of five steps, 11 to 15, is over."""
+    """Three steps, 1 to 3, before a run stops; all environments but the last, whose
+    episode goes on, begin anew. Two rollouts later an episode of five steps, 11 to 15, is over."""
 
     def rows(*numbers: int) -> Row:
         column = jnp.tile(jnp.array(numbers)[:, None], (1, ENVS))

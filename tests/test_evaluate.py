@@ -51,7 +51,7 @@ class KnownPrograms:
         return OUTCOME
 
     def close(self):
-        """There are no worlds."""
+        """There are no environments."""
 
 
 @pytest.mark.parametrize("stochastic", [False, True])

@@ -21,12 +21,12 @@ from pettingzoo.utils.conversions import parallel_to_aec
 
 import dm2.envs
 from dm2.envs import HostEnvironment, Mapped, PettingZooEnv, SmacEnv, Step, TeamView, make
-from dm2.envs.adapters.pettingzoo import PettingZooWorld
-from dm2.envs.adapters.smac import SmacWorld
-from dm2.envs.interfaces.episode import EnvironmentWorld
+from dm2.envs.adapters.pettingzoo import PettingZooAdapter
+from dm2.envs.adapters.smac import SmacAdapter
+from dm2.envs.interfaces.episode import EpisodeByEpisode
+from dm2.envs.python_env import Outcome, Snapshot
 from dm2.envs.workers import InThisProcess
-from dm2.envs.world import Outcome, Snapshot
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 from stand_ins import Meet
 from stand_ins_jax import Line
 
@@ -67,7 +67,7 @@ def compiled(name: str) -> tuple[Any, Any]:
 
 
 def assert_shown(shown: Snapshot, view: TeamView) -> None:
-    """A world shows what the contract's view holds; another program may round the last bit."""
+    """It shows what the contract's view holds; another program may round the last bit."""
     np.testing.assert_allclose(shown.observations, view.observations[:, 0], atol=1e-5)
     # An adapter need not say what the dead may do.
     alive = np.asarray(view.alive[:, 0])
@@ -249,7 +249,7 @@ def test_seeds_determine_what_follows(kind):
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(second, then)
     assert not np.array_equal(first, second) and not np.array_equal(first, other)
-    # Without a seed, every world begins elsewhere.
+    # Without a seed, every environment begins elsewhere.
     one, two = (starts(kind("smax/3m"), None)[0] for _ in range(2))
     assert not np.array_equal(one, two)
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_done_is_said():
         with pytest.raises(InputError, match="did you mean 'smac/3m'"):
             kind("smac/3n")
     with pytest.raises(InputError, match=r"env = 7: must be an environment's name, as dm2\.make"):
-        EnvironmentWorld(7)
+        EpisodeByEpisode(7)
     with pytest.raises(InputError, match="illegal = 'ignore': must be one of error, replace"):
         PettingZooEnv(frail(), illegal="ignore")
     with pytest.raises(InputError, match="seed = -1: must be a whole number from 0 to 4294967295"):
@@ -346,12 +346,12 @@ def test_what_cannot_be_done_is_said():
             smac.step([0, 0])
 
 
-def assert_round_trip(world: Any, name: str) -> Iterator[tuple[Outcome, Moment]]:
+def assert_round_trip(adapter: Any, name: str) -> Iterator[tuple[Outcome, Moment]]:
     """Plays an episode through an adapter and compares all but the rewards, which it yields."""
     moments = played(name, 4)
-    assert_shown(world.reset(4), moments[0].view)
+    assert_shown(adapter.reset(4), moments[0].view)
     for moment in moments[1:]:
-        shown, outcome = world.step(moment.actions)
+        shown, outcome = adapter.step(moment.actions)
         if not outcome.terminated:  # then nobody acts any more, and an adapter need not say of whom
             assert_shown(shown, moment.view)
         step = (moment.step.terminated[0], moment.step.truncated[0], moment.step.won[0])
@@ -360,26 +360,26 @@ def assert_round_trip(world: Any, name: str) -> Iterator[tuple[Outcome, Moment]]
 
 
 def test_smacs_interface_leads_back_to_the_same_episodes():
-    world = SmacWorld(SmacEnv("smac/3m"), "back")
-    for outcome, moment in assert_round_trip(world, "smac/3m"):
+    adapter = SmacAdapter(SmacEnv("smac/3m"), "back")
+    for outcome, moment in assert_round_trip(adapter, "smac/3m"):
         np.testing.assert_allclose(outcome.rewards, moment.step.reward[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BATTLES)
 def test_pettingzoos_interface_leads_back_to_the_same_episodes(name):
-    world = PettingZooWorld(PettingZooEnv(name), "back")
+    adapter = PettingZooAdapter(PettingZooEnv(name), "back")
     spec = make(name).spec
-    assert (world.sizes.limit, world.sizes.state_size) == (spec.episode_limit, spec.state_size)
+    assert (adapter.sizes.limit, adapter.sizes.state_size) == (spec.episode_limit, spec.state_size)
     alive = np.ones(3, bool)
-    for outcome, moment in assert_round_trip(world, name):
+    for outcome, moment in assert_round_trip(adapter, name):
         paid = np.where(alive, moment.step.reward[0], 0)  # nothing after one's death
         np.testing.assert_allclose(outcome.rewards, paid, atol=1e-5)
         alive = np.asarray(moment.view.alive[:, 0])
 
 
-def test_worlds_that_are_stepped_in_python_have_these_interfaces_too():
-    def recipe() -> PettingZooWorld:
-        return PettingZooWorld(Meet(max_cycles=4, dies=2, fault=fault), "meet")
+def test_environments_that_are_stepped_in_python_have_these_interfaces_too():
+    def recipe() -> PettingZooAdapter:
+        return PettingZooAdapter(Meet(max_cycles=4, dies=2, fault=fault), "meet")
 
     fault = ""
     host = HostEnvironment(recipe, recipe().sizes, "meet", individual=True, group=InThisProcess)
@@ -395,7 +395,7 @@ def test_worlds_that_are_stepped_in_python_have_these_interfaces_too():
     env.close()
     fault = "step"
     env.reset()
-    with pytest.raises(WorldError, match="env = 'meet': step raised ZeroDivisionError"):
+    with pytest.raises(EnvError, match="env = 'meet': step raised ZeroDivisionError"):
         env.step({"agent_0": 1, "agent_1": 1})
 
 
@@ -448,12 +448,12 @@ def test_a_forked_process_is_refused_where_it_would_hang(when, said):
 
 
 def test_the_examples_of_the_docs_play(capsys):
-    page = (Path(__file__).parents[1] / "docs" / "worlds.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "environments.md").read_text()
     section = page.partition("## Our battles in other people's tools")[2]
     examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert len(examples) == 2
     for example in examples:
         assert len(example.splitlines()) <= 20
-        exec(compile(example, "worlds.md", "exec"), {})
+        exec(compile(example, "environments.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["won:", "won:"]

@@ -75,7 +75,7 @@ for _ in range(12):  # with one thread it hangs by the third
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are chosen on Linux")
 @pytest.mark.learning  # for its time
-def test_worlds_that_compute_by_jax_are_stepped_on_one_core():
+def test_environments_that_compute_by_jax_are_stepped_on_one_core():
     subprocess.run([sys.executable, "-c", ON_ONE_CORE], timeout=200, check=True)
 
 

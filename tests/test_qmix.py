@@ -226,7 +226,7 @@ def test_the_replay_holds_what_happened(taught):
 
 
 def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
-    """A run stops with episodes under way, and the world begins anew, twice."""
+    """A run stops with episodes under way, and the environment begins anew, twice."""
     env, method, num_envs = ToyEnv(), build("qmix"), 4
     state = method.init(jax.random.PRNGKey(0))
     gather = jax.jit(lambda rollout, key: collect(env, method, state, rollout, key, 5)[:2])

@@ -288,7 +288,7 @@ def test_the_bootstrap_is_the_critics_and_a_dead_agents_value_is_held(played):
 
 
 def changed_rows(trajectory, mask):
-    """The rollout with everything but values and facts of the world changed where `mask` holds."""
+    """The rollout, all but values and what the environment says changed where `mask` holds."""
 
     def change(x):
         where = mask.reshape(*mask.shape, *(1,) * (x.ndim - 3))

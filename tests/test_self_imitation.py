@@ -125,7 +125,7 @@ def test_the_best_episodes_are_kept_whole_however_rollouts_cut_them():
 
 
 def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
-    """Three steps before a run stops; then the world begins anew, with an episode of five."""
+    """Three steps before a run stops; then the environment begins anew, with an episode of five."""
     rules, rng = best(), np.random.default_rng(2)
 
     def path(steps: int, ends: bool) -> Trajectory:

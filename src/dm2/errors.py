@@ -21,9 +21,9 @@ from typing import (
 
 __all__ = [
     "DivergedError",
+    "EnvError",
     "InputError",
     "Whole",
-    "WorldError",
     "as_path",
     "as_seed",
     "as_whole",
@@ -55,9 +55,9 @@ class DivergedError(RuntimeError):
     the checkpoint from before. The command line prints its message and exits with 1."""
 
 
-class WorldError(RuntimeError):
-    """A world that is stepped in Python failed: names the world, what went wrong, and the remedy.
-    The command line prints its message and exits with 1."""
+class EnvError(RuntimeError):
+    """An environment that is stepped in Python failed: names the environment, what went wrong, and
+    the remedy. The command line prints its message and exits with 1."""
 
 
 def check_setting(condition: bool, field: str, value: object, remedy: str) -> None:

@@ -43,7 +43,7 @@ def lengths(
     Args:
         time: steps that were made of the episode under way before the first.
         starts: whether an episode begins with a step. What was under way before it is given up:
-            a world that cannot go back to where it was begins anew when its run is resumed.
+            an environment that cannot go back to where it was begins anew when its run is resumed.
         ended: whether an episode ends with a step.
     """
 

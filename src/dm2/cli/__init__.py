@@ -59,8 +59,8 @@ def _commands(argv: list[str]) -> dict[str, Callable[..., None]]:
 
 
 def _told_apart(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, in which an exit that something else asks for, such as a world of the user's, is
-    a failure: only the parser of the arguments ends the process."""
+    """The command, in which an exit that something else asks for, such as an environment of the
+    user's, is a failure: only the parser of the arguments ends the process."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "make",
 ]
 
-# Where each public name is defined. Processes that only step worlds in Python import none of
+# Where each public name is defined. Processes that only step environments in Python import none of
 # these, and so no JAX.
 _MODULES = {
     "EnvSpec": "base",

@@ -11,7 +11,7 @@ keyword arguments (`dm2.envs.factories.options_of`). What it returns decides how
 
 Three options are ours, unless the factory has an argument of this name. `limit=STEPS` sets the
 episode limit, and a factory that has such an argument is told, too; `rewards=individual` pays each
-agent its own reward; `wins=true` says that the world tells who won, so that win rates are counted.
+agent its own reward; `wins=true` says that it tells who won, so that win rates are counted.
 
 PettingZoo's and Gymnasium's own names are short for such: `pettingzoo/sisl/pursuit-v5`,
 `mpe2/simple_spread-v3`, `gymnasium/lbforaging:Foraging-8x8-2p-1f-v3`.
@@ -34,13 +34,13 @@ from dm2.envs.factories import (
     is_stepped_in_python,
     lacking,
     made_by,
-    make_world,
+    make_python_env,
     parse,
     takes,
 )
 from dm2.envs.host import HostEnvironment
+from dm2.envs.python_env import PythonEnv
 from dm2.envs.workers import InProcesses, InThisProcess, quiet_output
-from dm2.envs.world import World
 from dm2.errors import InputError
 
 __all__ = ["is_custom", "make_custom"]
@@ -68,15 +68,15 @@ def make_custom(name: str) -> Environment:
     in_jax = _in_jax(made, name, call, field)
     if in_jax is not None:
         return in_jax
-    world = adapted(made, field)
+    adapter = adapted(made, field)
     here = name.startswith(OBJECT)
     if here and made is call.factory:
         recipe = functools.partial(_copied, made, field)
         _closed(recipe())  # what cannot be copied is refused now
     else:
-        _closed(world)
-        recipe = functools.partial(make_world, name, call if here else None)
-    sizes = dataclasses.replace(world.sizes, wins=world.sizes.wins or call.wins)
+        _closed(adapter)
+        recipe = functools.partial(make_python_env, name, call if here else None)
+    sizes = dataclasses.replace(adapter.sizes, wins=adapter.sizes.wins or call.wins)
     group = InThisProcess if here else InProcesses
     return HostEnvironment(recipe, sizes, name, call.limit, individual=call.individual, group=group)
 
@@ -96,14 +96,14 @@ def _in_jax(made: Any, name: str, call: Call, field: str) -> Environment | None:
         return Mapped(made, name, call.limit, individual=call.individual)
 
 
-def _closed(world: World) -> None:
+def _closed(adapter: PythonEnv) -> None:
     """Ends what only told its sizes, whatever it says to that."""
     with quiet_output(), contextlib.suppress(Exception, SystemExit):
-        world.close()
+        adapter.close()
 
 
-def _copied(made: Any, field: str) -> World:
-    """A world from a copy of an object. Raises InputError if it cannot be copied."""
+def _copied(made: Any, field: str) -> PythonEnv:
+    """An environment from a copy of an object. Raises InputError if it cannot be copied."""
     with guarded(field, "copying it", "give the function or class that makes it"):
         return adapted(copy.deepcopy(made), field)
 

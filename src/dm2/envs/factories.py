@@ -1,6 +1,6 @@
 """What makes environments of people's own: by name, or as objects.
 
-Nothing here imports JAX, so that the processes that step worlds in Python begin soon.
+Nothing here imports JAX, so that the processes that step environments in Python begin soon.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from dm2.envs.adapters.gymnasium import GymnasiumWorld, is_team_env
-from dm2.envs.adapters.pettingzoo import PettingZooWorld, is_parallel
-from dm2.envs.adapters.smac import SmacWorld, is_smac
+from dm2.envs.adapters.gymnasium import GymnasiumAdapter, is_team_env
+from dm2.envs.adapters.pettingzoo import PettingZooAdapter, is_parallel
+from dm2.envs.adapters.smac import SmacAdapter, is_smac
+from dm2.envs.python_env import PythonEnv, check_limit
 from dm2.envs.workers import quiet_output, words_of
-from dm2.envs.world import World, check_limit
 from dm2.errors import InputError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "is_stepped_in_python",
     "lacking",
     "made_by",
-    "make_world",
+    "make_python_env",
     "name_of",
     "options_of",
     "parse",
@@ -44,9 +44,9 @@ OBJECT = "object:"
 """How the names begin of objects that no other process can find."""
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Any], ...] = (
-    (is_parallel, PettingZooWorld),
-    (is_smac, SmacWorld),
-    (is_team_env, GymnasiumWorld),
+    (is_parallel, PettingZooAdapter),
+    (is_smac, SmacAdapter),
+    (is_team_env, GymnasiumAdapter),
 )
 _EPISODE = ("num_agents", "num_actions", "reset", "step", "observe")
 _objects: dict[str, Any] = {}
@@ -61,7 +61,7 @@ class Call(NamedTuple):
     limit: int | None
     individual: bool
     wins: bool
-    """Whether the name says that the world tells who won."""
+    """Whether the name says that the environment tells who won."""
 
 
 def name_of(env: Any, label: str) -> str:
@@ -96,23 +96,23 @@ def name_of(env: Any, label: str) -> str:
     return name
 
 
-def make_world(name: str, call: Call | None = None) -> World:
-    """One world of an environment that is stepped in Python.
+def make_python_env(name: str, call: Call | None = None) -> PythonEnv:
+    """One copy of an environment that is stepped in Python.
 
     Args:
         name: The environment's name.
         call: What `parse` makes of the name; by default it is asked.
 
     Raises:
-        InputError: The factory cannot be found or raises, or what it returns is no such world.
+        InputError: The factory cannot be found or raises, or what it returns is none.
     """
     field = f"env = {name!r}"
     return adapted(made_by(call or parse(name), field), field)
 
 
-def adapted(made: Any, field: str) -> World:
-    """What a factory returned, as a world. Raises InputError if it is none, or its sizes cannot be
-    read."""
+def adapted(made: Any, field: str) -> PythonEnv:
+    """What a factory returned, behind an adapter. Raises InputError if it has none of the
+    interfaces, or its sizes cannot be read."""
     with guarded(field, "reading its sizes", "mend what it says of itself"):
         return _adapter_of(made, field)(made, field)
 
@@ -138,8 +138,8 @@ def guarded(field: str, doing: str, remedy: str = "") -> Iterator[None]:
 
 
 def is_stepped_in_python(made: Any) -> bool:
-    """Whether an object has one of the interfaces of worlds that are stepped in Python. Raises
-    whatever an attribute of the object raises."""
+    """Whether an object has one of the interfaces of environments that are stepped in Python.
+    Raises whatever an attribute of the object raises."""
     return any(fits(made) for fits, _ in _KINDS)
 
 
@@ -156,7 +156,7 @@ def _adapter_of(made: Any, field: str) -> Any:
             return kind
     problem = f"{made!r} is no environment"
     remedy = "it needs dm2's contract, PettingZoo's parallel interface, Gymnasium's with tuples or"
-    remedy = f"{remedy} SMAC's methods (docs/worlds.md)"
+    remedy = f"{remedy} SMAC's methods (docs/environments.md)"
     if hasattr(made, "agent_iter"):
         problem = "its agents act by turns"
         remedy = "convert it with pettingzoo.utils.aec_to_parallel"
@@ -165,7 +165,7 @@ def _adapter_of(made: Any, field: str) -> Any:
         remedy = "for several, observation and action space are Tuples, a part for each agent"
     elif callable(getattr(made, "reset", None)) and callable(getattr(made, "step", None)):
         problem = f"it has reset and step, and lacks {', '.join(lacking(made))}"
-        remedy = "an episode in JAX needs them, other interfaces others (docs/worlds.md)"
+        remedy = "an episode in JAX needs them, other interfaces others (docs/environments.md)"
     raise InputError(f"{field}: {problem}; {remedy}")
 
 

@@ -1,12 +1,12 @@
 """Environments that are stepped in Python, behind the environment contract.
 
-JAX calls back into this process, which tells the worlds to step and hands on what they show. So a
+JAX calls back into this process, which tells the copies to step and hands on what they show. So a
 rollout, an evaluation and a recording are the same programs as in any other environment, and all
-agents of all worlds act in one compiled call.
+agents of all copies act in one compiled call.
 
-Two things differ. A world cannot go back to an earlier state: the contract's states hold what was
-perceived, not the worlds, and a run that goes on begins its episodes anew. And a world can fail:
-the program then runs to its end with nothing in place of what the worlds would show, and whoever
+Two things differ. A copy cannot go back to an earlier state: the contract's states hold what was
+perceived, not the copies, and a run that goes on begins its episodes anew. And a copy can fail:
+the program then runs to its end with nothing in place of what the copies would show, and whoever
 called it asks for the error by `settle`. If it were raised within the program, JAX would put it
 into words of its own.
 """
@@ -22,9 +22,9 @@ from jax.experimental import io_callback
 from jaxtyping import Array, Bool, Int, UInt32
 
 from dm2.envs.base import Environment, EnvSpec, Step, TeamView
+from dm2.envs.python_env import Recipe, Sizes, limit_of
 from dm2.envs.workers import Group, InProcesses, fields, words_of
-from dm2.envs.world import Recipe, Sizes, limit_of
-from dm2.errors import WorldError
+from dm2.errors import EnvError
 
 __all__ = ["HostEnvironment", "HostState", "settled"]
 
@@ -33,7 +33,7 @@ _OUTCOME = ("rewards", "terminated", "truncated", "won")
 
 
 class HostState(NamedTuple):
-    """What is perceived in `N` worlds. Nobody chooses among such states with `jnp.where`, so their
+    """What is perceived in `N` copies. Nobody chooses among such states with `jnp.where`, so their
     axes are a view's, and nothing is transposed on the way."""
 
     view: TeamView
@@ -42,7 +42,7 @@ class HostState(NamedTuple):
 
 
 class HostEnvironment:
-    """Worlds stepped in Python, behind the environment contract."""
+    """Copies stepped in Python, behind the environment contract."""
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class HostEnvironment:
         individual: bool = False,
         group: Callable[[Recipe, Sizes, int], Group] = InProcesses,
     ) -> None:
-        """Makes no world yet.
+        """Makes no copy yet.
 
         Args:
-            recipe: Makes a world; it is pickled where processes of their own step them.
-            sizes: The sizes of the worlds.
+            recipe: Makes a copy; it is pickled where processes of their own step them.
+            sizes: The sizes of the copies.
             name: The environment's name.
-            limit: The episode limit in environment steps; by default the world's own.
+            limit: The episode limit in environment steps; by default the copy's own.
             individual: Whether each agent is paid its own reward, otherwise the agents' mean.
-            group: Where the worlds are stepped.
+            group: Where the copies are stepped.
 
         Raises:
-            InputError: If the world has no limit of its own, or one beyond what the clocks count,
+            InputError: If the copy has no limit of its own, or one beyond what the clocks count,
                 and none is given.
         """
         self._recipe, self._sizes, self._make_group = recipe, sizes, group
@@ -81,11 +81,11 @@ class HostEnvironment:
             wins=sizes.wins,
         )
         self._groups: dict[int, Group] = {}
-        """By the number of worlds."""
-        self._failure: WorldError | KeyboardInterrupt | None = None
+        """By the number of copies."""
+        self._failure: EnvError | KeyboardInterrupt | None = None
 
     def twin(self, group: Callable[[Recipe, Sizes, int], Group] | None = None) -> "HostEnvironment":
-        """The same environment with worlds of its own, for episodes beside those of training.
+        """The same environment with copies of its own, for episodes beside those of training.
 
         Args:
             group: Where they are stepped; by default where this environment's are.
@@ -100,7 +100,7 @@ class HostEnvironment:
         )
 
     def settle(self, results: Any) -> Any:
-        """The results of a program that stepped these worlds, when they are there.
+        """The results of a program that stepped these copies, when they are there.
 
         Args:
             results: What the program returned.
@@ -109,9 +109,9 @@ class HostEnvironment:
             The results.
 
         Raises:
-            WorldError: If a world failed meanwhile. All worlds are closed then; the next program
+            EnvError: If a copy failed meanwhile. All copies are closed then; the next program
                 makes them anew.
-            KeyboardInterrupt: If Ctrl-C came while worlds were stepped.
+            KeyboardInterrupt: If Ctrl-C came while copies were stepped.
         """
         jax.block_until_ready(results)
         failure, self._failure = self._failure, None
@@ -121,13 +121,13 @@ class HostEnvironment:
         return results
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> HostState:
-        """Starts an episode in each of `num_envs` worlds."""
+        """Starts an episode in each of `num_envs` copies."""
         return HostState(self._begin(key, jnp.ones(num_envs, bool)), jnp.zeros(num_envs, jnp.int32))
 
     def restart(
         self, key: UInt32[Array, "2"], state: HostState, ended: Bool[Array, " N"]
     ) -> HostState:
-        """Starts an episode in those worlds whose episode ended; the others go on."""
+        """Starts an episode in those copies whose episode ended; the others go on."""
         # Calling back takes time, and most steps end no episode.
         begin = functools.partial(self._begin, key, ended)
         view = jax.lax.cond(jnp.any(ended), begin, lambda: state.view)
@@ -136,9 +136,9 @@ class HostEnvironment:
     def step(
         self, key: UInt32[Array, "2"], state: HostState, actions: Int[Array, "K N"]
     ) -> tuple[HostState, Step]:
-        """Takes one environment step in every world."""
+        """Takes one environment step in every copy."""
         shapes = self._shapes(actions.shape[1], _PERCEIVED + _OUTCOME)
-        shown = io_callback(self._step_worlds, shapes, actions, ordered=True)
+        shown = io_callback(self._step_copies, shapes, actions, ordered=True)
         time = state.time + 1
         following = HostState(TeamView(*shown[:4]), time)
         rewards, terminated, truncated, won = shown[4:]
@@ -151,25 +151,25 @@ class HostEnvironment:
         return state.view
 
     def close(self) -> None:
-        """Ends the worlds; they are made anew when they are needed."""
+        """Ends the copies; they are made anew when they are needed."""
         for group in self._groups.values():
             group.close()
         self._groups.clear()
 
     def _begin(self, key: UInt32[Array, "2"], which: Bool[Array, " N"]) -> TeamView:
-        """Starts episodes in some of the worlds; what is seen in all of them."""
+        """Starts episodes in some of the copies; what is seen in all of them."""
         num_envs = which.shape[0]
         seeds = jax.random.randint(key, (num_envs,), 0, 2**31 - 1)
         shapes = self._shapes(num_envs, _PERCEIVED)
-        shown = io_callback(self._reset_worlds, shapes, which, seeds, ordered=True)
+        shown = io_callback(self._reset_copies, shapes, which, seeds, ordered=True)
         return TeamView(*shown)
 
     def _shapes(self, num_envs: int, names: tuple[str, ...]) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """What comes back from the worlds."""
+        """What comes back from the copies."""
         every = fields(self._sizes, num_envs)
         return tuple(jax.ShapeDtypeStruct(*every[name]) for name in names)
 
-    def _reset_worlds(self, which: Any, seeds: Any) -> tuple[np.ndarray, ...]:
+    def _reset_copies(self, which: Any, seeds: Any) -> tuple[np.ndarray, ...]:
         def reset() -> tuple[np.ndarray, ...]:
             group = self._group(len(which))
             group.arrays["which"][:], group.arrays["seeds"][:] = which, seeds
@@ -178,7 +178,7 @@ class HostEnvironment:
 
         return self._attempt(reset, len(which), _PERCEIVED)
 
-    def _step_worlds(self, actions: Any) -> tuple[np.ndarray, ...]:
+    def _step_copies(self, actions: Any) -> tuple[np.ndarray, ...]:
         def step() -> tuple[np.ndarray, ...]:
             group = self._group(actions.shape[1])
             group.arrays["actions"][:] = actions
@@ -190,16 +190,16 @@ class HostEnvironment:
     def _attempt(
         self, do: Callable[[], tuple[np.ndarray, ...]], num_envs: int, names: tuple[str, ...]
     ) -> tuple[np.ndarray, ...]:
-        """What the worlds show, or nothing of the same shapes once one has failed."""
+        """What the copies show, or nothing of the same shapes once one has failed."""
         if self._failure is None:
             try:
                 return do()
             except KeyboardInterrupt as error:  # the program would hide it
                 self._failure = error
-            except WorldError as error:
-                self._failure = WorldError(f"env = {self.spec.name!r}: {error}")
+            except EnvError as error:
+                self._failure = EnvError(f"env = {self.spec.name!r}: {error}")
             except Exception as error:  # a process cannot be started
-                self._failure = WorldError(f"env = {self.spec.name!r}: {words_of(error)}")
+                self._failure = EnvError(f"env = {self.spec.name!r}: {words_of(error)}")
         # Legal, alive and terminated: the program ends as soon as it can.
         return tuple(
             (np.ones if shape.dtype == bool else np.zeros)(shape.shape, shape.dtype)
@@ -213,11 +213,11 @@ class HostEnvironment:
 
 
 def settled(env: Environment, results: Any) -> Any:
-    """The results of a program that played in an environment. Raises WorldError if a world that is
+    """The results of a program that played in an environment. Raises EnvError if a copy that is
     stepped in Python failed meanwhile."""
     return env.settle(results) if isinstance(env, HostEnvironment) else results
 
 
 def _shown(group: Group, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """What the worlds show. JAX copies it before it goes on."""
+    """What the copies show. JAX copies it before it goes on."""
     return tuple(group.arrays[name] for name in names)

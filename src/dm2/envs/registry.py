@@ -8,12 +8,12 @@ from dm2.envs.adapters.jaxmarl import JaxMarl
 from dm2.envs.base import Environment
 from dm2.envs.custom import is_custom, make_custom
 from dm2.envs.factories import options_of, written_options
+from dm2.envs.python_env import check_limit
 from dm2.envs.smac import Smac
 from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
 from dm2.envs.smax import Smax
 from dm2.envs.smax.scenarios import SCENARIOS as SMAX_SCENARIOS
-from dm2.envs.world import check_limit
 from dm2.errors import InputError
 
 __all__ = ["list_environments", "make"]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dm2.errors import InputError, WorldError, one_line
+from dm2.errors import EnvError, InputError, one_line
 
 __all__ = [
     "MASK",
@@ -73,7 +73,7 @@ def flat_size(space: Any, field: str, what: str = "observation space") -> int:
 
 
 def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
-    """An observation in a row; see `flat_size`. Raises WorldError if the space does not hold it."""
+    """An observation in a row; see `flat_size`. Raises EnvError if the space does not hold it."""
     kind = _kind(space)
     try:
         if kind == "Discrete":
@@ -93,10 +93,10 @@ def flat(space: Any, value: Any) -> Float[np.ndarray, " O"]:
         row = None
     if row is None:
         problem = f"it shows {briefly(value)}, which is not in {briefly(space)}"
-        raise WorldError(f"{problem}; {_REMEDY}")
+        raise EnvError(f"{problem}; {_REMEDY}")
     if row.shape != space.shape:
         problem = f"it shows an array of shape {row.shape}, which is not in {briefly(space)}"
-        raise WorldError(f"{problem}; {_REMEDY}")
+        raise EnvError(f"{problem}; {_REMEDY}")
     return row.astype(np.float32, copy=False).ravel()
 
 

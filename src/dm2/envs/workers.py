@@ -1,9 +1,9 @@
-"""Many worlds that are stepped in Python, side by side: in processes of their own, or in this one.
+"""Copies of an environment that are stepped in Python, side by side: in processes or in this one.
 
 The processes share memory with the one that started them, a file without a name, of which nothing
 is left when they end. They are no `multiprocessing` processes: those run the user's script again,
 and a process that trains one of several seeds may not start any. Each is in a process group of its
-own, with the games that its worlds start: Ctrl-C does not reach them, and they end together.
+own, with the games that its copies start: Ctrl-C does not reach them, and they end together.
 
 Nothing here imports JAX, so that the processes begin soon.
 """
@@ -31,17 +31,17 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from dm2.cores import cores
-from dm2.envs.world import (
+from dm2.envs.python_env import (
     Outcome,
+    PythonEnv,
     Recipe,
     Sizes,
     Snapshot,
-    World,
     check_rewards,
     check_shapes,
     settle_shown,
 )
-from dm2.errors import WorldError, one_line
+from dm2.errors import EnvError, one_line
 
 __all__ = [
     "Group",
@@ -57,69 +57,69 @@ Order = Literal["reset", "step"]
 
 @runtime_checkable
 class Group(Protocol):
-    """A group holds worlds that are stepped together."""
+    """A group holds copies that are stepped together."""
 
     arrays: dict[str, np.ndarray]
-    """What goes to and comes from the worlds; see `fields`."""
+    """What goes to and comes from the copies; see `fields`."""
 
     def tell(self, order: Order) -> None:
-        """Lets all worlds do something and waits until it is done. Raises WorldError."""
+        """Lets all copies do something and waits until it is done. Raises EnvError."""
         ...
 
     def close(self) -> None:
-        """Ends the worlds."""
+        """Ends the copies."""
         ...
 
 
-class Worlds:
-    """Some of the worlds of a group, stepped one after another in the process that holds them."""
+class Copies:
+    """Some of the copies of a group, stepped one after another in the process that holds them."""
 
     def __init__(
         self, recipe: Recipe, sizes: Sizes, numbers: range, arrays: dict[str, np.ndarray]
     ) -> None:
         self._recipe, self._sizes, self._arrays = recipe, sizes, arrays
-        self._worlds: dict[int, World | None] = dict.fromkeys(numbers)
+        self._copies: dict[int, PythonEnv | None] = dict.fromkeys(numbers)
         self._places = {
             number: (*(arrays[name][:, number] for name in _OF_AGENTS), arrays["state"][number])
             for number in numbers
         }
-        """Where a world's snapshot goes, in the order of its fields."""
+        """Where a copy's snapshot goes, in the order of its fields."""
         own = slice(numbers.start, numbers.stop, numbers.step)
         self._shown = {name: arrays[name][:, own] for name in (*_OF_AGENTS, "rewards")}
         self._shown["state"] = arrays["state"][own]
 
     def obey(self, order: Order) -> None:
-        """Does to all worlds what is asked for. Raises WorldError, whatever they raise."""
+        """Does to all copies what is asked for. Raises EnvError, whatever they raise."""
         try:
-            for number in self._worlds:
+            for number in self._copies:
                 if order == "step":
                     self._step(number)
                 elif self._arrays["which"][number]:
                     self._reset(number)
             settle_shown(**self._shown)
-        except WorldError as error:
-            raise WorldError(f"after {order}, {error}") from None
-        except (Exception, SystemExit) as error:  # whatever a world raises
-            raise WorldError(f"{order} raised {words_of(error)}") from error
+        except EnvError as error:
+            raise EnvError(f"after {order}, {error}") from None
+        except (Exception, SystemExit) as error:  # whatever a copy raises
+            raise EnvError(f"{order} raised {words_of(error)}") from error
 
     def close(self) -> None:
-        """Closes the worlds, whatever they say to it."""
-        for world in self._worlds.values():
+        """Closes the copies, whatever they say to it."""
+        for env in self._copies.values():
             with contextlib.suppress(Exception, SystemExit):
-                if world is not None:
-                    world.close()
+                if env is not None:
+                    env.close()
 
     def _reset(self, number: int) -> None:
-        world = self._worlds[number] or self._recipe()
-        self._worlds[number] = world
-        self._show(world.reset(int(self._arrays["seeds"][number])), number)
+        env = self._copies[number] or self._recipe()
+        self._copies[number] = env
+        self._show(env.reset(int(self._arrays["seeds"][number])), number)
 
     def _step(self, number: int) -> None:
-        world, arrays = self._worlds[number], self._arrays
-        if world is None:  # it went with its process, and its episode is cut where it was
+        env, arrays = self._copies[number], self._arrays
+        if env is None:  # it went with its process, and its episode is cut where it was
             outcome = Outcome(np.zeros(self._sizes.num_agents, np.float32), False, True)
         else:
-            snapshot, outcome = world.step(arrays["actions"][:, number])
+            snapshot, outcome = env.step(arrays["actions"][:, number])
             self._show(snapshot, number)
         check_rewards(outcome.rewards, self._sizes)
         arrays["rewards"][:, number] = outcome.rewards
@@ -137,23 +137,23 @@ _OF_AGENTS = ("observations", "legal", "alive")
 
 
 class InThisProcess:
-    """Worlds that are stepped here, since what makes them has no name by which another process
+    """Copies that are stepped here, since what makes them has no name by which another process
     could find it."""
 
     def __init__(self, recipe: Recipe, sizes: Sizes, num_envs: int) -> None:
         shapes = fields(sizes, num_envs)
         self.arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
-        self._worlds = Worlds(recipe, sizes, range(num_envs), self.arrays)
+        self._copies = Copies(recipe, sizes, range(num_envs), self.arrays)
 
     def tell(self, order: Order) -> None:
         """See `Group`."""
         with quiet_output():
-            self._worlds.obey(order)
+            self._copies.obey(order)
 
     def close(self) -> None:
         """See `Group`."""
         with quiet_output():
-            self._worlds.close()
+            self._copies.close()
 
 
 class _Brief(NamedTuple):
@@ -165,26 +165,26 @@ class _Brief(NamedTuple):
     sizes: Sizes
     num_envs: int
     numbers: range
-    """The worlds that it steps."""
+    """The copies that it steps."""
 
 
 class InProcesses:
-    """Worlds that are stepped in one process a core.
+    """Copies that are stepped in one process a core.
 
     A process that dies, because a game crashed it or somebody killed it, is replaced. Its episodes
     are cut where they were, and a warning says so. A process that dies `MOST_DEATHS` times before
-    an episode of its worlds ends by itself is given up.
+    an episode of its copies ends by itself is given up.
     """
 
     def __init__(
         self, recipe: Recipe, sizes: Sizes, num_envs: int, processes: int | None = None
     ) -> None:
-        """Starts the processes; they make their worlds when these are first reset.
+        """Starts the processes; they make their copies when these are first reset.
 
         Args:
-            recipe: Makes a world; it is pickled.
-            sizes: The sizes of the worlds.
-            num_envs: How many worlds there are.
+            recipe: Makes a copy; it is pickled.
+            sizes: The sizes of the copies.
+            num_envs: How many copies there are.
             processes: How many processes step them; by default one a core.
         """
         shapes = fields(sizes, num_envs)
@@ -213,7 +213,7 @@ class InProcesses:
             elif worker.deaths and order == "step" and self._any_ended(worker):
                 worker.deaths = 0
             if problem:
-                raise WorldError(problem)
+                raise EnvError(problem)
 
     def close(self) -> None:
         """See `Group`."""
@@ -221,7 +221,7 @@ class InProcesses:
 
     def _replaced(self, worker: "_Worker", order: Order) -> str | None:
         """Replaces a process that died and repeats the order; what the new one answers. It has no
-        worlds yet, so that a step cuts their episodes."""
+        copies yet, so that a step cuts their episodes."""
         words = worker.last_words()
         worker.deaths += 1
         if worker.deaths == MOST_DEATHS:
@@ -243,11 +243,11 @@ PATIENCE_S = 600.0
 
 
 _GRACE_S = 2.0
-"""Seconds in which a process that nobody talks to may close its worlds."""
+"""Seconds in which a process that nobody talks to may close its copies."""
 
 
 class _Worker:
-    """One process that steps worlds, and the line to it."""
+    """One process that steps copies, and the line to it."""
 
     def __init__(self, brief: _Brief, memory: int) -> None:
         self.brief, self._memory = brief, memory
@@ -280,7 +280,7 @@ class _Worker:
             self._line.send_bytes(order.encode())
 
     def answer(self, order: Order) -> str | None:
-        """What is wrong with a world, nothing if all went well, None if the process died."""
+        """What is wrong with a copy, nothing if all went well, None if the process died."""
         try:
             if not self._line.poll(PATIENCE_S):
                 return (
@@ -324,7 +324,7 @@ def _end(workers: Sequence[_Worker], memory: int) -> None:
 
 
 def work(line: int, memory: int) -> None:
-    """Steps worlds in this process until nobody talks to it; `InProcesses` starts it.
+    """Steps copies in this process until nobody talks to it; `InProcesses` starts it.
 
     Args:
         line: The descriptor of the line to the process that started this one.
@@ -333,28 +333,28 @@ def work(line: int, memory: int) -> None:
     os.dup2(2, 1)  # standard output belongs to whoever trains
     talk = Connection(line)
     threading.Thread(target=_end_if_alone, args=(line,), daemon=True).start()
-    worlds = None
+    copies = None
     with contextlib.suppress(EOFError, OSError):  # nobody is there any more
         try:
             brief = pickle.loads(talk.recv_bytes())
             sys.path[:] = brief.path
             arrays = _views(mmap.mmap(memory, 0), fields(brief.sizes, brief.num_envs))
-            worlds = Worlds(brief.recipe, brief.sizes, brief.numbers, arrays)
+            copies = Copies(brief.recipe, brief.sizes, brief.numbers, arrays)
             while True:
                 order: Any = talk.recv_bytes().decode()
-                worlds.obey(order)
+                copies.obey(order)
                 talk.send_bytes(b"")
-        except WorldError as error:
+        except EnvError as error:
             talk.send_bytes(str(error).encode())
-    if worlds is not None:
-        worlds.close()
+    if copies is not None:
+        copies.close()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(0, signal.SIGTERM)  # games that outlive their worlds
+    os.killpg(0, signal.SIGTERM)  # games that outlive their copies
 
 
 def _end_if_alone(line: int) -> None:
     """Ends this process and what it started some time after nobody talks to it any more, whatever a
-    world does then, such as a step that never ends."""
+    copy does then, such as a step that never ends."""
     alone = select.poll()
     alone.register(line, select.POLLHUP)
     while not alone.poll():
@@ -382,7 +382,7 @@ def quiet_output() -> Iterator[None]:
 
 
 def fields(sizes: Sizes, num_envs: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shapes and types of what goes to the worlds and comes from them, with the axes of the
+    """Shapes and types of what goes to the copies and comes from them, with the axes of the
     environment contract."""
     agents, flag = sizes.num_agents, (num_envs,)
     return {

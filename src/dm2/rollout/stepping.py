@@ -71,7 +71,7 @@ def advance(
     )
 
     def restart(episodes: Episodes) -> Episodes:
-        if isinstance(env, HostEnvironment):  # its worlds are no values that one can choose from
+        if isinstance(env, HostEnvironment):  # its states are no values that one can choose from
             begun = env.restart(reset_key, episodes.env, ended)
             left = (jnp.where(ended, 0, x) for x in (episodes.time, episodes.returns))
             return Episodes(begun, ended, *left)

@@ -17,8 +17,8 @@ from dm2.envs import Environment, EnvSpec, HostEnvironment, Step, TeamView, make
 from dm2.envs.base import AnyArray
 from dm2.envs.factories import name_of
 from dm2.envs.host import settled
-from dm2.envs.world import MOST_STEPS
-from dm2.errors import InputError, Whole, WorldError, as_seed, as_whole, one_line
+from dm2.envs.python_env import MOST_STEPS
+from dm2.errors import EnvError, InputError, Whole, as_seed, as_whole, one_line
 from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward
 
 __all__ = ["check", "check_quickly"]
@@ -90,8 +90,8 @@ def check_quickly(env: Environment) -> None:
     Args:
         env: The environment. It is played until all episodes had to end, and no longer than a
             second after its first steps if it is stepped in Python, ten seconds if it is in JAX.
-            Worlds in Python are stepped where they are in training, so that one that crashes, or
-            that starts a game, does so in a process of its own wherever that can be.
+            Environments in Python are stepped where they are in training, so that one that crashes,
+            or that starts a game, does so in a process of its own wherever that can be.
     """
     problems = list(_wrong_shapes(env))
     if not problems:
@@ -117,7 +117,7 @@ def _played(
         return problems, {}
     try:
         same = player.repeats()
-    except WorldError as error:
+    except EnvError as error:
         return [f"as the same was played once more, {_own_words(env, error)}"], player.facts()
     if not isinstance(env, HostEnvironment):
         if not same:
@@ -152,8 +152,8 @@ class _Player:
 
         Args:
             seconds: After so many seconds it stops in any case. They count from the end of the
-                first part, before which the program is compiled and worlds are made: that part is
-                played on the slowest machine, too.
+                first part, before which the program is compiled and environments are made: that
+                part is played on the slowest machine, too.
             at_least: Whether it goes on for so long, however soon episodes end, instead.
         """
         until = math.inf
@@ -174,7 +174,7 @@ class _Player:
                 if problems:
                     return
                 self._note(rows)
-        except WorldError as error:
+        except EnvError as error:
             yield _own_words(self._env, error)
 
     def repeats(self) -> bool:
@@ -195,7 +195,7 @@ class _Player:
         return {"episodes": len(lengths), **facts, "steps_per_second": speed, "padding": padding}
 
     def close(self) -> None:
-        """Ends the worlds, if there are any."""
+        """Ends the environments, if there are any."""
         if isinstance(self._env, HostEnvironment):
             self._env.close()
 
@@ -234,8 +234,8 @@ class _Player:
         self._legal |= np.any(np.asarray(rows.view.legal) & alive, axis=(0, 2))
 
 
-def _own_words(env: Environment, error: WorldError) -> str:
-    """What a world's error says, without the world's name."""
+def _own_words(env: Environment, error: EnvError) -> str:
+    """What an environment's error says, without its name."""
     return str(error).removeprefix(f"env = {env.spec.name!r}: ")
 
 

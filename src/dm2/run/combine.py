@@ -62,7 +62,7 @@ def record_style(
         InputError: If the style is unknown or made from another number of runs, if the runs differ
             in environment, version of its rules or episode limit, if one of them is there
             twice, or two have both seed and method in common, or for the reasons of `record`.
-        WorldError: If a world that is stepped in Python failed.
+        EnvError: If an environment that is stepped in Python failed.
     """
     check_setting(style in STYLES, "style", style, f"must be one of {', '.join(STYLES)}")
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)

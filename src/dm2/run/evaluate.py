@@ -49,7 +49,7 @@ def evaluate(
     Raises:
         InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
             other sizes, or an argument is unusable.
-        WorldError: a world that is stepped in Python failed.
+        EnvError: an environment that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     _, programs, team, step = load_team(run, at, env)
@@ -91,7 +91,7 @@ def exchange(
     Raises:
         InputError: there are fewer than two runs, they are of several environments, nobody can win
             there, or there is no such run or checkpoint.
-        WorldError: a world that is stepped in Python failed.
+        EnvError: an environment that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     teams = [load_team(run, None) for run in runs]
@@ -160,7 +160,7 @@ def watch(
         InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
             other sizes, the environment cannot be drawn, `out` cannot be written or has another
             suffix, or `seed` is unusable.
-        WorldError: a world that is stepped in Python failed.
+        EnvError: an environment that is stepped in Python failed.
         OSError: the disk fails.
     """
     seed, path = as_seed(seed), check_film(out)

@@ -17,7 +17,7 @@ from dm2.config import Config
 from dm2.demos import Demonstrations
 from dm2.envs import HostEnvironment
 from dm2.envs.factories import name_of
-from dm2.errors import DivergedError, InputError, Whole, WorldError, as_path, as_whole
+from dm2.errors import DivergedError, EnvError, InputError, Whole, as_path, as_whole
 from dm2.run import checkpoint
 from dm2.run.costs import memory_mib
 from dm2.run.directory import AGENTS_SIZES, RunDirectory
@@ -36,9 +36,9 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
         config: the settings. The run keeps the demonstrations' absolute path.
         out: the directory, which must not exist or be empty.
         env: an environment of your own, or the function or class that makes one, in place of the
-            one that the settings name (docs/worlds.md). The run knows it by the name by which it
-            can be imported, `module:factory`. One that has none trains, but no other process can go
-            on with its run, which a warning says.
+            one that the settings name (docs/environments.md). The run knows it by the name by
+            which it can be imported, `module:factory`. One that has none trains, but no other
+            process can go on with its run, which a warning says.
         quiet: whether to print no progress.
 
     Returns:
@@ -48,7 +48,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
         InputError: settings, demonstrations or directory are unusable.
         DivergedError: an update came to a number that is not finite.
         CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
-        WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
+        EnvError: an environment stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
     path = Path(as_path("out", out))
@@ -98,7 +98,7 @@ def resume(
         InputError: there is no such run, or it cannot go on; nothing in it was changed then.
         DivergedError: an update came to a number that is not finite.
         CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
-        WorldError: a world that is stepped in Python failed; the run can go on once it is mended.
+        EnvError: an environment stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
     run = RunDirectory.open(as_path("path", path))
@@ -140,14 +140,14 @@ def _where_it_stopped(
 
 @contextlib.contextmanager
 def _going_on(run: RunDirectory) -> Iterator[None]:
-    """A context in which the error of a world also says how the run goes on."""
+    """A context in which the error of an environment also says how the run goes on."""
     try:
         yield
-    except WorldError as error:
+    except EnvError as error:
         how = (
             f"go on: dm2 resume {run.path}" if run.steps() else "train anew: there is no checkpoint"
         )
-        raise WorldError(f"{error}; then {how}") from None
+        raise EnvError(f"{error}; then {how}") from None
 
 
 def _with_object(config: Config, env: Any) -> Config:

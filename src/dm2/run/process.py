@@ -36,8 +36,8 @@ def set_up_process() -> None:
       `MALLOC_*` yourself, or there is no glibc, nothing is done.
     - JAX gets two CPU devices, on which policies and value functions learn side by side, unless
       you set its number of devices, JAX has begun already, or there is one core only. There it
-      gets two threads (`PJRT_NPROC`): with one, a world that computes by JAX itself would wait for
-      ever for the thread that steps it.
+      gets two threads (`PJRT_NPROC`): with one, an environment that computes by JAX itself would
+      wait for ever for the thread that steps it.
     - Compiled programs are kept on disk, in `$XDG_CACHE_HOME/dm2` (`~/.cache/dm2`), at most
       512 MiB, in a folder for each kind of processor. `JAX_ENABLE_COMPILATION_CACHE=false` turns
       that off, and a cache that you configured in JAX goes first. It is also off if JAX was

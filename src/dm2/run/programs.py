@@ -110,8 +110,8 @@ class Programs:
     ) -> tuple[TrainState, dict[str, Any]]:
         """One rollout and the updates on it.
 
-        Returns before the work is done, as JAX does; `state.rollout` is used up. Raises WorldError
-        if a world that is stepped in Python failed; nothing is learnt from that rollout then.
+        Returns before the work is done, as JAX does; `state.rollout` is used up. Raises EnvError
+        if an environment stepped in Python failed; nothing is learnt from that rollout then.
 
         Args:
             state: where the iteration before ended.
@@ -153,7 +153,7 @@ class Programs:
         compile_ahead(self._all(experts, episodes))
 
     def close(self) -> None:
-        """Ends the worlds that are stepped in Python; they are made anew when they are needed."""
+        """Ends environments that are stepped in Python; they are made anew when they are needed."""
         for env in (self.env, self._stage):
             if isinstance(env, HostEnvironment):
                 env.close()
@@ -219,8 +219,8 @@ class Programs:
 
 
 class _FewAtATime:
-    """`evaluate` and `play` for worlds that are stepped in Python: as many are played side by side
-    as train, since each takes memory, or a licence, of its own. Both raise WorldError."""
+    """`evaluate` and `play` for environments that are stepped in Python: as many are played side by
+    side as train, since each takes memory, or a licence, of its own. Both raise EnvError."""
 
     def __init__(self, stage: HostEnvironment, most: int, evaluate: Any, play: Any) -> None:
         self._stage, self._most = stage, most

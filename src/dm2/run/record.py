@@ -63,7 +63,7 @@ def record(
     Raises:
         InputError: If there is no such run or checkpoint, if its team diverged, if `auto` finds
             nothing, if an argument is unusable, or if an observation overflows `dtype`.
-        WorldError: If a world that is stepped in Python failed.
+        EnvError: If an environment that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)

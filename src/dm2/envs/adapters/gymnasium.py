@@ -1,10 +1,10 @@
-"""Worlds of Gymnasium whose observation and action are tuples, an agent each (lbforaging, rware).
+"""Gymnasium's environments whose observation and action are tuples, an agent each (lbforaging).
 
 All agents live until the episode ends; where there is a flag for each agent, it ends when all have
 ended, and is cut if any was cut. The reward is one number for all, or one for each agent.
 `info["action_mask"]`, a row for each agent, or `action_mask` beside what an agent observes in a
 dictionary says what is legal, and `info["won"]` whether the team won. lbforaging and rware call
-their own limit a termination: an end at the world's last step that is not won is a cut.
+their own limit a termination: an end at the environment's last step that is not won is a cut.
 """
 
 from typing import Any
@@ -22,11 +22,11 @@ from dm2.envs.adapters.returned import (
     parts_of,
     rewards_of,
 )
+from dm2.envs.python_env import Outcome, Sizes, Snapshot
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, is_tuple, masked, nth_action
-from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError
 
-__all__ = ["GymnasiumWorld", "is_team_env"]
+__all__ = ["GymnasiumAdapter", "is_team_env"]
 
 
 def is_team_env(made: Any) -> bool:
@@ -37,7 +37,7 @@ def is_team_env(made: Any) -> bool:
 _SPACES = ("observation_space", "action_space")
 
 
-class GymnasiumWorld:
+class GymnasiumAdapter:
     """One environment of Gymnasium's for several agents."""
 
     def __init__(self, env: Any, field: str) -> None:

@@ -1,4 +1,4 @@
-"""Worlds with PettingZoo's parallel interface.
+"""Environments with PettingZoo's parallel interface.
 
 Unlike agents are padded to the widest: observations with zeros, actions with illegal ones. An
 agent is alive while it is among the environment's `agents` and was neither terminated nor
@@ -25,11 +25,11 @@ from dm2.envs.adapters.returned import (
     number,
     parts_of,
 )
+from dm2.envs.python_env import Outcome, Sizes, Snapshot
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, masked, nth_action
-from dm2.envs.world import Outcome, Sizes, Snapshot
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 
-__all__ = ["PettingZooWorld", "is_parallel"]
+__all__ = ["PettingZooAdapter", "is_parallel"]
 
 
 def is_parallel(made: Any) -> bool:
@@ -38,7 +38,7 @@ def is_parallel(made: Any) -> bool:
     return has_both and not hasattr(made, "agent_iter")
 
 
-class PettingZooWorld:
+class PettingZooAdapter:
     """One environment with PettingZoo's parallel interface."""
 
     def __init__(self, env: Any, field: str) -> None:
@@ -81,7 +81,7 @@ class PettingZooWorld:
         for agent in self._agents:
             if agent not in self._alive:
                 problem = f"agent {agent!r} is in `possible_agents` and not in `agents`"
-                raise WorldError(f"{problem}; every agent must be there when an episode begins")
+                raise EnvError(f"{problem}; every agent must be there when an episode begins")
         return self._snapshot(dictionary(observations, "observations"), _each(infos))
 
     def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
@@ -115,7 +115,7 @@ class PettingZooWorld:
         self._env.close()
 
     def _part(self, terminated: dict[Any, Any], truncated: dict[Any, Any]) -> list[Any]:
-        """Notes who goes on living after a step, and returns whom it truncated. Raises WorldError
+        """Notes who goes on living after a step, and returns whom it truncated. Raises EnvError
         if an agent left without a word, or is there again."""
         before, present = self._alive, self._present()
         gone = [one for one in before if flag(terminated[one], f"the termination of agent {one!r}")]
@@ -125,23 +125,23 @@ class PettingZooWorld:
         for one in self._alive:
             if one not in present:
                 problem = f"agent {one!r} left without being terminated or truncated"
-                raise WorldError(f"{problem}; say in `terminations` or `truncations` which it is")
+                raise EnvError(f"{problem}; say in `terminations` or `truncations` which it is")
         for one in present:
             if one not in before:
                 problem = f"agent {one!r} is in `agents` again after it was terminated or truncated"
-                raise WorldError(f"{problem}; leave it out until the episode ends")
+                raise EnvError(f"{problem}; leave it out until the episode ends")
         return cut
 
     def _present(self) -> list[Any]:
-        """The agents that are there now. Raises WorldError if one of them was not announced."""
+        """The agents that are there now. Raises EnvError if one of them was not announced."""
         present = self._env.agents
         if not isinstance(present, Iterable):
-            raise WorldError(f"its agents: {present!r}; must be a list of those that are there")
+            raise EnvError(f"its agents: {present!r}; must be a list of those that are there")
         present = list(present)
         for agent in present:
             if agent not in self._agents:
                 problem = f"agent {agent!r} is in `agents` and not in `possible_agents`"
-                raise WorldError(f"{problem}; name every agent there")
+                raise EnvError(f"{problem}; name every agent there")
         return present
 
     def _snapshot(self, observations: dict[Any, Any], infos: dict[Any, Any]) -> Snapshot:
@@ -155,7 +155,7 @@ class PettingZooWorld:
             if not alive[k]:
                 continue
             if agent not in observations:
-                raise WorldError(f"agent {agent!r} has no observation; show one of each agent")
+                raise EnvError(f"agent {agent!r} has no observation; show one of each agent")
             observation, space = observations[agent], self._spaces[k]
             row = flat(space, observation)
             rows[k, : len(row)] = row
@@ -175,7 +175,7 @@ _STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 def _each(infos: Any) -> dict[Any, dict[Any, Any]]:
-    """The agents' infos. Raises WorldError unless those of each are a dictionary."""
+    """The agents' infos. Raises EnvError unless those of each are a dictionary."""
     for agent, info in dictionary(infos, "infos").items():
         dictionary(info, f"infos of agent {agent!r}")
     return infos

@@ -1,4 +1,4 @@
-"""What the methods of other people's worlds returned, taken apart and checked."""
+"""What the methods of other people's environments returned, taken apart and checked."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dm2.envs.spaces import MASK, briefly, numbers
-from dm2.errors import WorldError
+from dm2.errors import EnvError
 
 __all__ = [
     "all_of",
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def parts_of(result: Any, count: int, what: str, named: str) -> Any:
-    """What a world's method returned, taken apart.
+    """What an environment's method returned, taken apart.
 
     Args:
         result: what it returned.
@@ -33,59 +33,59 @@ def parts_of(result: Any, count: int, what: str, named: str) -> Any:
         named: the parts, for messages.
 
     Raises:
-        WorldError: there are not as many, as by an interface of other versions.
+        EnvError: there are not as many, as by an interface of other versions.
     """
     if not isinstance(result, tuple | list) or len(result) != count:
         kind = type(result).__name__
         given = f"{len(result)} values" if isinstance(result, tuple | list) else f"one {kind}"
-        raise WorldError(f"{what} returned {given}; it must return {named}")
+        raise EnvError(f"{what} returned {given}; it must return {named}")
     return result
 
 
 def dictionary(value: Any, what: str) -> dict[Any, Any]:
-    """A dictionary. Raises WorldError if it is none."""
+    """A dictionary. Raises EnvError if it is none."""
     if not isinstance(value, dict):
-        raise WorldError(f"its {what}: {briefly(value)}; must be a dictionary")
+        raise EnvError(f"its {what}: {briefly(value)}; must be a dictionary")
     return value
 
 
 def check_named(values: dict[Any, Any], agents: list[Any], what: str) -> None:
-    """Raises WorldError unless a dictionary names all of the agents that acted."""
+    """Raises EnvError unless a dictionary names all of the agents that acted."""
     for agent in agents:
         if agent not in values:
             names = ", ".join(map(repr, values)) or "nobody"
             problem = f"agent {agent!r} is not in `{what}`, which names {names}"
-            raise WorldError(f"{problem}; name every agent that acted")
+            raise EnvError(f"{problem}; name every agent that acted")
 
 
 def each_ones(value: Any, agents: int, what: str) -> Any:
-    """What a world says of each agent, in a row. Raises WorldError unless it has an entry for each
-    of them."""
+    """What an environment says of each agent, in a row. Raises EnvError unless it has an entry for
+    each of them."""
     try:
         fits = not isinstance(value, dict | str) and len(value) == agents
     except TypeError:  # it has no length
         fits = False
     if not fits:
         problem = f"its {what}: {briefly(value)}"
-        raise WorldError(f"{problem}; must be one for each of its {agents} agents")
+        raise EnvError(f"{problem}; must be one for each of its {agents} agents")
     return value
 
 
 def number(value: Any, what: str) -> float:
-    """A number, perhaps in an array of its own. Raises WorldError if it is none."""
+    """A number, perhaps in an array of its own. Raises EnvError if it is none."""
     found = numbers(value)
     if found is None or found.size != 1:
-        raise WorldError(f"{what} is {briefly(value)}; must be a number")
+        raise EnvError(f"{what} is {briefly(value)}; must be a number")
     return float(found.item())
 
 
 def flag(value: Any, what: str) -> bool:
-    """A truth value, perhaps in an array of its own. Raises WorldError if it is none."""
+    """A truth value, perhaps in an array of its own. Raises EnvError if it is none."""
     if value is True or value is False:
         return value
     found = truths(value)
     if found is None or found.size != 1:
-        raise WorldError(f"{what} is {briefly(value)}; must be true or false")
+        raise EnvError(f"{what} is {briefly(value)}; must be true or false")
     return bool(found.item())
 
 
@@ -99,28 +99,28 @@ def truths(value: Any) -> Bool[np.ndarray, "..."] | None:
 
 
 def flags_of(value: Any, agents: int, what: str) -> Bool[np.ndarray, "..."]:
-    """A truth value for all agents, or a row with that of each. Raises WorldError if it is
+    """A truth value for all agents, or a row with that of each. Raises EnvError if it is
     neither."""
     found = truths(value)
     if found is None or (found.size != 1 and found.shape != (agents,)):
         remedy = f"must be true or false, or that for each of its {agents} agents"
-        raise WorldError(f"`{what}` is {briefly(value)}; {remedy}")
+        raise EnvError(f"`{what}` is {briefly(value)}; {remedy}")
     return found
 
 
 def all_of(value: Any, agents: int, what: str) -> bool:
-    """A truth value, or whether all agents' are true. Raises WorldError if it is neither."""
+    """A truth value, or whether all agents' are true. Raises EnvError if it is neither."""
     if value is True or value is False:  # as nearly always: a look at an array takes its time
         return value
     return bool(flags_of(value, agents, what).all())
 
 
 def rewards_of(reward: Any, agents: int) -> Float[np.ndarray, "..."]:
-    """Each agent's reward, from one for all or from a row. Raises WorldError if it is neither."""
+    """Each agent's reward, from one for all or from a row. Raises EnvError if it is neither."""
     paid = numbers(reward)
     if paid is None:
         remedy = "must be a number, or one for each agent"
-        raise WorldError(f"its reward is {briefly(reward)}; {remedy}")
+        raise EnvError(f"its reward is {briefly(reward)}; {remedy}")
     paid = paid.astype(np.float32, copy=False)
     return np.full(agents, paid) if paid.ndim == 0 else paid
 
@@ -129,18 +129,18 @@ def legal_by(mask: Any, count: int, agent: Any) -> Bool[np.ndarray, " a"]:
     """The legal actions of an agent.
 
     Args:
-        mask: what its world says, a truth value an action.
+        mask: what its environment says, a truth value an action.
         count: how many actions it has.
         agent: what messages call it.
 
     Raises:
-        WorldError: there is not one truth value an action.
+        EnvError: there is not one truth value an action.
     """
     flags = truths(mask)
     if flags is None:
         problem = f"the {MASK} of agent {agent!r} is {briefly(mask)}"
-        raise WorldError(f"{problem}; must be 1 for each action that is legal and 0 for the others")
+        raise EnvError(f"{problem}; must be 1 for each action that is legal and 0 for the others")
     if flags.shape != (count,):
         problem = f"the {MASK} of agent {agent!r} has the shape {flags.shape}"
-        raise WorldError(f"{problem}; its action space has {count} actions, make both the same")
+        raise EnvError(f"{problem}; its action space has {count} actions, make both the same")
     return flags

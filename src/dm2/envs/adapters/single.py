@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.envs.adapters.origin import whole
 from dm2.envs.base import EnvSpec, Step, TeamView
-from dm2.envs.world import limit_of
+from dm2.envs.python_env import limit_of
 from dm2.errors import InputError
 
 __all__ = ["Mapped", "SingleEnvironment"]

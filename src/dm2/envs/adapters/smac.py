@@ -1,10 +1,10 @@
-"""Worlds with SMAC's methods: StarCraft itself, SMACv2, SMAClite, and whatever else has them.
+"""Environments with SMAC's methods: StarCraft itself, SMACv2, SMAClite, and whatever else has them.
 
 An agent whose only legal action is the first is dead. `info["battle_won"]` says who won. A limit
-that the world enforces itself counts as one (`info["episode_limit"]`, or an end at its last step
-that is no win and leaves an agent alive). When the game crashes, SMAC ends the episode with reward
-0 and an empty `info`; that episode is cut where it was, and the next one begins. Observations that
-are shorter than `obs_shape` are padded with zeros.
+that the environment enforces itself counts as one (`info["episode_limit"]`, or an end at its last
+step that is no win and leaves an agent alive). When the game crashes, SMAC ends the episode with
+reward 0 and an empty `info`; that episode is cut where it was, and the next one begins.
+Observations that are shorter than `obs_shape` are padded with zeros.
 """
 
 import inspect
@@ -23,11 +23,11 @@ from dm2.envs.adapters.returned import (
     rewards_of,
     truths,
 )
+from dm2.envs.python_env import Outcome, Sizes, Snapshot
 from dm2.envs.spaces import briefly, numbers
-from dm2.envs.world import Outcome, Sizes, Snapshot
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 
-__all__ = ["SmacWorld", "is_smac"]
+__all__ = ["SmacAdapter", "is_smac"]
 
 _METHODS = ("reset", "step", "get_obs", "get_state", "get_avail_actions")
 
@@ -37,14 +37,14 @@ def is_smac(made: Any) -> bool:
     return all(callable(getattr(made, name, None)) for name in _METHODS)
 
 
-class SmacWorld:
-    """One world with SMAC's methods."""
+class SmacAdapter:
+    """One environment with SMAC's methods."""
 
     def __init__(self, env: Any, field: str) -> None:
         """Reads the sizes, for which an episode may have to be begun.
 
         Args:
-            env: the world.
+            env: the environment.
             field: what messages call it.
 
         Raises:
@@ -66,7 +66,7 @@ class SmacWorld:
         )
 
     def reset(self, seed: int) -> Snapshot:
-        """Begins an episode. Where the world takes no seed, its own decides."""
+        """Begins an episode. Where the environment takes no seed, its own decides."""
         self._time = 0
         self._env.reset(**({"seed": seed} if self._seeded else {}))
         return self._snapshot()
@@ -94,7 +94,7 @@ class SmacWorld:
         return shown, Outcome(paid, terminated, truncated, won)
 
     def close(self) -> None:
-        """Closes the world."""
+        """Closes the environment."""
         self._env.close()
 
     def _snapshot(self) -> Snapshot:
@@ -104,26 +104,26 @@ class SmacWorld:
             stuck = ~alive & ~legal[..., 0]
             if stuck.any():
                 remedy = "a dead one has the first, to do nothing"
-                raise WorldError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
+                raise EnvError(f"agent {np.argmax(stuck)} has no legal action; {remedy}")
         rows = self._rows(self._env.get_obs())
         shown = self._env.get_state()
         state = numbers(shown)
         if state is None:
-            raise WorldError(f"its state is {briefly(shown)}; must be a row of numbers")
+            raise EnvError(f"its state is {briefly(shown)}; must be a row of numbers")
         self._last = Snapshot(rows, legal, alive, state.astype(np.float32, copy=False).ravel())
         return self._last
 
     def _legal(self, given: Any) -> Bool[np.ndarray, "K A"]:
-        """The legal actions. Raises WorldError unless they are a row of truth values an agent."""
+        """The legal actions. Raises EnvError unless they are a row of truth values an agent."""
         legal, shape = truths(given), (self.sizes.num_agents, self.sizes.num_actions)
         if legal is None or legal.shape != shape:
             problem = f"get_avail_actions returned {briefly(given)}"
             remedy = "it must return a row for each agent, 1 where an action is legal, else 0"
-            raise WorldError(f"{problem}; {remedy}, of shape {shape}")
+            raise EnvError(f"{problem}; {remedy}, of shape {shape}")
         return legal.copy()
 
     def _rows(self, observations: Any) -> Float[np.ndarray, "K O"]:
-        """The agents' observations, shorter ones padded. Raises WorldError unless they are rows of
+        """The agents' observations, shorter ones padded. Raises EnvError unless they are rows of
         numbers."""
         even = numbers(observations)
         if even is not None:
@@ -133,10 +133,10 @@ class SmacWorld:
             row = numbers(shown)
             if row is None or row.ndim != 1:
                 problem = f"agent {k} observes {briefly(shown)}"
-                raise WorldError(f"{problem}; must be a row of numbers")
+                raise EnvError(f"{problem}; must be a row of numbers")
             if len(row) > rows.shape[1]:
                 problem = f"agent {k} observes {len(row)} numbers"
-                raise WorldError(f"{problem}; obs_shape must be the most that any does")
+                raise EnvError(f"{problem}; obs_shape must be the most that any does")
             rows[k, : len(row)] = row
         return rows
 
@@ -145,7 +145,7 @@ _STEP = "reward, terminated and info, or what Gymnasium's does"
 
 
 def _takes_seed(env: Any) -> bool:
-    """Whether an episode can be begun from a seed; else the world's own decides."""
+    """Whether an episode can be begun from a seed; else the environment's own decides."""
     try:
         parameters = inspect.signature(env.reset).parameters
     except (TypeError, ValueError):

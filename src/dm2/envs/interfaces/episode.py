@@ -1,7 +1,7 @@
-"""One world of an environment, stepped from Python: what the interfaces to other tools share.
+"""One copy of an environment, stepped from Python: what the interfaces to other tools share.
 
 It is `dm2.envs.host` the other way round. A step is one call of one compiled program, whose results
-come back as a single row of numbers. It runs on the CPU, where one world is faster than on an
+come back as a single row of numbers. It runs on the CPU, where one copy is faster than on an
 accelerator.
 """
 
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Int, UInt32
 from dm2.compilation import compiler_options
 from dm2.envs.base import Environment, EnvSpec, Step
 from dm2.envs.host import HostEnvironment, settled
+from dm2.envs.python_env import Outcome, Sizes, Snapshot
 from dm2.envs.registry import make
-from dm2.envs.world import Outcome, Sizes, Snapshot
 from dm2.errors import InputError, as_seed
 
-__all__ = ["EnvironmentWorld"]
+__all__ = ["EpisodeByEpisode"]
 
 
 class _Programs(NamedTuple):
@@ -36,21 +36,23 @@ class _Programs(NamedTuple):
 
 
 _first_process: int | None = None
-"""The process that made the first world, known to those that are forked from it."""
+"""The process that made the first environment, known to those that are forked from it."""
 
 
 def _refuse_forks() -> None:
-    """Raises InputError in a process that was forked after a world was made: JAX would hang."""
+    """Raises InputError in a process that was forked after one was made: JAX would hang."""
     global _first_process
     _first_process = _first_process or os.getpid()
     if _first_process != os.getpid():
-        problem = "env: this process was forked from one that had made a world; JAX would hang"
-        remedy = 'start it by "spawn" or "forkserver", or make no world before'
+        problem = (
+            "env: this process was forked from one that had made an environment; JAX would hang"
+        )
+        remedy = 'start it by "spawn" or "forkserver", or make none before'
         raise InputError(f"{problem}; {remedy}")
 
 
-class EnvironmentWorld:
-    """One world of an environment (`dm2.envs.world.World`), one episode after another.
+class EpisodeByEpisode:
+    """One copy of an environment (`dm2.envs.python_env.PythonEnv`), one episode after another.
 
     Seeds are reproducible. Episode `e` after `reset(seed)`, which itself begins number 0, has the
     key `fold_in(PRNGKey(seed), e)`. It is split into the key of the environment's `reset` and one
@@ -61,11 +63,11 @@ class EnvironmentWorld:
         """Makes the environment; nothing is compiled before the first episode.
 
         Args:
-            env: A `dm2.Environment` or its name. Worlds of one name share what is compiled.
+            env: A `dm2.Environment` or its name. Copies of one name share what is compiled.
 
         Raises:
             InputError: `dm2.make` refuses the name, or the object is no environment; or, as in
-                `reset` and `step`, the process was forked from one that had made a world.
+                `reset` and `step`, the process was forked from one that had made an environment.
         """
         if not isinstance(env, str | Environment):
             remedy = "must be an environment's name, as dm2.make takes it, or a dm2.Environment"
@@ -102,7 +104,7 @@ class EnvironmentWorld:
 
     @property
     def sizes(self) -> Sizes:
-        """The same as a world says it."""
+        """The same, as `PythonEnv` says it."""
         spec = self.spec
         return Sizes(
             num_agents=spec.num_agents,
@@ -161,7 +163,7 @@ class EnvironmentWorld:
         return self.last, Outcome(rewards, terminated, truncated, won)
 
     def close(self) -> None:
-        """Ends the worlds of an environment that is itself stepped in Python."""
+        """Ends the copies of an environment that is itself stepped in Python."""
         self._carried = None
         if isinstance(self._programs.env, HostEnvironment):
             self._programs.env.close()
@@ -214,8 +216,8 @@ def _shared_programs(name: str) -> _Programs:
 
 
 def _programs_by_name(name: str) -> _Programs:
-    """The programs of an environment by its name: the same for all its worlds, unless it is stepped
-    in Python and so holds worlds itself."""
+    """The programs of an environment by its name: the same for all its copies, unless it is stepped
+    in Python and so holds copies itself."""
     programs = _shared_programs(name)
     env = programs.env
     return _programs_of(env.twin()) if isinstance(env, HostEnvironment) else programs
@@ -240,7 +242,7 @@ def _programs_of(env: Environment) -> _Programs:
 
 
 def _packed(env: Environment, state: Any, step: Step) -> Float[Array, " F"]:
-    """What one world shows after a step, as one row: the parts of a team view, each agent's reward,
+    """What one copy shows after a step, as one row: the parts of a team view, each agent's reward,
     and the three flags."""
     view = env.observe(state)
     rewards = jnp.broadcast_to(step.reward, (env.spec.num_agents, 1))

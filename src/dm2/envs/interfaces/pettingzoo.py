@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dm2.envs.base import Environment
-from dm2.envs.interfaces.episode import EnvironmentWorld
-from dm2.envs.world import Snapshot
+from dm2.envs.interfaces.episode import EpisodeByEpisode
+from dm2.envs.python_env import Snapshot
 from dm2.errors import InputError, as_whole
 
 try:
@@ -23,7 +23,7 @@ _STOP = "stop"
 
 
 class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
-    """One world of any environment, behind PettingZoo's parallel interface.
+    """Any environment behind PettingZoo's parallel interface.
 
     Agents are called `agent_0`, `agent_1` and so on. An observation is a dictionary with
     `observation` and `action_mask`, which has 1 for each action that is legal now; an agent's infos
@@ -47,8 +47,8 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
         """
         if illegal not in _ILLEGAL:
             raise InputError(f"illegal = {illegal!r}: must be one of {', '.join(_ILLEGAL)}")
-        self._world = EnvironmentWorld(env)
-        spec = self._world.spec
+        self._episodes = EpisodeByEpisode(env)
+        spec = self._episodes.spec
         self._replaces = illegal == "replace"
         self._stop = spec.action_names.index(_STOP) if _STOP in spec.action_names else 0
         self.metadata = {"name": spec.name, "render_modes": [], "is_parallelizable": True}
@@ -91,7 +91,7 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
         Returns:
             The observations and infos of all agents.
         """
-        snapshot = self._world.reset(seed)
+        snapshot = self._episodes.reset(seed)
         self.agents = list(self.possible_agents)
         return self._shown(snapshot, self.agents, won=False)
 
@@ -109,7 +109,7 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
         Raises:
             InputError: No episode is in progress, an agent has no action, or one that is not legal.
         """
-        snapshot, outcome = self._world.step(self._joint(actions))
+        snapshot, outcome = self._episodes.step(self._joint(actions))
         acted = self.agents
         alive = {agent: bool(snapshot.alive[self._index[agent]]) for agent in acted}
         over = outcome.terminated or outcome.truncated
@@ -122,20 +122,20 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
 
     def state(self) -> Float[np.ndarray, " S"]:
         """The global state. Raises InputError before the first episode."""
-        if self._world.last is None:
+        if self._episodes.last is None:
             raise InputError("state: no episode has begun; call reset() first")
-        return self._world.last.state
+        return self._episodes.last.state
 
     def close(self) -> None:
         """Ends the episode."""
         self.agents = []
-        self._world.close()
+        self._episodes.close()
 
     def _joint(self, actions: dict[str, Any]) -> Int[np.ndarray, " K"]:
         """One legal action of every agent, in the environment's order."""
-        if self._world.last is None:
+        if self._episodes.last is None:
             raise InputError("step: no episode is in progress; call reset() first")
-        legal = self._world.last.legal
+        legal = self._episodes.last.legal
         joint = legal.argmax(axis=1)
         for agent in self.agents:
             if agent not in actions:

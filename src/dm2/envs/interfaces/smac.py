@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dm2.envs.base import Environment
-from dm2.envs.interfaces.episode import EnvironmentWorld
-from dm2.envs.world import Snapshot
+from dm2.envs.interfaces.episode import EpisodeByEpisode
+from dm2.envs.python_env import Snapshot
 from dm2.errors import InputError, as_whole
 
 __all__ = ["SmacEnv"]
 
 
 class SmacEnv:
-    """One world of any environment, with the methods of SMAC's `StarCraft2Env`.
+    """Any environment with the methods of SMAC's `StarCraft2Env`.
 
     A dead agent stays: it observes zeros, may only do nothing (under SMAX's rules, only stop), and
     the team's reward is paid until the episode ends. `step` raises where an action is not legal.
@@ -32,9 +32,9 @@ class SmacEnv:
         Raises:
             InputError: There is no such environment, or the seed is unusable.
         """
-        self._world = EnvironmentWorld(env)
-        self._world.begin_at(seed)
-        spec = self._world.spec
+        self._episodes = EpisodeByEpisode(env)
+        self._episodes.begin_at(seed)
+        spec = self._episodes.spec
         self.n_agents, self.n_actions = spec.num_agents, spec.num_actions
         self.episode_limit = spec.episode_limit
         """Environment steps after which an episode is cut."""
@@ -49,7 +49,7 @@ class SmacEnv:
         Returns:
             The agents' observations, and the global state.
         """
-        self._world.reset(seed)
+        self._episodes.reset(seed)
         return self.get_obs(), self.get_state()
 
     def step(self, actions: Any) -> tuple[float, bool, dict[str, bool]]:
@@ -66,7 +66,7 @@ class SmacEnv:
             InputError: No episode is in progress, there is not one action for each agent, or one is
                 not legal.
         """
-        _, outcome = self._world.step(self._whole(actions))
+        _, outcome = self._episodes.step(self._whole(actions))
         over = outcome.terminated or outcome.truncated
         self._games += over
         self._won += outcome.won
@@ -86,7 +86,7 @@ class SmacEnv:
 
     def get_obs_size(self) -> int:
         """How many numbers an observation has."""
-        return self._world.spec.observation_size
+        return self._episodes.spec.observation_size
 
     def get_state(self) -> Float[np.ndarray, " S"]:
         """The global state."""
@@ -94,7 +94,7 @@ class SmacEnv:
 
     def get_state_size(self) -> int:
         """How many numbers the global state has."""
-        return self._world.spec.state_size
+        return self._episodes.spec.state_size
 
     def get_avail_actions(self) -> list[list[int]]:
         """For each agent and action, 1 where it is legal now."""
@@ -131,26 +131,26 @@ class SmacEnv:
 
     def seed(self, seed: int | None = None) -> int:
         """The seed in use; with an argument, the one of the next episode and those after it."""
-        self._world.begin_at(seed)
-        return self._world.seed
+        self._episodes.begin_at(seed)
+        return self._episodes.seed
 
     def save_replay(self) -> None:
         """Raises InputError: there is no StarCraft that could replay a battle."""
         raise InputError(f"save_replay: {_NO_PICTURES}")
 
     def render(self) -> None:
-        """Raises InputError: a world here has no window."""
+        """Raises InputError: there is no window."""
         raise InputError(f"render: {_NO_PICTURES}")
 
     def close(self) -> None:
         """Ends the episode."""
-        self._world.close()
+        self._episodes.close()
 
     @property
     def _shown(self) -> Snapshot:
-        if self._world.last is None:
+        if self._episodes.last is None:
             raise InputError("get_obs, get_state, get_avail_actions: call reset() first")
-        return self._world.last
+        return self._episodes.last
 
     def _whole(self, actions: Any) -> Int[np.ndarray, " K"]:
         if len(actions) != self.n_agents:

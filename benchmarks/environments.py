@@ -1,15 +1,16 @@
-"""What stepping worlds in Python costs: `python benchmarks/worlds.py [--rounds N] [--json]`.
+"""What stepping in Python costs: `python benchmarks/environments.py [--rounds N] [--json]`.
 
-A world with SMAC's methods, 5 agents, 80 features, 12 actions, is stepped at random, by turns:
+An environment with SMAC's methods, 5 agents, 80 features and 12 actions is stepped at random, by
+turns:
 
-- `plain`: each core steps its share of the worlds in a loop in Python, as fast as they go;
+- `plain`: each core steps its share of the environments in a loop in Python, as fast as they go;
 - `dm2`: as a rollout does, from one compiled program that calls back for every step;
 - `callback`: such a program whose callback returns arrays of these shapes at once, which is
-  what nobody can save who steps worlds from a compiled program.
+  what nobody can save who steps environments from a compiled program.
 
-The fast world takes microseconds, and the difference for all worlds together is the overhead of a
-batched step. The slow one computes for `--ms` milliseconds a step, and the ratio of the speeds is
-the share of its own that is left. All are medians over the rounds, with their range.
+The fast environment takes microseconds, and the difference for all of them together is the overhead
+of a batched step. The slow one computes for `--ms` milliseconds a step, and the ratio of the speeds
+is the share of its own that is left. All are medians over the rounds, with their range.
 """
 
 import argparse
@@ -25,7 +26,7 @@ AGENTS, FEATURES, ACTIONS, LIMIT = 5, 80, 12, 60
 
 
 class Busy:
-    """A world with SMAC's methods that computes for some milliseconds a step."""
+    """An environment with SMAC's methods that computes for some milliseconds a step."""
 
     def __init__(self, ms: float = 0.0) -> None:
         self.ms, self.time = ms, 0
@@ -74,22 +75,22 @@ class Figure(NamedTuple):
 
 
 def loop(line: Any, ms: float, count: int) -> None:
-    """Steps `count` worlds in this process, as often as it is asked to."""
-    rng, worlds = np.random.default_rng(0), [Busy(ms) for _ in range(count)]
+    """Steps `count` environments in this process, as often as it is asked to."""
+    rng, environments = np.random.default_rng(0), [Busy(ms) for _ in range(count)]
     while steps := line.recv():
         for _ in range(steps):
-            for world in worlds:
+            for env in environments:
                 chosen = [int(action) for action in rng.integers(ACTIONS, size=AGENTS)]
-                _, over, _ = world.step(chosen)
-                for show in (world.get_obs, world.get_state, world.get_avail_actions):
+                _, over, _ = env.step(chosen)
+                for show in (env.get_obs, env.get_state, env.get_avail_actions):
                     show()
                 if over:
-                    world.reset()
+                    env.reset()
         line.send(None)
 
 
 class Plain:
-    """The worlds in loops of their own, one a core."""
+    """The environments in loops of their own, one a core."""
 
     def __init__(self, ms: float, num_envs: int, cores: int) -> None:
         self.lines: list[Any] = []
@@ -101,7 +102,7 @@ class Plain:
             self.lines.append(ours)
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps of every world."""
+        """Seconds for so many steps of every environment."""
         began = time.perf_counter()
         for line in self.lines:
             line.send(steps)
@@ -116,7 +117,7 @@ class Plain:
 
 
 class Ours:
-    """The worlds behind dm2's environment contract, in one compiled program."""
+    """The environments behind dm2's environment contract, in one compiled program."""
 
     def __init__(self, ms: float, num_envs: int, steps: int) -> None:
         import jax
@@ -124,7 +125,7 @@ class Ours:
         from dm2.envs import HostEnvironment, make
         from dm2.rollout.stepping import random_steps
 
-        made = make(f"worlds:Busy?ms={ms}")
+        made = make(f"environments:Busy?ms={ms}")
         assert isinstance(made, HostEnvironment)
         self.env, self.key = made, jax.random.PRNGKey(0)
         play = jax.jit(lambda key: random_steps(made, key, num_envs, steps)[0].returns)
@@ -137,12 +138,12 @@ class Ours:
         return time.perf_counter() - began
 
     def close(self) -> None:
-        """Ends the worlds."""
+        """Ends the environments."""
         self.env.close()
 
 
 class Callback:
-    """JAX's callback with arrays of the worlds' shapes, and nothing behind it."""
+    """JAX's callback with arrays of the environments' shapes, and nothing behind it."""
 
     def __init__(self, ours: Ours, num_envs: int, steps: int) -> None:
         import jax
@@ -180,13 +181,13 @@ def measure(ms: float, num_envs: int, steps: int, rounds: int) -> dict[str, Any]
     """Steps both by turns.
 
     Args:
-        ms: what a step of a world takes, beside its own microseconds.
-        num_envs: worlds.
+        ms: what a step of an environment takes, beside its own microseconds.
+        num_envs: environments.
         steps: steps of each in a round.
         rounds: how often.
 
     Returns:
-        `batched_ms` and `plain_ms`, what a step of all worlds takes, `overhead_ms`, their
+        `batched_ms` and `plain_ms`, what a step of all environments takes, `overhead_ms`, their
         difference, `share`, their ratio, and `callback_ms`.
     """
     cores = min(len(os.sched_getaffinity(0)), num_envs)
@@ -218,7 +219,9 @@ def main() -> None:
     """Measure, as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ms", type=float, default=5.0, help="what the slow world takes a step")
+    parser.add_argument(
+        "--ms", type=float, default=5.0, help="what the slow environment takes a step"
+    )
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -228,7 +231,7 @@ def main() -> None:
             kinds = ((k, v._asdict() if isinstance(v, Figure) else v) for k, v in row.items())
             print(json.dumps(dict(kinds)))
             continue
-        print(f"{row['num_envs']} worlds of {ms:g} ms a step on {row['cores']} cores")
+        print(f"{row['num_envs']} environments of {ms:g} ms a step on {row['cores']} cores")
         for name in ("plain_ms", "batched_ms", "callback_ms", "overhead_ms", "share"):
             middle, low, high = row[name]
             print(f"  {name:<12} {middle:.3f} [{low:.3f}, {high:.3f}]", flush=True)

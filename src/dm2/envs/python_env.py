@@ -1,6 +1,6 @@
-"""The interface of one world that is stepped in Python, and the check of what it shows.
+"""The interface of an environment that is stepped in Python, and the check of what it shows.
 
-Adapters give worlds with other interfaces this one; `dm2.envs.workers` steps many of them.
+Adapters give environments with other interfaces this one; `dm2.envs.workers` steps many of them.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 
 __all__ = [
     "MOST_STEPS",
     "Outcome",
+    "PythonEnv",
     "Recipe",
     "Sizes",
     "Snapshot",
-    "World",
     "check_limit",
     "check_rewards",
     "check_shapes",
@@ -33,7 +33,7 @@ MOST_STEPS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes are what never changes about a world."""
+    """Sizes are what never changes about an environment."""
 
     num_agents: int
     observation_size: int
@@ -55,7 +55,7 @@ class Sizes:
 
 
 class Snapshot(NamedTuple):
-    """A snapshot is what the agents of one world perceive at one instant."""
+    """A snapshot is what the agents of one environment perceive at one instant."""
 
     observations: Float[np.ndarray, "K O"]
     legal: Bool[np.ndarray, "K A"]
@@ -74,8 +74,8 @@ class Outcome(NamedTuple):
 
 
 @runtime_checkable
-class World(Protocol):
-    """A world is one copy of an environment that is stepped in Python."""
+class PythonEnv(Protocol):
+    """An environment that is stepped in Python: one copy, one episode after another."""
 
     sizes: Sizes
 
@@ -88,30 +88,30 @@ class World(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends whatever the world holds."""
+        """Ends whatever the environment holds."""
         ...
 
 
-Recipe = Callable[[], World]
-"""Makes a world, in whichever process it is called."""
+Recipe = Callable[[], PythonEnv]
+"""Makes an environment, in whichever process it is called."""
 
 
 _SHOWN = ("observations have", "legal actions have", "living agents have", "state has")
 
 
 def check_shapes(snapshot: Snapshot, sizes: Sizes) -> None:
-    """Raises WorldError unless a snapshot has the shapes that the sizes say."""
+    """Raises EnvError unless a snapshot has the shapes that the sizes say."""
     for what, value, shape in zip(_SHOWN, snapshot, sizes.shown, strict=True):
         if value.shape != shape:
-            remedy = f"{shape} is what the world says of itself; make both the same"
-            raise WorldError(f"its {what} the shape {value.shape}; {remedy}")
+            remedy = f"{shape} is what the environment says of itself; make both the same"
+            raise EnvError(f"its {what} the shape {value.shape}; {remedy}")
 
 
 def check_rewards(rewards: Float[np.ndarray, " K"], sizes: Sizes) -> None:
-    """Raises WorldError unless there is one reward for each agent."""
+    """Raises EnvError unless there is one reward for each agent."""
     if rewards.shape != (sizes.num_agents,):
         remedy = f"must be one number for each of its {sizes.num_agents} agents"
-        raise WorldError(f"its rewards have the shape {rewards.shape}; {remedy}")
+        raise EnvError(f"its rewards have the shape {rewards.shape}; {remedy}")
 
 
 def settle_shown(
@@ -121,12 +121,12 @@ def settle_shown(
     state: Float[np.ndarray, "N S"],
     rewards: Float[np.ndarray, "K N"],
 ) -> None:
-    """Makes what `N` worlds show what the environment contract asks for, in place: the
-    observations of a dead agent are zeros, and it has a legal action. All worlds are looked at
-    together, since a look at each would take longer than many a world's step.
+    """Makes what `N` environments show what the environment contract asks for, in place: the
+    observations of a dead agent are zeros, and it has a legal action. All environments are
+    looked at together, since a look at each would take longer than many an environment's step.
 
     Raises:
-        WorldError: If a number is not finite, or a living agent has no legal action.
+        EnvError: If a number is not finite, or a living agent has no legal action.
     """
     stuck = ~legal.any(axis=2)
     if not alive.all():
@@ -134,16 +134,16 @@ def settle_shown(
         legal[..., 0] |= stuck & ~alive
     for k, _ in np.argwhere(stuck & alive):
         remedy = "give it one, for example to do nothing, or report it dead"
-        raise WorldError(f"agent {k} is alive and has no legal action; {remedy}")
+        raise EnvError(f"agent {k} is alive and has no legal action; {remedy}")
     if not np.isfinite(observations).all():
         k = np.argwhere(~np.isfinite(observations))[0, 0]
-        raise WorldError(f"agent {k} observes a number that is not finite; mend the observation")
+        raise EnvError(f"agent {k} observes a number that is not finite; mend the observation")
     if not np.isfinite(state).all():
-        raise WorldError("its state holds a number that is not finite; mend the state")
+        raise EnvError("its state holds a number that is not finite; mend the state")
     if not np.isfinite(rewards).all():
         k, n = np.argwhere(~np.isfinite(rewards))[0]
         problem = f"the reward of agent {k} is {rewards[k, n]}"
-        raise WorldError(f"{problem}; it must be a finite number")
+        raise EnvError(f"{problem}; it must be a finite number")
 
 
 def check_limit(limit: Any, field: str) -> None:

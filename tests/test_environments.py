@@ -1,4 +1,4 @@
-"""Worlds of people's own: their numbers through the adapters, what is wrong with them in one
+"""Environments of people's own: their numbers through the adapters, what is wrong with them in one
 sentence, processes that end, and teams that train on them."""
 
 import dataclasses
@@ -23,13 +23,13 @@ import dm2
 from conftest import SMALL
 from dm2.cli import main
 from dm2.envs import Environment, HostEnvironment, Mapped, make, workers
-from dm2.envs.adapters.gymnasium import GymnasiumWorld
-from dm2.envs.adapters.pettingzoo import PettingZooWorld
+from dm2.envs.adapters.gymnasium import GymnasiumAdapter
+from dm2.envs.adapters.pettingzoo import PettingZooAdapter
 from dm2.envs.adapters.single import MappedState
-from dm2.envs.adapters.smac import SmacWorld
+from dm2.envs.adapters.smac import SmacAdapter
+from dm2.envs.python_env import Sizes
 from dm2.envs.workers import InProcesses, InThisProcess
-from dm2.envs.world import Sizes
-from dm2.errors import InputError, WorldError
+from dm2.errors import EnvError, InputError
 from dm2.methods.centralised.settings import Q
 from dm2.rollout.stepping import random_steps
 from dm2.run.check import check_quickly
@@ -51,59 +51,59 @@ def actions(*chosen: int) -> np.ndarray:
 
 
 def test_pettingzoo_agents_are_padded_masked_and_die():
-    world = PettingZooWorld(Meet(max_cycles=3, dies=2), "meet")
-    sizes = world.sizes
+    adapter = PettingZooAdapter(Meet(max_cycles=3, dies=2), "meet")
+    sizes = adapter.sizes
     assert (sizes.num_agents, sizes.observation_size, sizes.num_actions) == (2, 3, 4)
     assert (sizes.state_size, sizes.limit, sizes.wins) == (6, 3, False)
-    begun = world.reset(5)
+    begun = adapter.reset(5)
     at = np.random.default_rng(5).integers(5, size=2)
     assert begun.observations.tolist() == [[at[0], at[1], 0], [at[1], at[0], 7]]
     assert begun.legal.tolist() == [[True, True, True, False]] * 2
-    _, outcome = world.step(actions(1, 1))
+    _, outcome = adapter.step(actions(1, 1))
     assert (outcome.terminated, outcome.truncated) == (False, False)
-    after, outcome = world.step(actions(1, 1))
+    after, outcome = adapter.step(actions(1, 1))
     assert after.alive.tolist() == [True, False]
     assert not outcome.terminated and not outcome.truncated
     # The limit cuts the episode of the one that lives, whose future goes on.
-    last, outcome = world.step(actions(1, 1))
+    last, outcome = adapter.step(actions(1, 1))
     assert (outcome.terminated, outcome.truncated) == (False, True)
     assert last.alive.tolist() == [True, False]
 
 
 def test_gymnasium_tuples_are_taken_and_each_agent_is_paid_its_own():
-    world = GymnasiumWorld(Tuples(), "tuples")
-    assert (world.sizes.observation_size, world.sizes.num_actions) == (3, 3)
-    assert world.sizes.limit == 4
-    assert world.reset(0).observations.tolist() == [[1, 0, 0], [0, 0.25, 0]]
-    after, outcome = world.step(actions(1, 2))
+    adapter = GymnasiumAdapter(Tuples(), "tuples")
+    assert (adapter.sizes.observation_size, adapter.sizes.num_actions) == (3, 3)
+    assert adapter.sizes.limit == 4
+    assert adapter.reset(0).observations.tolist() == [[1, 0, 0], [0, 0.25, 0]]
+    after, outcome = adapter.step(actions(1, 2))
     assert after.observations.tolist() == [[0, 1, 0], [0.25, 0.25, 0]]
     assert after.legal.tolist() == [[True, True, False], [True, True, True]]
     assert outcome.rewards.tolist() == [2, 2]  # the first agent's actions begin at 1
 
 
-def test_a_limit_that_a_gymnasium_world_calls_a_termination_cuts():
+def test_a_limit_that_a_gymnasium_environment_calls_a_termination_cuts():
     class Ending(Tuples):
         def step(self, action: Any) -> Any:
             seen, paid, _, late, info = super().step(action)
             return seen, paid, late or self.time == 2, False, info
 
     for limit, wanted in ((2, (False, True)), (4, (True, False))):
-        world = GymnasiumWorld(Ending(limit), "ending")
-        world.reset(0)
-        world.step(actions(0, 0))
-        _, outcome = world.step(actions(0, 0))
+        adapter = GymnasiumAdapter(Ending(limit), "ending")
+        adapter.reset(0)
+        adapter.step(actions(0, 0))
+        _, outcome = adapter.step(actions(0, 0))
         assert (outcome.terminated, outcome.truncated) == wanted
 
 
-def test_a_gymnasium_world_says_who_won_with_the_end_of_its_task():
+def test_a_gymnasium_environment_says_who_won_with_the_end_of_its_task():
     class Winning(Tuples):
         def step(self, action: Any) -> Any:
             seen, paid, _, late, _ = super().step(action)
             return seen, paid, self.time == 2, late, {"won": True}
 
-    world = GymnasiumWorld(Winning(), "winning")
-    world.reset(0)
-    ends = [world.step(actions(0, 0))[1] for _ in range(2)]
+    adapter = GymnasiumAdapter(Winning(), "winning")
+    adapter.reset(0)
+    ends = [adapter.step(actions(0, 0))[1] for _ in range(2)]
     assert [(end.terminated, end.truncated, end.won) for end in ends] == [
         (False, False, False),  # nobody has won before the task ends
         (True, False, True),
@@ -111,23 +111,23 @@ def test_a_gymnasium_world_says_who_won_with_the_end_of_its_task():
 
 
 def test_smacs_methods_are_taken_and_a_crash_costs_one_episode():
-    world = SmacWorld(Battle(crash=2), "battle")
-    world.reset(0)
-    before, outcome = world.step(actions(2, 2))
+    adapter = SmacAdapter(Battle(crash=2), "battle")
+    adapter.reset(0)
+    before, outcome = adapter.step(actions(2, 2))
     assert outcome.rewards.tolist() == [1.5, 1.5]
-    shown, outcome = world.step(actions(2, 2))
+    shown, outcome = adapter.step(actions(2, 2))
     assert (outcome.terminated, outcome.truncated, outcome.won) == (False, True, False)
     assert shown is before
-    assert world.reset(0).observations.tolist() == [[0, 0], [0, 1]]
-    world = SmacWorld(Battle(), "battle")
-    world.reset(0)
-    world.step(actions(1, 1))
-    after, _ = world.step(actions(1, 1))
+    assert adapter.reset(0).observations.tolist() == [[0, 0], [0, 1]]
+    adapter = SmacAdapter(Battle(), "battle")
+    adapter.reset(0)
+    adapter.step(actions(1, 1))
+    after, _ = adapter.step(actions(1, 1))
     assert after.alive.tolist() == [True, False]
-    _, outcome = world.step(actions(2, 0))
+    _, outcome = adapter.step(actions(2, 0))
     assert (outcome.terminated, outcome.truncated, outcome.won) == (True, False, True)
-    world.reset(0)
-    ends = [world.step(actions(1, 0))[1] for _ in range(5)][-1]
+    adapter.reset(0)
+    ends = [adapter.step(actions(1, 0))[1] for _ in range(5)][-1]
     assert (ends.terminated, ends.truncated) == (False, True)  # its own limit
 
 
@@ -168,7 +168,7 @@ MALFORMED = [
     ("Battle?fault=long", "agent 1 observes 3 numbers; obs_shape must be the most that any does"),
     ("Battle?fault=stuck", "agent 1 has no legal action; a dead one has the first"),
     ("Battle?fault=sizes", "obs_shape = None; get_env_info() must say it as a whole number"),
-    ("Battle?fault=state", "its state has the shape (4,); (3,) is what the world says"),
+    ("Battle?fault=state", "its state has the shape (4,); (3,) is what the environment says"),
     ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
     ("hands_out_a_class", "it returned the class Battle; return an object, Battle()"),
     ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),
@@ -191,8 +191,8 @@ def play_a_step(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "sentence"), MALFORMED, ids=[name for name, _ in MALFORMED])
-def test_what_is_wrong_with_a_world_is_said_in_one_sentence(name, sentence):
-    with pytest.raises((InputError, WorldError)) as caught:
+def test_what_is_wrong_with_an_environment_is_said_in_one_sentence(name, sentence):
+    with pytest.raises((InputError, EnvError)) as caught:
         play_a_step(f"stand_ins:{name}")
     said = str(caught.value)
     assert sentence in said
@@ -223,7 +223,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_worlds_are_stepped_as_by_themselves(name):
+def test_published_copies_are_stepped_as_by_themselves(name):
     env = make(name)
     assert isinstance(env, HostEnvironment)
     spec = env.spec
@@ -249,7 +249,7 @@ def test_published_worlds_are_stepped_as_by_themselves(name):
 
 
 def published(name: str) -> Any:
-    """The same world from its own library."""
+    """The same environment from its own library."""
     if name.startswith("mpe2"):
         return simple_spread_v3.parallel_env(N=3, max_cycles=7)
     if "rware" in name:
@@ -262,8 +262,8 @@ def test_a_dead_agent_observes_zeros_and_may_do_nothing():
         def get_avail_actions(self) -> list[list[int]]:
             return [[0, 1, 1], [1, 0, 0]]
 
-    world = SmacWorld(Dead(), "battle")
-    arrays = InThisProcess(lambda: world, world.sizes, 1)
+    adapter = SmacAdapter(Dead(), "battle")
+    arrays = InThisProcess(lambda: adapter, adapter.sizes, 1)
     arrays.arrays["which"][:] = True
     arrays.tell("reset")
     assert arrays.arrays["alive"].tolist() == [[True], [False]]
@@ -271,8 +271,8 @@ def test_a_dead_agent_observes_zeros_and_may_do_nothing():
     assert arrays.arrays["legal"][1, 0].tolist() == [True, False, False]
 
 
-def started(count: int, processes: int | None = None, world: str = "Meet") -> InProcesses:
-    env = make(f"stand_ins:{world}")
+def started(count: int, processes: int | None = None, name: str = "Meet") -> InProcesses:
+    env = make(f"stand_ins:{name}")
     assert isinstance(env, HostEnvironment)
     group = InProcesses(env._recipe, env._sizes, count, processes)
     group.arrays["which"][:] = True
@@ -298,8 +298,8 @@ def test_processes_step_as_one_does_and_end():
 
 
 def test_a_process_that_dies_costs_its_episodes_and_no_more():
-    """Two processes step four worlds. One is killed: its two episodes are cut where they were, with
-    nothing paid, and begin anew; those of the other process go on."""
+    """Two processes step four environments. One is killed: its two episodes are cut where they
+    were, with nothing paid, and begin anew; those of the other process go on."""
     group = started(4, processes=2)
     shown, arrays = group.arrays["observations"].copy(), group.arrays
     arrays["actions"][:] = 1
@@ -320,7 +320,7 @@ def test_a_process_that_dies_costs_its_episodes_and_no_more():
     group.close()
 
 
-def test_a_process_that_dies_while_worlds_are_reset_cuts_those_that_were_not():
+def test_a_process_that_dies_while_copies_are_reset_cuts_those_that_were_not():
     group = started(2, processes=1)
     os.kill(group._workers[0].process.pid, signal.SIGKILL)
     group.arrays["which"][:] = [True, False]
@@ -338,7 +338,7 @@ def test_a_process_that_dies_again_and_again_is_given_up():
         with pytest.warns(RuntimeWarning, match="its episodes are cut"):
             group.tell("reset")
     os.kill(group._workers[0].process.pid, signal.SIGKILL)
-    with pytest.raises(WorldError, match="3 times before an episode ended; mend what kills it"):
+    with pytest.raises(EnvError, match="3 times before an episode ended; mend what kills it"):
         group.tell("reset")
     group.close()
 
@@ -356,7 +356,7 @@ def test_deaths_are_counted_anew_once_an_episode_ended():
     group.close()
 
 
-def test_worlds_have_a_process_a_core_where_the_system_names_no_cores(monkeypatch):
+def test_environments_have_a_process_a_core_where_the_system_names_no_cores(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     env = make("stand_ins:Meet")
@@ -366,7 +366,7 @@ def test_worlds_have_a_process_a_core_where_the_system_names_no_cores(monkeypatc
     group.close()
 
 
-def test_what_a_world_prints_goes_to_standard_error(capfd):
+def test_what_an_environment_prints_goes_to_standard_error(capfd):
     env = make("stand_ins:Meet?fault=talk")
     assert isinstance(env, HostEnvironment)
     group = InProcesses(env._recipe, env._sizes, 1)
@@ -377,8 +377,8 @@ def test_what_a_world_prints_goes_to_standard_error(capfd):
     assert (out, err) == ("", "It begins.\n")
 
 
-def test_what_a_world_started_ends_with_its_process(tmp_path):
-    """A game that outlives its world ends with the process, also where that is killed."""
+def test_what_an_environment_started_ends_with_its_process(tmp_path):
+    """A game that outlives its environment ends with the process, also where that is killed."""
     pids = []
     for kill in (False, True):
         env = make(f"stand_ins:Leaving?note={tmp_path}/{kill}")
@@ -394,15 +394,15 @@ def test_what_a_world_started_ends_with_its_process(tmp_path):
         assert _gone(pids[-1])
 
 
-def test_what_a_world_starts_when_it_is_looked_at_ends_with_that(tmp_path):
+def test_what_an_environment_starts_when_it_is_looked_at_ends_with_that(tmp_path):
     check_quickly(make(f"stand_ins:Leaving?note={tmp_path}/game"))
     assert _gone(int((tmp_path / "game").read_text()))
 
 
 def test_processes_end_when_whoever_started_them_is_killed():
     code = (
-        "import test_worlds, time\n"
-        "group = test_worlds.started(1)\n"
+        "import test_environments, time\n"
+        "group = test_environments.started(1)\n"
         "print(group._workers[0].process.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -428,8 +428,8 @@ def _orphaned(code: str, delay: float = 0.0) -> int:
 
 def test_processes_end_in_the_midst_of_a_step_that_does_not():
     code = (
-        "import test_worlds\n"
-        "group = test_worlds.started(1, world='Meet?fault=endless')\n"
+        "import test_environments\n"
+        "group = test_environments.started(1, name='Meet?fault=endless')\n"
         "print(group._workers[0].process.pid, flush=True)\n"
         "group.tell('step')\n"
     )
@@ -438,23 +438,21 @@ def test_processes_end_in_the_midst_of_a_step_that_does_not():
 
 
 def test_a_step_that_does_not_end_is_said(monkeypatch):
-    group = started(1, world="Meet?fault=endless")
+    group = started(1, name="Meet?fault=endless")
     monkeypatch.setattr(workers, "PATIENCE_S", 0.2)
-    with pytest.raises(
-        WorldError, match=r"step was not done after 0.2 s; mend what waits for ever"
-    ):
+    with pytest.raises(EnvError, match=r"step was not done after 0.2 s; mend what waits for ever"):
         group.tell("step")
     group.close()
     assert _gone(group._workers[0].process.pid)
 
 
-def test_ctrl_c_while_a_world_is_stepped_is_not_hidden_by_the_program():
+def test_ctrl_c_while_an_environment_is_stepped_is_not_hidden_by_the_program():
     class Interrupted(Meet):
         def step(self, actions: dict[str, int]) -> Any:
             raise KeyboardInterrupt
 
-    def recipe() -> PettingZooWorld:
-        return PettingZooWorld(Interrupted(), "meet")
+    def recipe() -> PettingZooAdapter:
+        return PettingZooAdapter(Interrupted(), "meet")
 
     env = HostEnvironment(recipe, recipe().sizes, "interrupted", group=InThisProcess)
     results = jax.jit(lambda key: random_steps(env, key, 2, 10)[0].returns)(KEY)
@@ -463,7 +461,7 @@ def test_ctrl_c_while_a_world_is_stepped_is_not_hidden_by_the_program():
 
 
 @pytest.mark.learning  # for its time: it compiles a whole method in a process of its own
-def test_ctrl_c_ends_the_processes_that_step_worlds(monkeypatch, tmp_path):
+def test_ctrl_c_ends_the_processes_that_step_copies(monkeypatch, tmp_path):
     monkeypatch.chdir(Path(__file__).parent)  # where `stand_ins` is found
     path = tmp_path / "run"
     arguments = ["--env", "stand_ins:Meet", "--steps", "1000000", "--num-envs", "4"]
@@ -506,15 +504,15 @@ def test_a_failure_ends_a_program_quietly_and_the_next_one_begins_anew():
             self.fault = faults["now"]
             return super().step(actions)
 
-    def recipe() -> PettingZooWorld:
-        return PettingZooWorld(Fickle(), "meet")
+    def recipe() -> PettingZooAdapter:
+        return PettingZooAdapter(Fickle(), "meet")
 
     env = HostEnvironment(recipe, recipe().sizes, "fickle", group=InThisProcess)
     program = jax.jit(lambda key: random_steps(env, key, 2, 10)[0].returns)
     first = env.settle(program(KEY))
     faults["now"] = "step"
     results = program(KEY)
-    with pytest.raises(WorldError, match="env = 'fickle': step raised ZeroDivisionError"):
+    with pytest.raises(EnvError, match="env = 'fickle': step raised ZeroDivisionError"):
         env.settle(results)
     faults["now"] = ""
     np.testing.assert_array_equal(env.settle(program(KEY)), first)
@@ -686,7 +684,7 @@ def test_a_run_in_an_environment_that_has_other_sizes_now_says_so(tmp_path, name
             use(run.path)
 
 
-def test_worlds_end_with_whatever_played_in_them(tmp_path, begun):
+def test_environments_end_with_whatever_played_in_them(tmp_path, begun):
     run = untrained(tmp_path, 0, "stand_ins:Battle")
     begun.clear()
     dm2.evaluate(run, episodes=2)
@@ -701,7 +699,7 @@ def test_worlds_end_with_whatever_played_in_them(tmp_path, begun):
 
 
 @pytest.mark.learning  # for its time
-def test_teams_that_are_mixed_play_as_many_worlds_side_by_side_as_train(tmp_path, monkeypatch):
+def test_teams_that_are_mixed_play_as_many_copies_side_by_side_as_train(tmp_path, monkeypatch):
     """Agents of several teams, to exchange them and to record them together."""
     method = dm2.IPPO(dataclasses.replace(TINY, learning_rate=1e-9))  # as they began
     runs = []
@@ -730,7 +728,7 @@ def test_teams_that_are_mixed_play_as_many_worlds_side_by_side_as_train(tmp_path
     [("16", "then train anew: there is no checkpoint"), ("4", "then go on: dm2 resume")],
 )
 def test_a_failure_in_training_is_one_line_and_the_run_goes_on(tmp_path, capfd, length, remedy):
-    """Each copy of the world fails at its ninth step."""
+    """Each copy of the environment fails at its ninth step."""
     flags = ["--steps", "256", "--num-envs", "2", "--rollout-steps", length, "--ppo.hidden", "8"]
     flags += ["--checkpoint-every", "8", "--eval-episodes", "2"]
     flags += ["--ppo.minibatches", "2", "--out", str(tmp_path / "run")]
@@ -748,7 +746,7 @@ def test_an_object_trains_with_a_warning(tmp_path):
     with pytest.warns(RuntimeWarning, match="object:mine has no name by which another process"):
         run = dm2.train(config, tmp_path / "run", env=Battle(), quiet=True)
     assert run.config.env == "object:mine"
-    for _ in range(2):  # in new worlds each time
+    for _ in range(2):  # in new environments each time
         assert dm2.evaluate(run, episodes=4)["mean_length"] <= 5
 
 
@@ -766,13 +764,13 @@ def test_no_replay_holds_the_episode_that_was_under_way_when_a_run_stopped(tmp_p
     assert set(np.asarray(state.agents.replay.length[:stored]).tolist()) == {6}
 
 
-def test_worlds_are_made_when_they_are_first_reset():
+def test_environments_are_made_when_they_are_first_reset():
     sizes = Sizes(1, 1, 1, 1, "none", 1)
     InThisProcess(lambda: pytest.fail("made"), sizes, 2).close()
 
 
 def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
-    page = (Path(__file__).parent.parent / "docs" / "worlds.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "environments.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 20
@@ -784,7 +782,7 @@ def test_the_example_of_the_docs_is_an_environment(tmp_path, monkeypatch):
     np.testing.assert_array_equal(step.reward, state.env[0] == state.env[1])
 
 
-def test_a_limit_of_ones_own_cuts_every_episode_of_worlds_in_python():
+def test_a_limit_of_ones_own_cuts_every_episode_of_copies_in_python():
     env = make("stand_ins:Meet?max_cycles=99&dies=2&limit=3")
     assert isinstance(env, HostEnvironment)
     env = env.twin(InThisProcess)
@@ -835,24 +833,26 @@ def test_programs_that_call_back_are_not_kept_on_disk():
 
 
 @pytest.mark.learning  # for its time: it compiles two methods
-def test_the_docs_way_to_train_on_a_pettingzoo_world(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parent.parent / "docs" / "worlds.md").read_text()
+def test_the_docs_way_to_train_on_a_pettingzoo_environment(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "environments.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[1]
     assert len(code.splitlines()) <= 20
     monkeypatch.chdir(tmp_path)
     stand_ins = (Path(__file__).parent / "stand_ins.py").read_text()
-    (tmp_path / "myworld.py").write_text(stand_ins)
+    (tmp_path / "myenv.py").write_text(stand_ins)
     monkeypatch.syspath_prepend(tmp_path)
     sizes = ", ".join(f"{name}={value}" for name, value in SMALL.items())
-    exec(compile(re.sub(r"steps=[\d_]+", f"steps=256, {sizes}", code), "worlds.md", "exec"), {})
+    exec(
+        compile(re.sub(r"steps=[\d_]+", f"steps=256, {sizes}", code), "environments.md", "exec"), {}
+    )
     assert "'episodes': 100" in capsys.readouterr().out
 
 
-def test_the_study_of_other_peoples_worlds_can_be_declared(monkeypatch):
+def test_the_study_of_other_peoples_copies_can_be_declared(monkeypatch):
     examples = Path(__file__).parents[1] / "examples"
     monkeypatch.chdir(examples)
     monkeypatch.syspath_prepend(examples)
-    study = find_study("worlds.py", scale_named("quick", 2))
+    study = find_study("environments.py", scale_named("quick", 2))
     assert len({curve.env for curve in study.curves}) == 5
     assert [len(curve.runs) for curve in study.curves] == [2] * 16
     hunt = make("hunt:Hunt")
