@@ -277,6 +277,27 @@ def made_up(seed: int, height: float, label: str, steps: int = 1000, env: str = 
     return Run(Path(label) / str(seed), info, at, values, values, label=label)
 
 
+def taught_by(source: str, rate: float, seed: int, label: str) -> Run:
+    """A run from a recording called `demos`, by the hash and the win rate of what was recorded."""
+    run = made_up(seed, 0.5, label)
+    made = {"sha256": source * 64, "win_rate": rate}
+    return dataclasses.replace(
+        run, info={"config": {**run.config, "demos": "demos"}, "demonstrations": made}
+    )
+
+
+def test_recordings_of_one_name_that_were_made_apart_are_noted():
+    alike = [taught_by("a", 0.9, 0, "x"), taught_by("a", 0.9, 1, "x"), taught_by("a", 0.9, 0, "y")]
+    alone = made_up(0, 0.5, "z")
+    assert not group_runs([*alike, alone], same=True).notes
+    (note,) = group_runs([*alike, alone, taught_by("b", 0.7, 1, "y")], same=True).notes
+    assert note.startswith(
+        "smax/3m: x (0.9) and y (0.7) learnt from recordings of one name, demos,"
+    )
+    # Runs that are compared by their directories name a file, which may be any.
+    assert not group_runs([*alike, taught_by("b", 0.7, 1, "w")]).notes
+
+
 def verdict(better: list[float], than: list[float], **claim: Any):
     """The verdict on two curves of so many seeds each."""
     runs = [made_up(n, height, "a") for n, height in enumerate(better)]

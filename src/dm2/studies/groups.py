@@ -335,6 +335,24 @@ def _note_versions(name: str, group: Group, notes: list[str]) -> None:
             notes.append(f"{name}: its runs were made with several {words}: {', '.join(found)}")
 
 
+def _note_recordings(title: str, environment: Environment, notes: list[str]) -> None:
+    """Of studies, whose recordings are named by all that decides them: experts that were trained
+    anew on another machine, where arithmetic rounds otherwise, are other teams."""
+    taught: dict[str, dict[str | None, str]] = {}
+    for label, group in environment.groups.items():
+        for run in group.runs:
+            if name := run.config.get("demos"):
+                value = "" if run.demo_value is None else f" ({run.demo_value:.3g})"
+                taught.setdefault(name, {}).setdefault(run.demo_source, label + value)
+    for name, labels in taught.items():
+        if len(labels) > 1:
+            notes.append(
+                f"{title}: {' and '.join(labels.values())} learnt from recordings of one name,"
+                f" {name}, that were made apart; where their experts were trained on several"
+                " machines, which round otherwise, these are unlike teams"
+            )
+
+
 def _environment(
     title: str, runs: Sequence[Run], budget: int | None, notes: list[str], same: bool
 ) -> Environment:
@@ -364,6 +382,8 @@ def _environment(
     if budget is None:
         _note_lengths(title, environment, notes)
     _note_evaluations(title, environment, notes)
+    if same:
+        _note_recordings(title, environment, notes)
     for label, group in groups.items():
         _note_versions(f"{title}, {label}", group, notes)
     return environment
