@@ -28,6 +28,7 @@ STUDIES: dict[str, Callable[[Scale], Study]] = {
         beyond.strangers,
         beyond.starts,
         beyond.falling,
+        beyond.gradient_norm,
         beyond.methods,
         beyond.coefficient,
         beyond.reward_form,
