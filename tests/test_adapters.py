@@ -213,9 +213,7 @@ def test_an_interface_is_known_whatever_else_an_object_has():
         make("test_adapters:ByTurns")
 
 
-def test_what_an_environment_prints_in_this_process_is_lost_as_is_how_it_closes(
-    capfd,
-):
+def test_what_an_environment_prints_in_this_process_is_lost_as_is_how_it_closes(capfd):
     env = make("test_adapters:Loud")
     assert isinstance(env, HostEnvironment)
     group = InThisProcess(env._recipe, env._sizes, 1)

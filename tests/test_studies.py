@@ -1070,7 +1070,7 @@ def test_a_plan_says_what_it_takes(capsys, tmp_path):
 
 
 def test_a_plan_goes_by_the_speed_of_runs_that_are_there(made, monkeypatch):
-    rates = {("ippo", ENV): planning._Rate(64.0, ippo(0).config.program)}
+    rates = {("ippo", ENV): planning._Rate(64.0, ippo(0).config.program, None)}
     monkeypatch.setattr(planning, "_measured", lambda root: rates)
     study = Study("more", "", "", (Curve("IPPO", (ippo(5), ippo(6))),))
     found = planning.plan([study], made, "quick", 2)
@@ -1080,12 +1080,13 @@ def test_a_plan_goes_by_the_speed_of_runs_that_are_there(made, monkeypatch):
 
 def test_a_plan_corrects_what_it_works_out_by_the_runs_that_are_there(monkeypatch, tmp_path):
     """IPPO took four times as long as is worked out, so RMAPPO is taken to need four times as long
-    as that, too. A run in an environment that is no more says nothing."""
-    program = ippo(0).config.program
+    as that, too. A run that does not hold what its environment was says nothing, and one in an
+    environment that is no more says as much as others: none is made for that."""
+    program, spec = ippo(0).config.program, dm2.make(ENV).spec
     gone = dataclasses.replace(program, env="gone:World")
     rates = {
-        ("ippo", ENV): planning._Rate(25.0, program),
-        ("ippo", "gone:World"): planning._Rate(0.1, gone),
+        ("ippo", "gone:World"): planning._Rate(25.0, gone, spec),
+        ("ippo", ENV): planning._Rate(0.1, program, None),
     }
 
     def seconds(settings: ProgramSettings, spec: EnvSpec, gflops: float) -> float:
@@ -1119,6 +1120,7 @@ def test_the_speed_of_runs_is_their_median(made):
     speeds = [line["steps_per_s"] for line in run.read_metrics() if line["kind"] == "train"]
     assert min(speeds) / 50 < rates["ippo", ENV].speed < 50 * max(speeds)
     assert rates["ippo", ENV].settings == ippo(0).config.program
+    assert rates["ippo", ENV].spec == dm2.make(ENV).spec
     assert rates.keys() == {("ippo", ENV), ("dm2", ENV)}
 
 

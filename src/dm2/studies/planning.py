@@ -4,7 +4,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dm2.config import ProgramSettings
+from dm2.config import Config, ProgramSettings
 from dm2.cores import cores
-from dm2.envs import make
+from dm2.envs import EnvSpec, make
 from dm2.errors import InputError
 from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
@@ -87,6 +86,8 @@ class _Rate(NamedTuple):
     """Environment steps a second: the median over runs of the median over their iterations."""
     settings: ProgramSettings
     """Of one of them."""
+    spec: EnvSpec | None
+    """Of its environment, as the run holds it; None if it does not."""
 
 
 _Rates = dict[tuple[str, str], _Rate]
@@ -125,10 +126,9 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
     products = missing(studies, root, scale)
     processes = processes_for(products, jobs)
     rates = _measured(root)
-    slowness = _slowness(rates, processes)
     rows: dict[tuple[str, str, str], list[PlanRow]] = {}
     for product in products:
-        row = _row(product, root, rates, slowness, processes)
+        row = _row(product, root, rates, processes)
         rows.setdefault((row.kind, row.env, row.method), []).append(row)
     merged = [
         PlanRow(
@@ -157,7 +157,7 @@ def trained_steps(run: Training, root: Path) -> int:
     return records[-1]["step"] if records else 0
 
 
-def _row(product: Product, root: Path, rates: _Rates, slowness: float, processes: int) -> PlanRow:
+def _row(product: Product, root: Path, rates: _Rates, processes: int) -> PlanRow:
     run = product.needs[0] if not isinstance(product, Training) else product
     while not isinstance(run, Training):
         run = run.needs[0]
@@ -165,9 +165,7 @@ def _row(product: Product, root: Path, rates: _Rates, slowness: float, processes
     steps, hours, disk = 0, _START_S / 3600, 0.0
     if isinstance(product, Training):
         steps = config.iterations * config.iteration_steps - _done(product, root)
-        rate = rates.get((config.method.name, config.env))
-        worked_out = slowness * _worked_out(config.program, processes)
-        hours += steps * (1 / rate.speed if rate else worked_out) / 3600
+        hours += steps * _seconds(config, rates, processes) / 3600
         kept = config.keep + len(config.checkpoint_steps)
         disk = (kept * _state_bytes(config.program) + config.iterations * _METRICS_BYTES) / _MIB
     elif isinstance(product, Recording):
@@ -190,7 +188,7 @@ def _done(run: Training, root: Path) -> int:
 def _measured(root: Path) -> _Rates:
     """The speeds of the runs that are there, by method and environment."""
     found: dict[tuple[str, str], list[float]] = {}
-    settings = {}
+    runs = {}
     for file in sorted(root.glob(f"runs/*/{METRICS}")):
         try:
             run = RunDirectory.open(file.parent)
@@ -201,16 +199,38 @@ def _measured(root: Path) -> _Rates:
         if speeds:
             key = run.config.method.name, run.config.env
             found.setdefault(key, []).append(statistics.median(speeds))
-            settings[key] = run.config.program
-    return {key: _Rate(statistics.median(each), settings[key]) for key, each in found.items()}
+            runs[key] = run
+    return {
+        key: _Rate(statistics.median(each), runs[key].config.program, _spec_of(runs[key]))
+        for key, each in found.items()
+    }
+
+
+def _spec_of(run: RunDirectory) -> EnvSpec | None:
+    """A run's environment by what the run holds of it, so that none has to be made."""
+    try:
+        values = run.info["environment"]
+        return EnvSpec(**{**values, "action_names": tuple(values.get("action_names", ()))})
+    except (KeyError, TypeError, AttributeError, InputError):  # it is another version's
+        return None
+
+
+def _seconds(config: Config, rates: _Rates, processes: int) -> float:
+    """For an environment step of a run."""
+    rate = rates.get((config.method.name, config.env))
+    if rate is not None:
+        return 1 / rate.speed
+    return _slowness(rates, processes) * _worked_out(config.program, processes)
 
 
 def _slowness(rates: _Rates, processes: int) -> float:
     """How many times as long the runs that are there took as is worked out; 1 if there are none."""
-    ratios = []
-    for rate in rates.values():
-        with suppress(InputError):  # an environment that is no more
-            ratios.append(1 / (rate.speed * _worked_out(rate.settings, processes)))
+    gflops = _gflops() / processes
+    ratios = [
+        1 / (rate.speed * seconds_per_step(rate.settings, rate.spec, gflops))
+        for rate in rates.values()
+        if rate.spec is not None
+    ]
     return statistics.median(ratios) if ratios else 1.0
 
 
