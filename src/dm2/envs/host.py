@@ -42,7 +42,7 @@ class HostState(NamedTuple):
 
 
 class HostEnvironment:
-    """Copies stepped in Python, behind the environment contract."""
+    """Copies of an environment that are stepped in Python, behind the environment contract."""
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class HostEnvironment:
             recipe: Makes a copy; it is pickled where processes of their own step them.
             sizes: The sizes of the copies.
             name: The environment's name.
-            limit: The episode limit in environment steps; by default the copy's own.
+            limit: The episode limit in environment steps; by default the environment's own.
             individual: Whether each agent is paid its own reward, otherwise the agents' mean.
             group: Where the copies are stepped.
 
         Raises:
-            InputError: If the copy has no limit of its own, or one beyond what the clocks count,
-                and none is given.
+            InputError: If the environment has no limit of its own, or one beyond what the clocks
+                count, and none is given.
         """
         self._recipe, self._sizes, self._make_group = recipe, sizes, group
         self._individual = individual

@@ -1,4 +1,4 @@
-"""Gymnasium's environments whose observation and action are tuples, an agent each (lbforaging).
+"""Gymnasium's environments of tuples, an entry an agent: observation, action (lbforaging, rware).
 
 All agents live until the episode ends; where there is a flag for each agent, it ends when all have
 ended, and is cut if any was cut. The reward is one number for all, or one for each agent.
