@@ -802,6 +802,43 @@ def test_results_stand_for_runs_that_are_not_there(made, tmp_path):
     assert {state_of(run, tmp_path, Records.read(path)) for run in alone[:2]} == {"recorded"}
 
 
+def test_runs_of_other_experts_are_made_again_if_one_asks(made, tmp_path, capsys):
+    """Results of runs that learnt from a recording that is not the one of its name that is here."""
+    study, path = tiny_study(), records_path(tmp_path, tiny_study(), "quick")
+    path.parent.mkdir()
+    path.write_bytes(records_path(made, study, "quick").read_bytes())
+    ours = tuple(study.runs[2:])
+    (recording,) = ours[0].needs
+
+    def lacking(of: Study = study) -> list[Product]:
+        return missing([of], tmp_path, "quick", same_experts=True)
+
+    assert lacking() == []  # nobody needs the recording
+    third = tiny_study(3).runs[-1]
+    assert lacking(study_of(curves=(Curve("DM²", (*ours, third)),))) == [
+        expert(), recording, third, *ours,
+    ]  # fmt: skip
+    recording.path(tmp_path).parent.mkdir()
+    recording.path(tmp_path).write_bytes(recording.path(made).read_bytes())
+    assert lacking() == []  # it is the one that they learnt from
+    demos = dm2.Demonstrations.load(recording.path(made)).subset(episodes=5)
+    demos.save(recording.path(tmp_path), overwrite=True)
+    assert lacking() == list(ours)
+    assert missing([study], tmp_path, "quick") == []
+    together = Exchange(ours, 4)
+    records = Records.read(path)
+    records.exchanges[together.name] = np.eye(2)
+    records.write(path)
+    exchanged = study_of(curves=study.curves, exchanges=[("DM²", together)])
+    assert lacking(exchanged) == [*ours, together]
+    command = (tiny_file(tmp_path), "--seeds", 2, "--out", tmp_path, "--jobs", 1, "--same-experts")
+    assert run_json(capsys, "study", "plan", *command)["products_to_make"] == 2
+    run_json(capsys, "study", "run", *command)
+    found = Records.read(path).runs
+    assert {found[run.name].demo_source for run in ours} == {demos.sha256}
+    assert lacking() == []
+
+
 def test_results_of_one_study_stand_for_another_s_runs(made, tmp_path):
     """They are found by their settings, and called by the curves of the study that is made."""
     theirs = records_path(tmp_path, tiny_study(), "quick")

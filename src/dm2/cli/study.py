@@ -31,6 +31,13 @@ Folder = Annotated[Path, arg(help="The folder of all runs, recordings, results a
 Jobs = Annotated[
     int | None, arg(help="Processes side by side; one a core if left out, as memory allows.")
 ]
+SameExperts = Annotated[
+    bool,
+    arg(
+        help="Also make runs again whose results are there alone and which learnt from another"
+        " recording than that of OUT/demos, so that all learn from the same experts."
+    ),
+]
 Results = Annotated[
     Path | None,
     arg(help="A folder of files of results, to draw from in place of OUT/results."),
@@ -60,6 +67,7 @@ class _Plan(_Chosen):
     """Say how many runs, steps, hours and megabytes are missing; make nothing."""
 
     jobs: Jobs = None
+    same_experts: SameExperts = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class _Run(_Chosen):
     """Make what is missing, and draw it. Stopped or killed, the same command goes on."""
 
     jobs: Jobs = None
+    same_experts: SameExperts = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,9 @@ def _plan(options: _Plan) -> None:
     from dm2.studies.planning import plan
 
     studies = _studies(options)
-    made = plan(studies, options.out, options.scale, options.jobs)
+    made = plan(
+        studies, options.out, options.scale, options.jobs, same_experts=options.same_experts
+    )
     totals = {
         "products_there": made.there,
         "products_to_make": made.count,
@@ -164,7 +175,9 @@ def _run(options: _Run) -> None:
     from dm2.studies.runner import make_studies
 
     studies = _studies(options)
-    failures = make_studies(studies, options.out, options.scale, options.jobs)
+    failures = make_studies(
+        studies, options.out, options.scale, options.jobs, same_experts=options.same_experts
+    )
     try:
         _show(studies, options, None)
     except InputError:

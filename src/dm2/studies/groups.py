@@ -349,7 +349,8 @@ def _note_recordings(title: str, environment: Environment, notes: list[str]) -> 
             notes.append(
                 f"{title}: {' and '.join(labels.values())} learnt from recordings of one name,"
                 f" {name}, that were made apart; where their experts were trained on several"
-                " machines, which round otherwise, these are unlike teams"
+                " machines, which round otherwise, these are unlike teams;"
+                " `dm2 study run --same-experts` makes runs of the other teams again"
             )
 
 

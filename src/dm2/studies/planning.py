@@ -108,7 +108,14 @@ class Progress:
         return Counter(self.states.values())
 
 
-def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = None) -> Plan:
+def plan(
+    studies: Sequence[Study],
+    root: Path,
+    scale: str,
+    jobs: int | None = None,
+    *,
+    same_experts: bool = False,
+) -> Plan:
     """What it takes to make studies, without what is there.
 
     A run's hours are those of the steps it lacks, at the median speed of the runs in `root` of the
@@ -122,8 +129,9 @@ def plan(studies: Sequence[Study], root: Path, scale: str, jobs: int | None = No
         root: the folder of all products.
         scale: the name of their scale.
         jobs: the number of processes; by default as `make_studies` chooses.
+        same_experts: see `missing`.
     """
-    products = missing(studies, root, scale)
+    products = missing(studies, root, scale, same_experts=same_experts)
     processes = processes_for(products, jobs)
     rates = _measured(root)
     rows: dict[tuple[str, str, str], list[PlanRow]] = {}

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dm2.config import Config
+from dm2.demos.dataset import Demonstrations
 from dm2.errors import InputError, check_setting
 from dm2.files import write_atomically
 from dm2.methods import Settings
@@ -215,6 +216,11 @@ class Recording(Product):
             demos = demos.subset(episodes=self.first)
         self.path(root).parent.mkdir(parents=True, exist_ok=True)
         demos.save(self.path(root), overwrite=True)
+
+    def sha256(self, root: Path) -> str:
+        """The digest of the demonstrations in its file. Raises InputError if that is damaged, or
+        not there."""
+        return Demonstrations.load(self.path(root)).sha256
 
     def _identity(self) -> tuple[str, Any]:
         run = self.runs[0].config

@@ -6,7 +6,7 @@ import fcntl
 import functools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -100,9 +100,23 @@ def _damage(product: Product, root: Path) -> str:
     return ""
 
 
-def missing(studies: Sequence[Study], root: Path, scale: str) -> list[Product]:
+def missing(
+    studies: Sequence[Study], root: Path, scale: str, *, same_experts: bool = False
+) -> list[Product]:
     """What has to be made, each after what it is made of: what is neither there nor in a file of
-    results, and whatever that needs and is not there. What diverged is left as it is."""
+    results, and whatever that needs and is not there. What diverged is left as it is.
+
+    Args:
+        studies: the studies.
+        root: the folder of all products.
+        scale: the name of their scale.
+        same_experts: whether runs of which there are results alone are made again where they learnt
+            from another recording than the one of its name that is in the folder, or will be; and
+            the exchanges of such runs.
+
+    Raises:
+        InputError: a file of results is damaged, or a recording that `same_experts` compares.
+    """
     known = known_results(root, scale)
     wanted: dict[str, Product] = {}
 
@@ -113,16 +127,43 @@ def missing(studies: Sequence[Study], root: Path, scale: str) -> list[Product]:
             want(part, None)
         wanted[product.name] = product
 
-    for study in studies:
-        for product in (*study.runs, *(exchange for _, exchange in study.exchanges)):
-            want(product, known)
+    runs = [run for study in studies for run in study.runs]
+    exchanges = [exchange for study in studies for _, exchange in study.exchanges]
+    for product in (*runs, *exchanges):
+        want(product, known)
+    if same_experts:
+        for run in runs:
+            if _has_other_experts(run, root, known, wanted):
+                wanted.setdefault(run.name, run)
+        for exchange in exchanges:
+            if any(run.name in wanted for run in exchange.needs):
+                want(exchange, None)
     return list(wanted.values())
+
+
+def _has_other_experts(
+    run: Training, root: Path, known: Records, wanted: Mapping[str, Product]
+) -> bool:
+    """Whether a run of which there are results alone learnt from another recording than the one of
+    its name that is there, or that is to be made."""
+    if run.demos is None or run.name not in known.runs or run.made(root):
+        return False
+    if run.demos.made(root):
+        return known.runs[run.name].demo_source != run.demos.sha256(root)
+    return run.demos.name in wanted
 
 
 _SETTLED = ("made", "recorded", "diverged")
 
 
-def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | None) -> list[str]:
+def make_studies(
+    studies: Sequence[Study],
+    root: Path,
+    scale: str,
+    jobs: int | None,
+    *,
+    same_experts: bool = False,
+) -> list[str]:
     """Makes all that is missing, and the files of results.
 
     What stopped goes on. What fails is written down, and what needs it is left out; the rest is
@@ -133,6 +174,7 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
         root: the folder of all products, which is made.
         scale: the name of their scale.
         jobs: the number of processes; see `processes_for`.
+        same_experts: see `missing`.
 
     Returns:
         What could not be made, a sentence each.
@@ -145,7 +187,7 @@ def make_studies(studies: Sequence[Study], root: Path, scale: str, jobs: int | N
     check_target("out", root / "lock")
     root.mkdir(parents=True, exist_ok=True)
     with _lock(root):
-        products = missing(studies, root, scale)
+        products = missing(studies, root, scale, same_experts=same_experts)
         processes, work = processes_for(products, jobs), _Work(products, root)
         try:
             for ended in run_side_by_side(work.tasks(), processes):
