@@ -41,7 +41,17 @@ from dm2.studies.groups import group_runs
 from dm2.studies.products import Exchange, Product, Recording, in_order, training
 from dm2.studies.records import Records
 from dm2.studies.registry import STUDIES, find_study
-from dm2.studies.runner import collect, gather, make_studies, missing, records_path, state_of
+from dm2.studies.results import (
+    collect,
+    failure_of,
+    gather,
+    known_results,
+    missing,
+    recorded,
+    records_path,
+    state_of,
+)
+from dm2.studies.runner import make_studies
 from dm2.studies.runs import Run, read_run
 from dm2.studies.scales import scale_named
 from dm2.studies.study import DEMONSTRATORS, Claim, Curve, Kind, Study, needed
@@ -678,7 +688,7 @@ class Note(Product):
 
 def make_notes(monkeypatch, root: Path, *notes: Note, jobs: int = 2) -> list[str]:
     lacking = [note for note in in_order(notes) if not note.made(root)]
-    monkeypatch.setattr(runner, "missing", lambda *_: lacking)
+    monkeypatch.setattr(runner, "missing", lambda *_, **__: lacking)
     return make_studies([], root, "quick", jobs)
 
 
@@ -705,7 +715,7 @@ def test_a_failure_stops_only_what_needs_it(monkeypatch, tmp_path, capsys, text,
     ]
     assert good.made(tmp_path)
     assert state_of(bad, tmp_path) == state_of(after, tmp_path) == "failed"
-    assert said in runner.failure_of(bad, tmp_path)
+    assert said in failure_of(bad, tmp_path)
     assert any("failed" in line for line in lines)
     # What is mended is made, and what needs it.
     mended = Note(text if text == "bad" else "mended")
@@ -896,6 +906,58 @@ def test_collecting_drops_other_settings_when_all_of_ones_own_are_there(tmp_path
         assert Records.read(path).runs.keys() == kept
 
 
+def test_a_study_s_own_results_go_before_those_of_others(tmp_path):
+    """Runs of one name that learnt from other experts, as those trained on another machine are."""
+    study = study_of()
+    path = records_path(tmp_path, study, "quick")
+    one, two = (run.name for run in study.runs)
+    own = {one: taught_by("a", 0.9, 0, ""), two: taught_by("a", 0.9, 1, "")}
+    other = {name: taught_by("b", 0.7, seed, "") for seed, name in enumerate((one, two))}
+
+    def sources(runs: dict[str, Run]) -> dict[str, str]:
+        return {name: str(run.demo_source)[0] for name, run in runs.items()}
+
+    for before, after in (("a_quick.json", "z_quick.json"), ("z_quick.json", "a_quick.json")):
+        (path.parent / after).unlink(missing_ok=True)
+        Records(dict(other)).write(path.parent / before)
+        Records(dict(own)).write(path)
+        collect([study], tmp_path, "quick")
+        assert sources(Records.read(path).runs) == {one: "a", two: "a"}
+    # What it lacks it takes from others, and so what goes farther.
+    part = dataclasses.replace(
+        own[two], steps=np.zeros(1), win_rates=np.zeros(1), returns=np.zeros(1)
+    )
+    for held in ({one: own[one]}, {one: own[one], two: part}):
+        Records(dict(held)).write(path)
+        known = known_results(tmp_path, "quick")
+        assert sources(recorded(study, known).runs) == {one: "a", two: "b"}
+        assert sources(gather(study, tmp_path, known)[0].runs) == {one: "a", two: "b"}
+
+
+def test_what_was_made_again_goes_before_results_only_if_one_asks(made, tmp_path):
+    study = tiny_study()
+    path = records_path(made, study, "quick")
+    true, name = Records.read(path).runs, study.runs[-1].name
+    info = {**true[name].info, "demonstrations": {"sha256": "other"}}
+    known = {"tiny": Records(true | {name: dataclasses.replace(true[name], info=info)})}
+    assert gather(study, made, known)[0].runs[name].demo_source == "other"
+    found = gather(study, made, known, same_experts=True)[0].runs
+    assert found[name].demo_source == true[name].demo_source != "other"
+
+
+def test_exchanges_of_further_seeds_stay_and_those_of_other_settings_until_all_are_there(tmp_path):
+    exchange_ = Exchange((ippo(0), ippo(1)))
+    study = study_of(exchanges=[("a", exchange_)])
+    path = records_path(tmp_path, study, "quick")
+    whole = {run.name: made_up(run.config.seed, 0.5, "", steps=200) for run in study.runs}
+    further, earlier = {"further": np.full((3, 3), 0.5)}, {"earlier": np.full((2, 2), 0.5)}
+    for own in ({}, {exchange_.name: np.full((2, 2), 0.5)}):
+        Records(dict(whole), further | earlier | own).write(path)
+        collect([study], tmp_path, "quick")
+        kept = {*further, *own} if own else {*further, *earlier}
+        assert Records.read(path).exchanges.keys() == kept
+
+
 def test_a_run_is_called_by_its_curve_unless_it_is_in_two(tmp_path):
     one, two, three = (ippo(seed) for seed in range(3))
     curves = (Curve("a", (one, two)), Curve("b", (two, three)))
@@ -926,10 +988,10 @@ def test_a_damaged_run_fails_by_itself(tmp_path, name):
         (paths[0] / name).unlink()
     assert [state_of(run, tmp_path) for run in study.runs] == ["failed", "stopped"]
     assert planning.plan([study], tmp_path, "quick").count == 2
-    _, (said,) = gather(study, tmp_path, Records())
+    _, (said,) = gather(study, tmp_path, {})
     assert ("is in use" if deleted else name) in said
     assert said.endswith(f"or delete {paths[0]}, and it is made again")
-    assert runner.failure_of(study.runs[0], tmp_path) in said
+    assert failure_of(study.runs[0], tmp_path) in said
     collect([study], tmp_path, "quick")
     assert [*Records.read(records_path(tmp_path, study, "quick")).runs] == [study.runs[1].name]
     with pytest.raises(InputError, match=f"delete {paths[0]}"):

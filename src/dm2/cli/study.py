@@ -190,7 +190,7 @@ def _run(options: _Run) -> None:
 def _status(options: _Status) -> None:
     from dm2.studies.planning import progress, trained_steps
     from dm2.studies.products import Training
-    from dm2.studies.runner import STATES, failure_of
+    from dm2.studies.results import STATES, failure_of
 
     studies = _studies(options)
     found = [progress(one, options.out, options.scale) for one in studies]
@@ -246,7 +246,7 @@ def _results(studies: list[Any], options: _Chosen, folder: Path | None) -> list[
     """The studies of which any run was evaluated, with what was found. Raises InputError if there
     is none."""
     from dm2.studies.records import Records
-    from dm2.studies.runner import gather, known_results, records_path
+    from dm2.studies.results import gather, known_results, records_path
     from dm2.studies.verdicts import results_of
 
     if folder is not None and not folder.is_dir():

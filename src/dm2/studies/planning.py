@@ -20,7 +20,8 @@ from dm2.run.costs import matmul_gflops, seconds_per_step
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Recording, Training
-from dm2.studies.runner import known_results, missing, processes_for, state_of
+from dm2.studies.results import known_results, missing, recorded, state_of
+from dm2.studies.runner import processes_for
 from dm2.studies.study import Study, needed
 
 __all__ = ["Plan", "PlanRow", "Progress", "plan", "progress", "trained_steps"]
@@ -100,7 +101,7 @@ class Progress:
 
     study: Study
     states: dict[str, str]
-    """By the name of a product, what it is like; see `dm2.studies.runner.STATES`."""
+    """By the name of a product, what it is like; see `dm2.studies.results.STATES`."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -153,7 +154,7 @@ def plan(
 
 def progress(study: Study, root: Path, scale: str) -> Progress:
     """How far a study is, by what is on disk."""
-    records = known_results(root, scale)
+    records = recorded(study, known_results(root, scale))
     states = {one.name: str(state_of(one, root, records)) for one in study.products}
     return Progress(study, states)
 

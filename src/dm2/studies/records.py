@@ -76,9 +76,9 @@ class Records:
         return dataclasses.replace(self.runs[name], label=label)
 
     def add(self, name: str, run: Run) -> None:
-        """Adds a run, unless it was never evaluated or more is known of it already."""
+        """Adds a run, unless it was never evaluated or as much is known of it already."""
         known = self.runs.get(name)
-        if len(run.steps) and (known is None or run.end >= known.end):
+        if len(run.steps) and (known is None or run.end > known.end):
             self.runs[name] = run
 
 
