@@ -126,6 +126,9 @@ def test_a_study_refuses_what_does_not_fit():
     curve = Curve("IPPO", (ippo(),))
     with pytest.raises(InputError, match=r"claim of x = 'DM²': must be one of IPPO"):
         Study("x", "", "", (curve,), (Claim("", "DM²", "IPPO"),))
+    apart = (curve, Curve("DM²", (training(dm2.IPPO(), "smax/3m"),)))
+    with pytest.raises(InputError, match="its curves have no environment in common"):
+        Study("x", "", "", apart, (Claim("", "DM²", "IPPO"),))
     with pytest.raises(InputError, match="there are two"):
         Study("x", "", "", (curve, curve))
     with pytest.raises(InputError, match="no curve has a level"):
@@ -446,6 +449,55 @@ def test_nor_can_one_make_a_claim_fail():
     assert judged(runs).outcome == "does not hold"
     diverged = dataclasses.replace(made_up(2, 0.1, "b"), diverged_at=1000.0)
     assert judged([*runs, diverged]).outcome == "not decided"
+
+
+def outcomes(study: Study, runs: dict[str, Run], exchanges: dict[str, Any] | None = None):
+    """By claim and environment, what becomes of it and why not."""
+    found = results_of(study, Records(runs, exchanges or {})).verdicts
+    return [(one.outcome, one.note) for one in found]
+
+
+def test_a_curve_whose_runs_all_diverged_decides_nothing_and_shortens_no_other():
+    claims = (Claim("", "b", "a", "final"), Claim("", "a", "b"))
+    curves = (Curve("a", (ippo(0), ippo(1))), Curve("b", (ippo(2), ippo(3))))
+    study = study_of(curves=curves, claims=claims)
+    runs = {run.name: made_up(run.config.seed, 0.5, "", env=ENV) for run in study.runs}
+    for gone in curves[0].runs:
+        short = made_up(gone.config.seed, 0.1, "", 200, env=ENV)
+        runs[gone.name] = dataclasses.replace(short, diverged_at=200.0)
+    assert outcomes(study, runs) == [("not decided", "all runs of a diverged")] * 2
+    ((_, environment),) = results_of(study, Records(runs)).comparison.environments.items()
+    assert environment.budget == 1000 and environment.groups.keys() == {"b"}
+    notes = results_of(study, Records(runs)).comparison.notes
+    assert f"{ENV}, a: left out, since all of its runs diverged" in notes
+
+
+def test_exchanges_decide_nothing_where_nobody_wins_or_runs_are_not_settled():
+    played = [("a", Exchange((ippo(0), ippo(1)))), ("b", Exchange((ippo(2), ippo(3))))]
+    curves = tuple(Curve(label, exchange_.runs) for label, exchange_ in played)
+    study = study_of(curves=curves, claims=(Claim("", "a", "b", "kept"),), exchanges=played)
+    runs = {run.name: made_up(run.config.seed, 0.5, "", env=ENV) for run in study.runs}
+    names = [exchange_.name for _, exchange_ in played]
+    loses = np.array([[1.0, 0.2], [0.2, 1.0]])
+    rates = dict(zip(names, (np.ones((2, 2)), loses), strict=True))
+    assert outcomes(study, runs, rates) == [("holds", "")]
+    nobody = dict.fromkeys(names, np.zeros((2, 2)))
+    assert outcomes(study, runs, nobody) == [("not decided", "nobody wins")]
+    last = study.runs[-1].name
+    part = dataclasses.replace(runs[last], info=made_up(3, 0.5, "", 2000, env=ENV).info)
+    said = [("not decided", "not all runs are finished")]
+    assert outcomes(study, runs | {last: part}, rates) == said
+    diverged = {run.name: dataclasses.replace(runs[run.name], diverged_at=1000.0)
+                for run in curves[0].runs}  # fmt: skip
+    said = [("not decided", "all runs of a diverged")]
+    assert outcomes(study, runs | diverged, rates) == said
+
+
+def test_who_is_ahead_is_not_known_beyond_where_a_run_ends_that_never_gets_there():
+    never, late = rising(0, None, "a"), rising(0, 1500, "b")
+    assert judged([never, late], by="steps_to_80").improvement == 0
+    short = made_up(0, 0.0, "a", steps=1000)
+    assert np.isnan(judged([short, late], by="steps_to_80").improvement)
 
 
 def rising(seed: int, reaches: float | None, label: str) -> Run:

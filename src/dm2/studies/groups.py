@@ -33,7 +33,7 @@ class Group:
     runs: list[Run]
     """Those that numbers and mean curves are of."""
     left_out: list[Run]
-    """Those that end too early."""
+    """Those that end too early, or diverged."""
 
     @property
     def end(self) -> float:
@@ -54,7 +54,7 @@ class Environment:
     """What its runs are compared by."""
     groups: dict[str, Group]
     budget: float
-    """The step at which areas and final values are taken, unless a run ends before it."""
+    """The step at which areas and final values are taken."""
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -280,8 +280,8 @@ def _labelled(
 def _choose(name: str, runs: list[Run], budget: int | None, notes: list[str]) -> Group:
     """Leaves out runs that end before the budget or, without one, before the group's finished runs.
 
-    Without a budget, runs that diverged are left out too, unless all did; if none is finished, the
-    others are used as far as they are.
+    Without a budget, runs that diverged are left out too, unless all of the environment did; if
+    none is finished, the others are used as far as they are.
     """
     if budget is not None:
         used = [run for run in runs if run.end >= budget]
@@ -365,9 +365,15 @@ def _environment(
     if budget is not None and longest < budget:
         remedy = f"no run goes that far in {title}; choose at most {longest:.0f}, or compare"
         raise InputError(f"budget = {budget}: {remedy} its runs apart")
+    labelled = _labelled(title, runs, notes, same)
+    gone = [label for label, members in labelled.items() if all(run.diverged for run in members)]
+    if budget is None and len(gone) < len(labelled):
+        for label in gone:
+            notes.append(f"{title}, {label}: left out, since all of its runs diverged")
+            del labelled[label]
     groups = {
         label: _choose(f"{title}, {label}", members, budget, notes)
-        for label, members in _labelled(title, runs, notes, same).items()
+        for label, members in labelled.items()
     }
     for label in [label for label, group in groups.items() if not group.runs]:
         notes.append(f"{title}, {label}: left out, since none of its runs reaches the budget")

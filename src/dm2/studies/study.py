@@ -15,7 +15,16 @@ from dm2.errors import (
 )
 from dm2.studies.products import Exchange, Product, Training, in_order
 
-__all__ = ["DEMONSTRATORS", "Claim", "Curve", "Kind", "Statistic", "Study"]
+__all__ = [
+    "DEMONSTRATORS",
+    "STATISTICS",
+    "Claim",
+    "Curve",
+    "Kind",
+    "Statistic",
+    "Study",
+    "needed",
+]
 
 Statistic = Literal["area", "final", "steps_to_80", "kept"]
 STATISTICS: dict[Statistic, str] = {
@@ -116,8 +125,8 @@ class Claim:
 class Study:
     """What is run, how it is drawn, and what it tests.
 
-    Raises InputError if it has no curve, a claim or an exchange is about one that there is not, or
-    two curves of one environment have one label.
+    Raises InputError if it has no curve, a claim or an exchange is about one that there is not, a
+    claim is about curves of no common environment, or two curves of one environment have one label.
     """
 
     name: str
@@ -147,6 +156,9 @@ class Study:
         for claim in self.claims:
             for label in claim.curves:
                 self._check_label("claim", label, exchanged if claim.by == "kept" else labels)
+            if not self.envs_of(claim):
+                remedy = "have no environment in common; give them one"
+                raise InputError(f"claim of {self.name} = {claim.pair!r}: its curves {remedy}")
         places = [(curve.env, curve.label) for curve in self.curves]
         for place in places:
             if places.count(place) > 1:
@@ -169,6 +181,14 @@ class Study:
         """All that it needs, each after what it is made of."""
         exchanges: Iterable[Product] = (exchange for _, exchange in self.exchanges)
         return in_order([*self.runs, *exchanges])
+
+    def envs_of(self, claim: Claim) -> list[str]:
+        """The environments that are to have both curves of a claim, or both exchanges."""
+        places = [(curve.env, curve.label) for curve in self.curves]
+        if claim.by == "kept":
+            places = [(exchange.runs[0].config.env, label) for label, exchange in self.exchanges]
+        envs = dict.fromkeys(env for env, _ in places)
+        return [env for env in envs if all((env, label) in places for label in claim.curves)]
 
     @property
     def logarithmic(self) -> bool:

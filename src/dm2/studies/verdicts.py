@@ -17,7 +17,8 @@ alike     is within -m and m            is outside of -m and m
 ========= ============================= =====================================
 
 and else it is not decided at this many seeds. Nor is it while runs are not finished, where nobody
-wins at all, or where demonstrators who are to be surpassed leave less than m to do so.
+wins at all, where all runs of a curve diverged, or where demonstrators who are to be surpassed
+leave less than m to do so.
 
 A run that never reaches a level counts with its last step, so that its steps are a lower bound. A
 claim that `better` is faster cannot come out as *holds* if such a run is among its own, nor as
@@ -25,12 +26,12 @@ claim that `better` is faster cannot come out as *holds* if such a run is among 
 stands in the way likewise. Where runs of both never get there, nothing is known.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from dm2.studies import statistics
@@ -50,6 +51,8 @@ MARGIN = 0.05
 """The smallest difference that matters, where a claim names none."""
 NO_RUNS = "no runs yet"
 """Why a claim is undecided where one of its curves, or both, has no run."""
+_Values = tuple[Float[np.ndarray, " seeds"], Bool[np.ndarray, " seeds"]]
+"""One number a seed, and which of them are lower bounds."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Verdict:
     seeds: tuple[int, int] = (0, 0)
     """Of `better` and of `than`."""
     improvement: float = np.nan
-    """The probability that a run of `better` is ahead of one of `than`, ties counting half."""
+    """The probability that a run of `better` is ahead of one of `than`, ties counting half; nan
+    where runs that never get there are shorter than others take."""
     censored: tuple[int, int] = (0, 0)
     """How many runs never reach the level."""
     diverged: tuple[int, int] = (0, 0)
@@ -146,8 +150,11 @@ def results_of(study: Study, records: Records) -> Result:
         for label, exchange in study.exchanges
         if exchange.name in records.exchanges
     }
+    gone = _all_diverged(study, records)
     verdicts = [
-        verdict for claim in study.claims for verdict in _verdicts(study, claim, comparison, played)
+        verdict
+        for claim in study.claims
+        for verdict in _verdicts(study, claim, comparison, played, gone)
     ]
     return Result(study, comparison, played, verdicts, _unfinished(study, records))
 
@@ -155,6 +162,16 @@ def results_of(study: Study, records: Records) -> Result:
 def environment_name(title: str) -> str:
     """The environment's name, without the version that may follow it in a comparison."""
     return title.partition(" (")[0]
+
+
+def _all_diverged(study: Study, records: Records) -> set[tuple[str, str]]:
+    """The curves all of whose runs diverged, by environment and label."""
+    gone = set()
+    for curve in study.curves:
+        runs = [records.runs.get(run.name) for run in curve.runs]
+        if all(run is not None and run.diverged for run in runs):
+            gone.add((curve.env, curve.label))
+    return gone
 
 
 def _unfinished(study: Study, records: Records) -> list[str]:
@@ -172,25 +189,28 @@ def _unfinished(study: Study, records: Records) -> list[str]:
 
 
 def _verdicts(
-    study: Study, claim: Claim, comparison: Comparison, exchanges: Mapping[tuple[str, str], Any]
+    study: Study,
+    claim: Claim,
+    comparison: Comparison,
+    exchanges: Mapping[tuple[str, str], Any],
+    diverged: Collection[tuple[str, str]],
 ) -> Iterator[Verdict]:
     """The verdicts on a claim, those in environments that lack one of its curves last."""
-    lacking = _envs(study, claim)
+    gone = {
+        env: [label for label in claim.curves if (env, label) in diverged]
+        for env in study.envs_of(claim)
+    }
+    judged = set()
     for title, environment in comparison.environments.items():
-        verdict = judge(claim, title, environment, exchanges)
+        env = environment_name(title)
+        verdict = None if gone.get(env) else judge(claim, title, environment, exchanges)
         if verdict is not None:
-            lacking.pop(environment_name(title), None)
+            judged.add(env)
             yield verdict
-    for env in lacking:
-        yield Verdict(claim, env, undecided=NO_RUNS)
-
-
-def _envs(study: Study, claim: Claim) -> dict[str, None]:
-    """The environments in which the study is to have both curves, or both exchanges."""
-    places = [(curve.env, curve.label) for curve in study.curves]
-    if claim.by == "kept":
-        places = [(exchange.runs[0].config.env, label) for label, exchange in study.exchanges]
-    return {env: None for env, _ in places if all((env, label) in places for label in claim.curves)}
+    for env, labels in gone.items():
+        if env not in judged:
+            why = f"all runs of {' and of '.join(labels)} diverged" if labels else NO_RUNS
+            yield Verdict(claim, env, undecided=why)
 
 
 def judge(
@@ -200,18 +220,12 @@ def judge(
     environment lacks one of them."""
     labels = claim.curves
     if claim.by == "kept":
-        places = [(environment_name(title), label) for label in labels]
-        rates = [exchanges[place] for place in places if place in exchanges]
-        if len(rates) < len(labels):
-            return None
-        blank = Verdict(claim, title)
-        return _verdict(blank, [(_kept(one), 0) for one in rates])
+        return _judge_exchanges(claim, title, environment, exchanges)
     if not environment.groups.keys() >= set(labels):
         return None
     pair = environment.only(*labels)
     groups = [pair.groups[label] for label in labels]
-    diverged = [sum(run.diverged for run in (*g.runs, *g.left_out)) for g in groups]
-    blank = Verdict(claim, title, pair.measure, diverged=(diverged[0], sum(diverged[1:])))
+    blank = _blank(claim, title, environment)
     if claim.by == "steps_to_80" and pair.measure == "return":
         unknown = "nobody can win here, so that no run comes to 80 %"
         return replace(blank, undecided=unknown)
@@ -220,20 +234,56 @@ def judge(
         known = [run.demo_value for run in groups[0].runs]
         if None in known:
             return replace(blank, undecided=f"what {DEMONSTRATORS} reach is not known")
-        values.append((np.array(known, float), 0))
-    if any(not run.finished and not run.diverged for group in groups for run in group.runs):
-        blank = replace(blank, undecided="not all runs are finished")
-    elif pair.measure == "win_rate" and not any(x.any() for x, _ in values):
-        blank = replace(blank, undecided="nobody wins")
+        values.append(_exact(np.array(known, float)))
+    if pair.measure == "win_rate" and not any(x.any() for x, _ in values):
+        blank = _undecided(blank, "nobody wins")
     elif claim.than == DEMONSTRATORS and pair.measure == "win_rate":
         most = 1.0 - smallest(claim, pair.measure)
         if claim.kind in ("ahead", "far ahead") and values[1][0].max() > most:
-            blank = replace(blank, undecided=f"{DEMONSTRATORS} win too often to be surpassed")
+            blank = _undecided(blank, f"{DEMONSTRATORS} win too often to be surpassed")
     return _verdict(blank, values)
 
 
-def _verdict(blank: Verdict, values: Sequence[tuple[np.ndarray, int]]) -> Verdict:
-    """The verdict by the values of both curves, one a seed, and how many of them are bounds.
+def _judge_exchanges(
+    claim: Claim, title: str, environment: Environment, exchanges: Mapping[tuple[str, str], Any]
+) -> Verdict | None:
+    """The verdict on what an agent of another team costs; None if an exchange is missing."""
+    places = [(environment_name(title), label) for label in claim.curves]
+    rates = [exchanges[place] for place in places if place in exchanges]
+    if len(rates) < len(places):
+        return None
+    blank = _blank(claim, title, environment)
+    if not any(one.any() for one in rates):
+        blank = _undecided(blank, "nobody wins")
+    return _verdict(blank, [_exact(_kept(one)) for one in rates])
+
+
+def _blank(claim: Claim, title: str, environment: Environment) -> Verdict:
+    """A verdict without numbers: how many runs diverged, and that nothing is decided while others
+    are not finished."""
+    groups = [environment.groups.get(label, Group([], [])) for label in claim.curves]
+    diverged = [sum(run.diverged for run in (*g.runs, *g.left_out)) for g in groups]
+    finished = all(run.finished or run.diverged for group in groups for run in group.runs)
+    return Verdict(
+        claim,
+        title,
+        environment.measure,
+        diverged=(diverged[0], sum(diverged[1:])),
+        undecided="" if finished else "not all runs are finished",
+    )
+
+
+def _undecided(verdict: Verdict, why: str) -> Verdict:
+    """It decides nothing, for this reason unless there is another already."""
+    return replace(verdict, undecided=verdict.undecided or why)
+
+
+def _exact(values: Float[np.ndarray, " seeds"]) -> _Values:
+    return values, np.zeros(len(values), bool)
+
+
+def _verdict(blank: Verdict, values: Sequence[_Values]) -> Verdict:
+    """The verdict by the values of both curves.
 
     Args:
         blank: what is known of it without these.
@@ -241,10 +291,12 @@ def _verdict(blank: Verdict, values: Sequence[tuple[np.ndarray, int]]) -> Verdic
     """
     claim = blank.claim
     (better, first), (than, second) = values
-    seeds, censored = (len(better), len(than)), (first, second)
-    blank = replace(blank, seeds=seeds, censored=censored)
-    if first and second:  # two lower bounds bound their ratio neither way
+    censored = int(first.sum()), int(second.sum())
+    blank = replace(blank, seeds=(len(better), len(than)), censored=censored)
+    if all(censored):  # two lower bounds bound their ratio neither way
         return blank
+    # Who is ahead is not known of a run that never got there, and another that took longer.
+    known = not (better[first] < than.max()).any() and not (than[second] < better.max()).any()
     lower = claim.by == "steps_to_80"
     if lower:
         better, than = np.log(np.maximum(better, 1.0)), np.log(np.maximum(than, 1.0))
@@ -262,7 +314,9 @@ def _verdict(blank: Verdict, values: Sequence[tuple[np.ndarray, int]]) -> Verdic
         value=float(span[0]),
         low=float(span[1]),
         high=float(span[2]),
-        improvement=statistics.probability_of_improvement(sign * better, sign * than),
+        improvement=statistics.probability_of_improvement(sign * better, sign * than)
+        if known
+        else np.nan,
     )
 
 
@@ -280,15 +334,13 @@ def _kept(rates: Float[np.ndarray, "S S"]) -> Float[np.ndarray, " S"]:
     return mixed - np.diag(rates)
 
 
-def _values(
-    by: Statistic, group: Group, environment: Environment
-) -> tuple[Float[np.ndarray, " seeds"], int]:
-    """One number a seed, and how many of them are bounds."""
+def _values(by: Statistic, group: Group, environment: Environment) -> _Values:
     if by == "area":
-        return environment.areas(group), 0
+        return _exact(environment.areas(group))
     if by == "final":
-        return environment.finals(group), 0
-    return statistics.censor(environment.steps_to(group, WIN_RATE), group.ends)
+        return _exact(environment.finals(group))
+    steps = environment.steps_to(group, WIN_RATE)
+    return statistics.censor(steps, group.ends)[0], np.isinf(steps)
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
