@@ -236,7 +236,7 @@ def test_the_discriminator_learns_who_the_expert_is():
     assert np.mean(of_policy < 0) > 0.9
     like = jnp.broadcast_to(expert.observations[: T * N // 2].mean(0), (T, N, 2))
     rewards = jax.jit(make().rewards)
-    ours, theirs = (rewards(state, x, NEVER == 0, NEVER) for x in (policy, like))
+    ours, theirs = (rewards(state, x, NEVER == 0, NEVER)[0] for x in (policy, like))
     assert np.mean(np.asarray(theirs) > np.asarray(ours)) > 0.95
 
 
@@ -302,8 +302,16 @@ def compiled_rewards(survival, discount):
 def rewards_of(survival, discount=0.5, observations=POLICY):
     """Softplus rewards, and the parameters of the discriminator behind them."""
     state = fresh(make(survival), 9)
-    rewards = compiled_rewards(survival, discount)(state, observations, LIVING, IDLE)
+    rewards, _ = compiled_rewards(survival, discount)(state, observations, LIVING, IDLE)
     return np.asarray(rewards), state.params
+
+
+@pytest.mark.parametrize("survival", ["none", "centred"])
+def test_the_mean_reward_is_reported_as_it_is_before_it_is_taken_off(survival):
+    state = fresh(make(survival), 9)
+    _, mean = compiled_rewards(survival, 0.5)(state, POLICY, LIVING, IDLE)
+    raw = np.asarray(softplus(logits_of(state.params, POLICY)))
+    np.testing.assert_allclose(mean, raw[np.asarray(LIVING)].mean(), rtol=1e-5)
 
 
 def test_rewards_are_those_of_the_living_steps():

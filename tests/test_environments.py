@@ -528,6 +528,19 @@ def test_rewards_are_the_agents_own_where_that_is_asked_for():
         chosen = jax.ShapeDtypeStruct((2, 3), jnp.int32)
         _, step = jax.eval_shape(env.step, KEY, state, chosen)
         assert step.reward.shape == shape
+        assert env.spec.own_rewards == (len(shape) == 2)
+
+
+def test_only_agents_that_learn_from_rewards_of_their_own_hold_nothing_paid_after_death():
+    spec = make("stand_ins:Tuples?rewards=individual").spec
+    for method, after in ((dm2.IPPO(), False), (dm2.DM2(), False), (dm2.RMAPPO(), True)):
+        team: Any = method.build(spec, 8)
+        assert team.learner.reward.paid_after_death == after
+    shared: Any = dm2.IPPO().build(make("stand_ins:Tuples").spec, 8)
+    assert shared.learner.reward.paid_after_death
+    for survival, after in (("centred", False), ("absorbing", True)):
+        joint: Any = dm2.MAGAIL(imitation=dm2.Imitation(survival=survival)).build(spec, 8)
+        assert joint.independent.learner.reward.paid_after_death == after
 
 
 def test_a_single_jax_environment_is_mapped():

@@ -118,6 +118,7 @@ def test_jaxmarls_own_arguments():
         lambda key: env.step(key, env.reset(key, 3), jnp.zeros((2, 3), jnp.int32)), KEY
     )[1].reward.shape
     assert shape == (2, 3)
+    assert env.spec.own_rewards and not make("jaxmarl/MPE_simple_spread_v3").spec.own_rewards
     assert make("jaxmarl/HeuristicEnemySMAX?scenario=2s3z").spec.num_agents == 5
     name = "jaxmarl/MPE_simple_tag_v3?competitive=true"
     assert make(name).spec.name == name
@@ -142,6 +143,27 @@ def test_battles_are_won_when_the_enemies_are_dead():
     assert outcome.won.tolist() == [False, True, False, True]
     assert outcome.terminated.tolist() == [False, True, True, True]
     assert not np.any(outcome.truncated)
+
+
+@pytest.mark.learning  # for its time
+def test_who_lives_at_a_battle_s_limit_is_read_from_its_state():
+    """A battle that is lost with the limit's last step terminates, and nobody lives then."""
+    env = make("jaxmarl/HeuristicEnemySMAX?scenario=5m_vs_6m&limit=22")
+    battles, (reset, step, observe) = 256, compiled(env)
+    state, lost = reset(KEY, battles), 0
+    for t in range(22):
+        draw = jax.random.uniform(jax.random.fold_in(KEY, 100 + t), observe(state).legal.shape)
+        actions = jnp.argmax(draw * observe(state).legal, axis=-1)
+        before = state.alive
+        state, outcome = step(jax.random.fold_in(KEY, t), state, actions)
+        lives = np.asarray(state.env.state.unit_alive[:5] & before)
+        going = ~np.asarray(outcome.terminated)
+        np.testing.assert_array_equal(np.asarray(state.alive)[:, going], lives[:, going])
+        lost = ~lives.any(axis=0)
+        assert np.all(np.asarray(outcome.terminated)[lost])
+        assert not np.any(np.asarray(outcome.truncated)[lost])
+    assert np.any(outcome.truncated)
+    assert np.any(outcome.terminated & lost)
 
 
 def test_the_riddle_is_won_by_telling_when_all_have_been_there():

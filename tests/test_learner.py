@@ -14,7 +14,7 @@ from dm2.agent.inputs import Moments
 from dm2.agent.learner import Learner
 from dm2.agent.networks import mask_logits
 from dm2.agent.returns import rollout_advantages
-from dm2.agent.settings import PPO, Imitation
+from dm2.agent.settings import PPO, Imitation, Matching
 from dm2.agent.state import Memory
 from dm2.agent.types import Trajectory, View
 from dm2.errors import InputError
@@ -40,7 +40,8 @@ IMITATING = learner("dm2", epochs=1, minibatches=2, learning_rate=1e-6)
 INIT, UPDATE = jax.jit(IMITATING.init), jax.jit(IMITATING.learn)
 ACT = jax.jit(IMITATING.act, static_argnums=4)
 assert IMITATING.reward.imitator is not None
-REWARDS = jax.jit(IMITATING.reward.imitator.rewards)
+IMITATOR = IMITATING.reward.imitator
+REWARDS = jax.jit(lambda *rollout: IMITATOR.rewards(*rollout)[0])
 POLICY, VALUE = jax.jit(IMITATING.policy), jax.jit(IMITATING.value)
 AGENT = INIT(jax.random.PRNGKey(0))
 
@@ -229,7 +230,7 @@ class FakeImitator:
 
     def rewards(self, state, observations, alive, idle, moments, actions):
         self.rewarded = (observations, alive, idle)
-        return idle.astype(jnp.float32)
+        return idle.astype(jnp.float32), jnp.asarray(0.25)
 
 
 # `time_left` is 9, 8, 7, 6, 5, 4. Episodes terminate in environment 0 at step 2 and in 1 at step 3,
@@ -244,7 +245,7 @@ def test_the_mixed_reward_by_hand():
     rewards, _, metrics = rules.reward.of_rollout(AGENT, jax.random.PRNGKey(0), path, theirs)
     # 7 idle steps at one of 6 + 4 + 3 + 4 = 17 living steps; the others are paid to the dead.
     assert np.sum(path.alive) == 17
-    assert metrics["imitation_reward"] == pytest.approx(7 / 17)
+    assert metrics["imitation_reward"] == 0.25
     np.testing.assert_allclose(rewards, 2.0 * path.rewards + 0.5 * IDLE, rtol=1e-6)
     assert_identical(fake.updated[1:], (theirs, path.extras.observations, path.alive, IDLE))
     assert_identical(fake.rewarded, (path.extras.observations, path.alive, IDLE))
@@ -340,6 +341,40 @@ def test_the_teams_reward_after_death_counts_within_the_episode():
         changed, _ = UPDATE(AGENT, path._replace(rewards=rewards), *others)
         assert differ(changed.actor_opt, reference.actor_opt) == counts
         assert differ(changed.scale, reference.scale) == counts
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_cut_leaves_is_worth_nothing_to_the_dead_where_rewards_end_with_life(own):
+    """By hand: the agent of environment 2 dies with step 2, that of 3 with step 5, and both
+    episodes are cut after it; that of 0 lives."""
+    settings = PPO(hidden=HIDDEN, discount=GAMMA, gae_lambda=LAMBDA)
+    rules, path = Learner(settings, None, O, A, own_rewards=own), trajectory(FATES)
+    agent, prepared, _ = rules.prepare(rules.init(jax.random.PRNGKey(1)), path, None)
+    returns = agent.scale.restore(prepared.value_targets)
+    rewards, beyond = np.asarray(path.rewards), np.asarray(path.bootstrap[5])
+    kept = 0.0 if own else 1.0
+    rest = sum(GAMMA**k * rewards[2 + k, 2] for k in range(4))
+    assert returns[2, 2] == pytest.approx(rest + kept * GAMMA**4 * beyond[2], rel=1e-4)
+    assert returns[5, 3] == pytest.approx(rewards[5, 3] + kept * GAMMA * beyond[3], rel=1e-4)
+    assert returns[5, 0] == pytest.approx(rewards[5, 0] + GAMMA * beyond[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("imitation", "own", "paid"),
+    [
+        (None, False, True),
+        (None, True, False),
+        (Matching(), False, False),
+        (Matching(survival="none"), False, False),
+        (Matching(survival="absorbing"), False, True),
+        (Imitation(), False, True),
+        (Imitation(), True, False),
+        (Imitation(survival="absorbing"), True, True),
+    ],
+)
+def test_rewards_end_with_life_unless_the_team_or_an_absorbing_state_pays(imitation, own, paid):
+    rules = Learner(PPO(), imitation, O, A, own_rewards=own)
+    assert rules.reward.paid_after_death == paid
 
 
 # In all environments the agent dies with step 1. The episode terminates in 0 with step 3, in 1 with

@@ -120,7 +120,7 @@ def test_everybody_is_paid_what_the_joint_discriminator_says(kind):
         chosen = np.asarray(path.actions)[..., None] == np.arange(path.legal.shape[-1])
         actions = jnp.asarray(np.concatenate(list(chosen & path.alive[..., None]), axis=-1))
     idle = jnp.where(path.terminated[0], path.time_left[0], 0)
-    imitation = team.imitator.rewards(
+    imitation, mean = team.imitator.rewards(
         after.discriminator, jnp.asarray(shown), jnp.asarray(somebody), idle, moments, actions
     )
     for k in range(3):
@@ -128,6 +128,7 @@ def test_everybody_is_paid_what_the_joint_discriminator_says(kind):
         expected = path.rewards[k] + c * imitation
         np.testing.assert_allclose(rewards[k], expected, rtol=1e-4, atol=1e-5)
     assert np.std(imitation) > 0
+    np.testing.assert_allclose(metrics["imitation_reward"], [mean], rtol=1e-5)
     if kind[1] == "advantage":
         assert len(set(np.asarray(metrics["imitation_coefficient"]).tolist())) > 1  # one dies
     assert metrics["discriminator_loss"].shape == (1,)

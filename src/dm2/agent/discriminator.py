@@ -283,7 +283,7 @@ class Imitator:
         idle: Int[Array, "T N"],
         moments: Moments | None = None,
         actions: Bool[Array, "T N A"] | None = None,
-    ) -> Float[Array, "T N"]:
+    ) -> tuple[Float[Array, "T N"], Float[Array, ""]]:
         r"""The imitation reward of each step, before the coefficient; zero where the agent is dead,
         but with `absorbing`. There a step pays
 
@@ -302,17 +302,21 @@ class Imitator:
             moments: as in `update`.
             actions: as in `update`.
 
+        Returns:
+            The rewards, and the mean of `r(o_t)` over the living steps, which `centred` takes off.
+
         Raises:
             InputError: as of `inputs`.
         """
         logits = self.network.apply(state.params, self.inputs(observations, moments, actions))
         rewards = reward_of(self.settings.reward, logits)
+        mean = masked_mean(rewards, alive)
         if self.settings.survival == "centred":
-            rewards = rewards - masked_mean(rewards, alive)
+            rewards = rewards - mean
         if not self.absorbing:
-            return jnp.where(alive, rewards, 0.0)
+            return jnp.where(alive, rewards, 0.0), mean
         still = reward_of(self.settings.reward, self.absorbing_logit(state.params))
-        return jnp.where(alive, rewards, still) + still * _annuity(self.discount, idle)
+        return jnp.where(alive, rewards, still) + still * _annuity(self.discount, idle), mean
 
 
 def _rows(table: Array | None, index: Array) -> Array | None:

@@ -86,6 +86,7 @@ class Learner:
         best: BestEpisodes | None = None,
         cloning: Cloning | None = None,
         keeps_observations: bool = False,
+        own_rewards: bool = False,
     ) -> None:
         """Makes the rules.
 
@@ -101,6 +102,8 @@ class Learner:
             cloning: settings of `clone`; None for an agent that does not clone.
             keeps_observations: whether observations as they came are kept for learning although
                 the agent itself does not need them.
+            own_rewards: whether the task pays the agent alone, and nothing after its death, instead
+                of the team.
         """
         self.ppo = ppo
         self.inputs = inputs
@@ -114,7 +117,9 @@ class Learner:
             optax.clip_by_global_norm(ppo.max_grad_norm),
             optax.adam(ppo.learning_rate, eps=1e-5),
         )
-        self.reward = LearningReward(ppo, imitation, observation_size, num_actions, best)
+        self.reward = LearningReward(
+            ppo, imitation, observation_size, num_actions, best, own_rewards=own_rewards
+        )
         self._keeps_observations = keeps_observations or inputs.running or imitation is not None
 
     # ---- beginning
@@ -197,7 +202,8 @@ class Learner:
 
     def bootstrap(self, state: AgentState, memory: Memory, view: View) -> Float[Array, " N"]:
         """The value of observations on which nobody acts, because a time limit or the rollout's
-        end cuts there; for a dead agent its last value while alive."""
+        end cuts there; for a dead agent its last value while alive, which `next_values` takes for
+        what its team still earns."""
         _, value = self.value(state, memory, view)
         return jnp.where(view.alive, value, memory.value)
 
@@ -319,7 +325,7 @@ class Learner:
             state, discriminator_key, trajectory, expert
         )
         values, alive = trajectory.extras.values, trajectory.alive
-        following = next_values(trajectory)
+        following = next_values(trajectory, paid_after_death=self.reward.paid_after_death)
         advantages = rollout_advantages(self.ppo, trajectory, rewards, values, following)
         returns = advantages + values
         scale = update_scale(state.scale, returns, alive)

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, UInt32
 from dm2.agent.demonstrations import Expert, required
 from dm2.agent.discriminator import DiscriminatorState, Imitator, chosen_actions, idle_steps
 from dm2.agent.mixed_reward import Balance, mixed_reward
-from dm2.agent.returns import masked_mean
 from dm2.agent.self_imitation import BestEpisodes, OwnEpisodes
 from dm2.agent.settings import PPO, Imitation, Matching
 from dm2.agent.state import AgentState
@@ -32,6 +31,8 @@ class LearningReward:
         observation_size: int,
         num_actions: int,
         best: BestEpisodes | None = None,
+        *,
+        own_rewards: bool = False,
     ) -> None:
         """Makes the rules.
 
@@ -43,6 +44,7 @@ class LearningReward:
             num_actions: how many actions the agent chooses from.
             best: what the agent keeps of its own episodes to imitate them; None for an agent that
                 imitates an expert.
+            own_rewards: whether the task pays the agent alone, and nothing after its death.
         """
         self.ppo = ppo
         self.imitation = imitation
@@ -50,6 +52,11 @@ class LearningReward:
         self.num_actions = num_actions
         sizes = (observation_size, num_actions)
         self.imitator = Imitator(imitation, *sizes, ppo.discount) if imitation else None
+        imitates_only = imitation is not None and not isinstance(imitation, Imitation)
+        absorbing = imitation is not None and imitation.survival == "absorbing"
+        self.paid_after_death = absorbing or not (own_rewards or imitates_only)
+        """Whether any reward that the agent learns from goes on after its death: the team's, or
+        that of an absorbing state."""
         self._balances = isinstance(imitation, Imitation) and imitation.unit == "advantage"
 
     def initial(self, key: UInt32[Array, "2"]) -> dict[str, Any]:
@@ -96,7 +103,6 @@ class LearningReward:
         imitation, discriminator, metrics = outcome
         state = state._replace(discriminator=discriminator)
         if not isinstance(self.imitation, Imitation):
-            metrics["imitation_reward"] = masked_mean(imitation, trajectory.alive)
             return imitation, state, metrics
         rewards, balance, of_mixing = mixed_reward(
             self.ppo, self.imitation, trajectory, imitation, state.balance, begun
@@ -140,4 +146,5 @@ class LearningReward:
         idle = idle_steps(trajectory)
         of_steps = (observations, trajectory.alive, idle, state.moments, actions)
         discriminator, metrics = self.imitator.update(state.discriminator, key, expert, *of_steps)
-        return self.imitator.rewards(discriminator, *of_steps), discriminator, metrics
+        rewards, mean = self.imitator.rewards(discriminator, *of_steps)
+        return rewards, discriminator, metrics | {"imitation_reward": mean}

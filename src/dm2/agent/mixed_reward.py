@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dm2.agent.returns import masked_mean, masked_variance, rollout_advantages
+from dm2.agent.returns import masked_variance, rollout_advantages
 from dm2.agent.settings import PPO, Imitation, scheduled
 from dm2.agent.types import Trajectory
 
@@ -74,7 +74,7 @@ def mixed_reward(
     """
     task = settings.task_weight * trajectory.rewards
     coefficient = scheduled(settings, "coefficient", trajectory.progress)
-    metrics = {"imitation_reward": masked_mean(imitation, trajectory.alive)}
+    metrics = {}
     if balance is not None:
         nothing = jnp.zeros_like(task)  # advantages without a critic: the rewards' own part
         of_task, of_imitation = (

@@ -41,8 +41,8 @@ def masked_gae(
     did before, so it counts; but the agent's critic must not be asked about observations that it
     is never trained on. Where the agent is dead after step `t`, `lambda_t` is 1 and `values` hold
     the last value while alive: those values cancel along the sum, and what is left is the plain
-    discounted reward of the rest of the episode, plus the carried value if the rollout or the
-    time limit cuts it.
+    discounted reward of the rest of the episode, plus what `next_values` holds where the rollout
+    or the time limit cuts it: the carried value or, of rewards that end with the agent's life, 0.
 
     Args:
         rewards: the reward that followed each step.
@@ -104,11 +104,19 @@ def rollout_advantages(
     return jax.vmap(of_one_environment, in_axes=1, out_axes=1)(columns)
 
 
-def next_values(trajectory: Trajectory) -> Float[Array, "T N"]:
+def next_values(trajectory: Trajectory, *, paid_after_death: bool) -> Float[Array, "T N"]:
     """The value of the observation that each step of one agent led to, before any reset: the next
     step's, or where the episode or the rollout ends what `Learner.bootstrap` made of it. Where the
-    episode terminated it means nothing."""
+    episode terminated it means nothing.
+
+    Args:
+        trajectory: one agent's part of the rollout.
+        paid_after_death: whether rewards go on after the agent's death. If not, what a cut leaves
+            of an episode is worth nothing to a dead agent.
+    """
     values, bootstrap = trajectory.extras.values, trajectory.bootstrap
+    if not paid_after_death:
+        bootstrap = jnp.where(trajectory.next_alive, bootstrap, 0.0)
     following = jnp.concatenate([values[1:], bootstrap[-1:]])
     return jax.lax.select(trajectory.ended, bootstrap, following)
 

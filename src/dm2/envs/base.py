@@ -77,6 +77,8 @@ class EnvSpec:
     """Whether an episode can be won. Where it cannot, returns are what counts."""
     action_names: tuple[str, ...] = ()
     """What each action means, for example `move north`; empty where nobody says."""
+    own_rewards: bool = False
+    """Whether each agent is paid its own reward, `[K, N]`, instead of the team's."""
 
     def __post_init__(self) -> None:
         named = len(self.action_names)

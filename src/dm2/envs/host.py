@@ -69,7 +69,6 @@ class HostEnvironment:
                 count, and none is given.
         """
         self._recipe, self._sizes, self._make_group = recipe, sizes, group
-        self._individual = individual
         self.spec = EnvSpec(
             name=name,
             version=sizes.version,
@@ -79,6 +78,7 @@ class HostEnvironment:
             state_size=sizes.state_size,
             episode_limit=limit_of(limit, sizes.limit, f"env = {name!r}"),
             wins=sizes.wins,
+            own_rewards=individual,
         )
         self._groups: dict[int, Group] = {}
         """By the number of copies."""
@@ -95,7 +95,7 @@ class HostEnvironment:
             self._sizes,
             self.spec.name,
             self.spec.episode_limit,
-            individual=self._individual,
+            individual=self.spec.own_rewards,
             group=group or self._make_group,
         )
 
@@ -143,7 +143,7 @@ class HostEnvironment:
         following = HostState(TeamView(*shown[:4]), time)
         rewards, terminated, truncated, won = shown[4:]
         truncated = (truncated | (time >= self.spec.episode_limit)) & ~terminated
-        reward = rewards if self._individual else jnp.mean(rewards, axis=0)
+        reward = rewards if self.spec.own_rewards else jnp.mean(rewards, axis=0)
         return following, Step(reward, terminated, truncated, won)
 
     def observe(self, state: HostState) -> TeamView:

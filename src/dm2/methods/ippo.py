@@ -39,6 +39,7 @@ class IPPO(OnPolicy):
     def learner(self, spec: EnvSpec, imitation: Matching | None = None, **more: Any) -> Learner:
         """The rules of one agent; `more` are keyword arguments of `Learner`."""
         sizes = (spec.observation_size, spec.num_actions)
+        more = {"own_rewards": spec.own_rewards, **more}
         return Learner(self.ppo, imitation, *sizes, self.inputs(spec), **more)
 
     def inputs(self, spec: EnvSpec) -> Inputs:

@@ -9,9 +9,10 @@ Where the two contracts differ, this holds:
 - The team's reward is the mean of the agents' rewards, unless `rewards=individual` asks for each
   agent's own.
 - Tasks whose agents play against each other are refused unless `competitive=true` asks for one.
-- JaxMARL folds time limits into `done`. An episode that ends with the limit's step is truncated,
-  one that ends before, or that is won, is terminated. A limit other than JaxMARL's is handed to its
-  environment, which would otherwise end at its own.
+- JaxMARL folds time limits into `done`. An episode that ends with the limit's step is truncated;
+  one that ends before, that is won, or of which nobody lives, is terminated. Who lives at the limit
+  is read from the state of a battle; elsewhere it is who lived the step before. A limit other than
+  JaxMARL's is handed to its environment, which would otherwise end at its own.
 - JaxMARL reports no victory. It is read from the state where one is defined: a battle in which
   the enemies are dead and an ally lives, a riddle that was told rightly. Elsewhere nobody can win,
   the specification says so (`wins`), and returns are what to compare.
@@ -121,7 +122,7 @@ class JaxMarl:
             if ends < episode_limit:
                 remedy = f"JaxMARL ends its episodes after {ends} steps; ask for that many at most"
                 raise InputError(f"{field}: limit = {limit}: {remedy}")
-        self._won, self._individual = _VICTORIES.get(name), rewards == "individual"
+        self._won, self._alive = _VICTORIES.get(name), _LIVING.get(name)
         observations, state = jax.eval_shape(self._env.reset, jax.random.PRNGKey(0))
         named = isinstance(observations, dict) and observations.keys() >= set(self._agents)
         if not named:
@@ -144,6 +145,7 @@ class JaxMarl:
             state_size=max(sizes) * len(sizes),
             episode_limit=episode_limit,
             wins=self._won is not None,
+            own_rewards=rewards == "individual",
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> JaxMarlState:
@@ -165,14 +167,16 @@ class JaxMarl:
         late = time >= self.spec.episode_limit
         alive = state.alive & ~jnp.stack([dones[agent] for agent in self._agents])
         # At a time limit JaxMARL calls agents done that are alive.
-        alive = jnp.where(late, state.alive, alive)
+        living = state.alive & self._alive(env, actions) if self._alive else state.alive
+        alive = jnp.where(late, living, alive)
         reward = jnp.stack([rewards[agent] for agent in self._agents])
-        reward = reward if self._individual else jnp.mean(reward, axis=0)
+        reward = reward if self.spec.own_rewards else jnp.mean(reward, axis=0)
         won = over & (self._won(state.env, env, actions) if self._won else False)
+        terminated = over & (won | ~late | ~jnp.any(alive, axis=0))
         return self._state(env, observations, alive, time), Step(
             reward=reward.astype(jnp.float32),
-            terminated=over & (won | ~late),
-            truncated=late & ~won,
+            terminated=terminated,
+            truncated=late & ~terminated,
             won=won,
         )
 
@@ -226,6 +230,11 @@ def _battle_is_won(before: Any, after: Any, actions: Int[Array, "K N"]) -> Bool[
     return jnp.any(alive[:num_allies], axis=0) & ~jnp.any(alive[num_allies:], axis=0)
 
 
+def _living_allies(after: Any, actions: Int[Array, "K N"]) -> Bool[Array, "K N"]:
+    alive: Bool[Array, "U N"] = after.state.unit_alive
+    return alive[: len(actions)]
+
+
 def _riddle_is_solved(before: Any, after: Any, actions: Int[Array, "K N"]) -> Bool[Array, " N"]:
     """Whether the prisoner in the room told, and all had been there."""
     told = jnp.take_along_axis(actions, before.agent_in_room[None], axis=0)[0] == _TELL
@@ -238,6 +247,8 @@ _VICTORIES = {"HeuristicEnemySMAX": _battle_is_won, "switch_riddle": _riddle_is_
 and the actions of it."""
 
 
+_LIVING = {"HeuristicEnemySMAX": _living_allies}
+"""By name: which agents live, from the state and as many actions as there are agents."""
 _COMPETITIVE = (
     "MPE_simple_adversary_v3",
     "MPE_simple_crypto_v3",

@@ -75,7 +75,7 @@ class Mapped:
         Raises:
             InputError: A method raises, what it returns has a wrong shape, or there is no limit.
         """
-        self._env, self._individual, field = env, individual, f"env = {name!r}"
+        self._env, field = env, f"env = {name!r}"
         agents, choices = (_whole(field, env, what) for what in ("num_agents", "num_actions"))
         unasked = limit is None and hasattr(env, "episode_limit")
         own = _whole(field, env, "episode_limit") if unasked else None
@@ -114,6 +114,7 @@ class Mapped:
             state_size=central.shape[0],
             episode_limit=limit_of(limit, own, field),
             wins=hasattr(env, "won"),
+            own_rewards=individual,
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> MappedState:
@@ -130,7 +131,7 @@ class Mapped:
         step = jax.vmap(self._env.step, in_axes=(0, -1, -1), out_axes=-1)
         env, reward, ended = step(keys, state.env, actions)
         time = state.time + 1
-        if reward.ndim == 2 and not self._individual:
+        if reward.ndim == 2 and not self.spec.own_rewards:
             reward = jnp.mean(reward, axis=0)
         terminated = ended.astype(bool)
         truncated = (time >= self.spec.episode_limit) & ~terminated

@@ -46,7 +46,8 @@ class MAGAIL(DM2):
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment. Raises InputError if observations are one number, of which
         layer norm leaves nothing."""
-        learner = self.learner(spec, keeps_observations=True)
+        ends_with_life = spec.own_rewards and self.imitation.survival != "absorbing"
+        learner = self.learner(spec, keeps_observations=True, own_rewards=ends_with_life)
         return JointlyImitating(learner, self.imitation, spec.num_agents)
 
 
@@ -164,7 +165,8 @@ class JointlyImitating:
         discriminator, metrics = self.imitator.update(
             state.discriminator, update_key, required(expert), *of_steps
         )
-        imitation = self.imitator.rewards(discriminator, *of_steps)
+        imitation, mean = self.imitator.rewards(discriminator, *of_steps)
+        metrics["imitation_reward"] = mean
         mix = functools.partial(mixed_reward, self.independent.learner.ppo, self.imitation)
         rewards, balance, of_mixing = jax.vmap(mix, in_axes=(0, None, 0))(
             trajectory, imitation, state.balance
