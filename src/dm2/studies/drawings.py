@@ -36,8 +36,9 @@ def draw_study(result: Result, target: Path) -> list[Path]:
     Raises:
         InputError: one of the files cannot be written.
     """
+    levels = result.study.levels
     paths = [
-        save_learning_curves(result.comparison, target.with_name(target.name + suffix))
+        save_learning_curves(result.comparison, target.with_name(target.name + suffix), levels)
         for suffix in _SUFFIXES
     ]
     if result.study.axis is not None:
@@ -55,29 +56,35 @@ def _save(figure: "Figure", target: Path) -> list[Path]:
     return paths
 
 
-def _new_figure(panels: int, height: float) -> tuple["Figure", Any]:
+def _new_figure(columns: int, height: float, rows: int = 1) -> tuple["Figure", Any]:
+    """A figure and its panels, `[rows, columns]`; `height` is a row's, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(5.0, 0.8 + 4.0 * panels), height), layout="constrained")
+    size = (max(5.0, 0.8 + 4.0 * columns), rows * height)
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _levels(result: Result) -> "Figure":
     """The area under the curve over the level: mean and standard error of the seeds. A curve
     without a level is a horizontal line, what demonstrators reach are crosses."""
     study, environments = result.study, result.comparison.environments
-    levels = {curve.label: curve.level for curve in study.curves if curve.level is not None}
+    levels, styles = study.levels, looks(result.comparison, study.levels)
     with drawing(STYLE):
-        figure, row = _new_figure(len(environments), 3.4)
+        figure, (row,) = _new_figure(len(environments), 3.4)
         for axes, (title, environment) in zip(row, environments.items(), strict=True):
             _draw_levels(axes, environment, levels)
             for label, group in environment.groups.items():
                 if label not in levels:
-                    look = looks(result.comparison)[label]
-                    mean, _ = statistics.mean_and_standard_error(environment.areas(group))
-                    axes.axhline(mean, color=look.colour, linewidth=1.6, label=label)
+                    colour = styles[label].colour
+                    mean, error = statistics.mean_and_standard_error(environment.areas(group))
+                    axes.axhline(mean, color=colour, linewidth=1.6, label=label)
+                    if np.isfinite(error):
+                        axes.axhspan(
+                            mean - error, mean + error, color=colour, alpha=0.15, linewidth=0
+                        )
             axes.set_title(title_of(title), fontsize=11, fontweight="bold")
             axes.set_xlabel(study.axis or "")
             axes.set_ylabel(f"area under the {MEASURES[environment.measure]}")
@@ -112,23 +119,26 @@ def _draw_levels(axes: "Axes", environment: Environment, levels: dict[str, float
 
 
 def _exchanges(result: Result) -> "Figure":
-    """The win rates of all pairs of teams, a panel for each environment and method."""
+    """The win rates of all pairs of teams, a panel for each environment and method, two a row."""
     played = result.exchanges
     with drawing(STYLE):
         from matplotlib.cm import ScalarMappable
 
-        figure, row = _new_figure(len(played), 3.9)
-        for axes, ((env, label), rates) in zip(row, played.items(), strict=True):
+        figure, panels = _new_figure(min(2, len(played)), 3.9, rows=-(-len(played) // 2))
+        for axes in panels.flat[len(played) :]:
+            axes.set_axis_off()
+        for axes, ((env, label), rates) in zip(panels.flat, played.items(), strict=False):
             axes.imshow(rates, vmin=0, vmax=1, cmap="cividis")
             for (i, j), rate in np.ndenumerate(rates):
                 ink = "white" if rate < 0.5 else "black"
-                axes.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink, fontsize=8)
+                axes.text(j, i, f"{rate:.2f}", ha="center", va="center", color=ink)
             axes.set_title(f"{title_of(env)}\n{label}", fontsize=10, fontweight="bold")
-            axes.set_xlabel("one agent is of team")
-            axes.set_ylabel("all others are of team")
-            axes.set_xticks(range(len(rates)))
-            axes.set_yticks(range(len(rates)))
+            axes.set_xlabel("one agent is of the team of seed")
+            axes.set_ylabel("all others are of that of seed")
+            seeds = result.study.seeds_of_exchanges[env, label]
+            axes.set_xticks(range(len(rates)), seeds)
+            axes.set_yticks(range(len(rates)), seeds)
         figure.set_layout_engine("compressed")  # for panels that stay square
         scale = ScalarMappable(cmap="cividis")  # from 0 to 1
-        figure.colorbar(scale, ax=row.tolist(), label="test win rate", shrink=0.8)
+        figure.colorbar(scale, ax=panels.ravel().tolist(), label="test win rate", shrink=0.8)
         return figure

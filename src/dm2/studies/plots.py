@@ -1,7 +1,7 @@
 """Learning curves of several methods, one column of panels per environment."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,9 +28,12 @@ __all__ = [
 ]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers (jfly.uni-koeln.de/color).
-# Yellow is left out: it is too light for lines on white.
+# Yellow is left out: it is too light for lines on white. Then wine, indigo and olive of Paul Tol's.
 _BASELINE_COLOURS = ("#0072B2", "#56B4E9", "#5B6770")
 _OTHER_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+_OTHER_COLOURS += ("#882255", "#332288", "#999933")
+_LEVEL_COLOURS = ("plasma", 0.0, 0.88)  # of matplotlib's, without its bright end
+_MANY = 5  # curves of a panel, beyond which single seeds are left out and bands are fainter
 _LINES = ("solid", (0, (4, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)))
 """One after the other, for further rounds of the same colours."""
 _DOTS = (0, (1, 1.6))
@@ -58,21 +61,43 @@ class Look(NamedTuple):
     """As matplotlib's `linestyle`."""
 
 
-def looks(comparison: Comparison) -> dict[str, Look]:
-    """One look per label, the same in every environment; baselines come first."""
+def looks(comparison: Comparison, levels: Mapping[str, float] | None = None) -> dict[str, Look]:
+    """One look per label, the same in every environment; baselines come first.
+
+    Args:
+        comparison: whose labels.
+        levels: of labels that stand for levels of something; their colours are in its order.
+    """
     methods = {
         label: group.runs[0].config["method"]
         for environment in comparison.environments.values()
         for label, group in environment.groups.items()
     }
-    chosen: dict[str, Look] = {}
     baselines, others = (
         (Look(colour, line) for line, colour in cycle(product(_LINES, colours)))
         for colours in (_BASELINE_COLOURS, _OTHER_COLOURS)
     )
-    for label in sorted(methods, key=lambda label: (methods[label] != BASELINE, label)):
-        chosen[label] = next(baselines if methods[label] == BASELINE else others)
-    return chosen
+    ranked = {label: Look(colour, _LINES[0]) for label, colour in _ranked(levels or {}).items()}
+    ordered = sorted(methods, key=lambda label: methods[label] != BASELINE)
+    return {
+        label: ranked[label]
+        if label in ranked
+        else next(baselines if methods[label] == BASELINE else others)
+        for label in ordered
+    }
+
+
+def _ranked(levels: Mapping[str, float]) -> dict[str, str]:
+    """A colour per label, from the lowest level to the highest."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    name, low, high = _LEVEL_COLOURS
+    shares = np.linspace(low, high, len(levels))
+    ordered = sorted(levels, key=lambda label: levels[label])
+    return {
+        label: to_hex(colormaps[name](share)) for label, share in zip(ordered, shares, strict=True)
+    }
 
 
 def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,17 +110,19 @@ def _band(values: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return centre, low, high
 
 
-def _draw_group(axes: "Axes", group: Group, look: Look, row: int) -> None:
-    """The group as far as all its runs go; in the upper row, every seed as a thin line."""
+def _draw_group(axes: "Axes", group: Group, look: Look, row: int, many: bool) -> None:
+    """The group as far as all its runs go; in the upper row, every seed as a thin line unless there
+    are `many` groups."""
     grid, values = statistics.curves_on_grid([(run.steps, run.values) for run in group.runs])
     centre, low, high = _band(values, row)
     colour = look.colour
     if row == 0:
-        for run in group.runs if len(group.runs) > 1 else ():
+        for run in group.runs if len(group.runs) > 1 and not many else ():
             axes.plot(run.steps / 1e6, run.values, color=colour, alpha=0.25, linewidth=0.7)
         for run in group.left_out:
             axes.plot(run.steps / 1e6, run.values, color=colour, linewidth=0.9, linestyle=_DOTS)
-    axes.fill_between(grid / 1e6, low, high, color=colour, alpha=0.22, linewidth=0)
+    alpha = 0.12 if many else 0.22
+    axes.fill_between(grid / 1e6, low, high, color=colour, alpha=alpha, linewidth=0)
     line = {"linestyle": look.line, "linewidth": 2.0, "solid_capstyle": "round"}
     axes.plot(grid / 1e6, centre, color=colour, **line)
 
@@ -140,6 +167,7 @@ def _style(column: Iterable["Axes"], environment: Environment) -> None:
         low, high = -0.02, 1.02
     for axes in column:
         axes.set_xlim(0, 1.01 * end)
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
         axes.set_ylim(low, high)
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -214,14 +242,17 @@ def _legend(figure: "Figure", comparison: Comparison, styles: dict[str, Look], d
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def draw_learning_curves(comparison: Comparison) -> "Figure":
-    """A matplotlib figure of a comparison.
+def draw_learning_curves(
+    comparison: Comparison, levels: Mapping[str, float] | None = None
+) -> "Figure":
+    """A matplotlib figure of a comparison. For `levels` see `looks`.
 
     Upper row, as in the paper: mean and standard error over seeds of the test win rate, or of the
     test return where nobody can win. Lower row: interquartile mean and its 95 % bootstrap
     interval. They are of the runs that the legend counts, as far as all of a group's go. Thin lines
-    are single seeds, dotted ones those left out, dashed ones the demonstrators' win rates or
-    returns. `save_learning_curves` writes such a figure to a file.
+    are single seeds, where there are no more than five curves, dotted ones those left out, dashed
+    ones the demonstrators' win rates or returns. `save_learning_curves` writes such a figure to a
+    file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -232,11 +263,12 @@ def draw_learning_curves(comparison: Comparison) -> "Figure":
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)  # no window system, and no global pyplot state
         panels = figure.subplots(2, len(environments), squeeze=False)
-        styles, demos = looks(comparison), False
+        styles, demos = looks(comparison, levels), False
         for column, environment in zip(panels.T, environments.values(), strict=True):
             for row, axes in enumerate(column):
+                many = len(environment.groups) > _MANY
                 for label, group in environment.groups.items():
-                    _draw_group(axes, group, styles[label], row)
+                    _draw_group(axes, group, styles[label], row, many)
                 demos |= _draw_demonstrators(axes, environment, styles)
             _style(column, environment)
         _annotate(panels, environments)
@@ -244,13 +276,16 @@ def draw_learning_curves(comparison: Comparison) -> "Figure":
         return figure
 
 
-def save_learning_curves(comparison: Comparison, out: str | Path) -> Path:
-    """Draws the learning curves of a comparison into a file, wholly or not at all.
+def save_learning_curves(
+    comparison: Comparison, out: str | Path, levels: Mapping[str, float] | None = None
+) -> Path:
+    """Draws the learning curves of a comparison into a file, wholly or not at all. For `levels` see
+    `looks`.
 
     Returns its path. Raises InputError unless `out` ends in .png, .pdf or .svg and can be written.
     """
     path = check_figure(out)
-    figure = draw_learning_curves(comparison)
+    figure = draw_learning_curves(comparison, levels)
     with drawing(STYLE):
         save_figure(figure, path, dpi=170)
     return path

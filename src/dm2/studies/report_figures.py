@@ -36,7 +36,7 @@ def report_figures(
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Of every figure its kind, what stands below it, and the figure."""
     environments = result.comparison.environments
-    styles = looks(result.comparison)
+    styles = looks(result.comparison, result.study.levels)
     if environments:
         labels = result.study.labels
         panels = [
@@ -202,12 +202,8 @@ def _level_axis(
 
 def _exchanges(result: Result) -> Iterator[_Panel]:
     """A heat map for each environment and curve whose teams exchanged agents."""
-    teams = {
-        (exchange.runs[0].config.env, label): [f"seed {run.config.seed}" for run in exchange.runs]
-        for label, exchange in result.study.exchanges
-    }
     for (env, label), rates in result.exchanges.items():
-        names = teams[env, label]
+        names = [f"seed {seed}" for seed in result.study.seeds_of_exchanges[env, label]]
         heat = {
             "type": "heatmap",
             "x": names,

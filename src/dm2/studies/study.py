@@ -191,9 +191,22 @@ class Study:
         return [env for env in envs if all((env, label) in places for label in claim.curves)]
 
     @property
+    def seeds_of_exchanges(self) -> dict[tuple[str, str], list[int]]:
+        """By environment and label of an exchange, the seeds of its teams."""
+        return {
+            (exchange.runs[0].config.env, label): [run.config.seed for run in exchange.runs]
+            for label, exchange in self.exchanges
+        }
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """By its label, the level of each curve that has one."""
+        return {curve.label: curve.level for curve in self.curves if curve.level is not None}
+
+    @property
     def logarithmic(self) -> bool:
         """Whether levels are so far apart that their axis is a logarithmic one, which has no 0."""
-        levels = [curve.level for curve in self.curves if curve.level is not None]
+        levels = self.levels.values()
         return min(levels, default=0) > 0 and max(levels) >= _FAR_APART * min(levels)
 
     @property

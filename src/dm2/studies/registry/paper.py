@@ -253,31 +253,28 @@ def fig6(scale: Scale) -> Study:
         curves += [
             Curve(IPPO, task.runs("ippo")),
             Curve(DM2, task.runs("dm2", good(task))),
+            Curve(WEAKER, task.runs("dm2", fair(task))),
             Curve("GAIL", task.runs("gail", good(task))),
             Curve("GAIL, weaker experts", task.runs("gail", fair(task))),
         ]
-    source = "Figure 6"
+
+    def far_below(text: str, other: str, label: str) -> Claim:
+        return Claim(text, other, label, "final", "far ahead", margin=0.2, source="Figure 6")
+
+    weaker = "GAIL, weaker experts"
     return Study(
         "fig6",
         "Imitation alone",
         "Can agents that match their experts do without the task's reward?",
         tuple(curves),
         (
-            *(
-                Claim(
-                    f"{name} is far below {other}.",
-                    other,
-                    label,
-                    "final",
-                    "far ahead",
-                    margin=0.2,
-                    source=source,
-                )
-                for label, name in (
-                    ("GAIL", "GAIL"),
-                    ("GAIL, weaker experts", "GAIL from weaker experts"),
-                )
-                for other in (IPPO, DM2)
+            far_below("GAIL is far below IPPO.", IPPO, "GAIL"),
+            far_below("GAIL is far below DM².", DM2, "GAIL"),
+            far_below("GAIL from weaker experts is far below IPPO.", IPPO, weaker),
+            far_below(
+                "GAIL is far below DM², both from weaker experts.",
+                WEAKER,
+                weaker,
             ),
         ),
     )
