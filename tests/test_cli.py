@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -459,3 +460,20 @@ def test_a_full_disk_exits_with_1(capsys, tmp_path, monkeypatch):
     assert f"dm2: failed: {tmp_path / 'run'}" in err
     assert "No space left on device; earlier checkpoints are intact" in err
     assert "Traceback" not in err
+
+
+def test_a_dry_run_checks_where_and_how_many(capsys, tmp_path, small_run):
+    common = ("train", "ippo", "--env", "smax/3m?limit=12", "--dry-run")
+    taken = tmp_path / "taken" / "seed_1"
+    shutil.copytree(small_run.path, taken)
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        (("--out", small_run.path), "is in use; go on with `dm2 resume"),
+        (("--out", tmp_path / "file" / "run"), "out = "),
+        (("--out", tmp_path / "x", "--seeds", 0), "seeds = 0: must be a whole number above 0"),
+        (("--out", tmp_path / "x", "--seeds", 2, "--jobs", 0), "jobs = 0: must be a whole number"),
+        (("--out", taken.parent, "--seeds", 2), "seed_1: holds a run with other settings"),
+    ):
+        assert said in refused(capsys, *common, *arguments)
+    assert run_json(capsys, *common, "--out", tmp_path / "x", "--seeds", 2)["iterations"] > 0
+    assert not (tmp_path / "x").exists()

@@ -142,10 +142,27 @@ class TestConfig:
             with pytest.raises(InputError, match=r"not a run, it has no config.json"):
                 RunDirectory.open(path)
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"format": 1}', "\xff"])
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", "7", '{"format": 1}', "\xff", "[" * 100_000]
+    )
     def test_unreadable_config(self, run, content):
         (run.path / "config.json").write_bytes(content.encode("latin1"))
         with pytest.raises(InputError, match=r"config.json: not a run's configuration"):
+            RunDirectory.open(run.path)
+
+    @pytest.mark.parametrize("name", ["environment", "demonstrations"])
+    def test_what_a_run_was_made_with_is_a_mapping_or_nothing(self, run, name):
+        for value in ([1], "x", 7):
+            edit_config(run, **{name: value})
+            with pytest.raises(InputError, match=r"config.json: not a run's configuration"):
+                RunDirectory.open(run.path)
+        edit_config(run, **{name: None})
+        assert RunDirectory.open(run.path).changed_rules("1") is None
+
+    @pytest.mark.parametrize("name", ["env", "steps", "seed"])
+    def test_a_setting_that_decides_the_run_is_not_made_up(self, run, name):
+        edit_config(run, config={k: v for k, v in CONFIG.to_dict().items() if k != name})
+        with pytest.raises(InputError, match=f"config.json: config has no {name}; restore"):
             RunDirectory.open(run.path)
 
     def test_bad_setting_names_the_file(self, run):
@@ -160,6 +177,11 @@ class TestConfig:
         newer = f"{major}.{int(minor) + 1}.0"
         edit_config(run, dm2_version=newer)
         with pytest.raises(InputError, match=f"made by dm2 {newer}, this is {__version__}; instal"):
+            RunDirectory.open(run.path)
+        edit_config(run, format=2)
+        with pytest.raises(
+            InputError, match=r"config.json: format = 2, must be 1; install the dm2"
+        ):
             RunDirectory.open(run.path)
 
     def test_update(self, run):
@@ -234,46 +256,60 @@ class TestLock:
 class TestMetrics:
     def test_records_come_back_with_nan_as_null(self, run):
         assert run.read_metrics() == []
-        run.append({"step": np.int64(1), "loss": float("nan"), "each": [1.5, -np.inf]})
-        run.append({"step": 2, "loss": jnp.float32(np.inf), "per_agent": np.array([1, 2])})
+        run.append({"kind": "x", "step": np.int64(1), "loss": float("nan"), "each": [1.5, -np.inf]})
+        run.append(
+            {"kind": "x", "step": 2, "loss": jnp.float32(np.inf), "per_agent": np.array([1, 2])}
+        )
         assert run.read_metrics() == [
-            {"step": 1, "loss": None, "each": [1.5, None]},
-            {"step": 2, "loss": None, "per_agent": [1, 2]},
+            {"kind": "x", "step": 1, "loss": None, "each": [1.5, None]},
+            {"kind": "x", "step": 2, "loss": None, "per_agent": [1, 2]},
         ]
         assert "NaN" not in (run.path / "metrics.jsonl").read_text()
 
-    @pytest.mark.parametrize("record", [{}, {"step": 1.5}, {"step": None}, {"step": True}])
+    @pytest.mark.parametrize(
+        "record",
+        [
+            {},
+            {"kind": "x"},
+            {"step": 1},
+            *({"kind": "x", "step": step} for step in (1.5, None, True, -1, 2**63)),
+        ],
+    )
     def test_record_without_whole_step_is_refused(self, run, record):
         with pytest.raises(ValueError, match="whole 'step'"):
             run.append(record)
         assert run.read_metrics() == []
 
-    @pytest.mark.parametrize("torn", [b"{", b'{"step": 3, "x": 1', b'{"step": 3}', b"\x00" * 9])
+    @pytest.mark.parametrize(
+        "torn", [b"{", b'{"kind": "x", "step": 3, "x": 1', b'{"kind": "x", "step": 3}', b"\x00" * 9]
+    )
     def test_torn_last_line_is_left_out_and_cut_off(self, run, torn):
-        run.append({"step": 1})
+        run.append({"kind": "x", "step": 1})
         with (run.path / "metrics.jsonl").open("ab") as file:
             file.write(torn)
-        assert run.read_metrics() == [{"step": 1}]
-        run.append({"step": 2})
-        assert run.read_metrics() == [{"step": 1}, {"step": 2}]
+        assert run.read_metrics() == [{"kind": "x", "step": 1}]
+        run.append({"kind": "x", "step": 2})
+        assert run.read_metrics() == [{"kind": "x", "step": 1}, {"kind": "x", "step": 2}]
 
     def test_torn_only_line(self, run):
         (run.path / "metrics.jsonl").write_bytes(b'{"ste')
-        run.append({"step": 2})
-        assert run.read_metrics() == [{"step": 2}]
+        run.append({"kind": "x", "step": 2})
+        assert run.read_metrics() == [{"kind": "x", "step": 2}]
 
-    @pytest.mark.parametrize("line", ["{oops", "7", '{"loss": 1}'])
+    @pytest.mark.parametrize("line", ["{oops", "7", '{"loss": 1}', '{"step": 1}', "[" * 100_000])
     def test_bad_line_in_the_middle_is_named(self, run, line):
-        (run.path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+        (run.path / "metrics.jsonl").write_text(
+            f'{{"kind": "x", "step": 1}}\n{line}\n{{"kind": "x", "step": 2}}\n'
+        )
         with pytest.raises(InputError, match=r"metrics.jsonl: line 2 is no record"):
             run.read_metrics()
 
     def test_truncate(self, run):
         for step in (10, 20, 20, 30):
-            run.append({"step": step, "x": 0.1})
+            run.append({"kind": "x", "step": step, "x": 0.1})
         before = (run.path / "metrics.jsonl").read_bytes()
         with (run.path / "metrics.jsonl").open("ab") as file:
-            file.write(b'{"step": 15')
+            file.write(b'{"kind": "x", "step": 15')
         run.truncate_metrics(20)
         assert [record["step"] for record in run.read_metrics()] == [10, 20, 20]
         assert before.startswith((run.path / "metrics.jsonl").read_bytes())
@@ -281,7 +317,7 @@ class TestMetrics:
         assert run.read_metrics() == []
 
     def test_full_disk_while_truncating_keeps_all(self, run, monkeypatch):
-        run.append({"step": 1})
+        run.append({"kind": "x", "step": 1})
 
         def full(descriptor):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -289,7 +325,7 @@ class TestMetrics:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match=r"metrics.jsonl.*No space left"):
             run.truncate_metrics(0)
-        assert run.read_metrics() == [{"step": 1}]
+        assert run.read_metrics() == [{"kind": "x", "step": 1}]
 
 
 class TestCheckpoints:
@@ -311,7 +347,7 @@ class TestCheckpoints:
             synced.append(os.fstat(descriptor).st_ino)
             sync(descriptor)
 
-        run.append({"step": 10})
+        run.append({"kind": "x", "step": 10})
         monkeypatch.setattr(os, "fsync", logged_sync)
         fill(run, 10)
         state = run.checkpoint_path(10) / "state.safetensors"
@@ -411,7 +447,7 @@ from dm2.run.directory import RunDirectory, load
 run = RunDirectory.open(sys.argv[1])
 with run.lock():
     for step in itertools.count(int(sys.argv[2])):
-        run.append({"step": step})
+        run.append({"kind": "x", "step": step})
         run.save_checkpoint(step, {"x": np.full(500_000, step)})
         run.prune(2)
         print(step, flush=True)
@@ -431,7 +467,7 @@ def test_kill_in_the_middle_of_saving(run):
             assert (restored["x"] == extra["step"]).all()
             assert run.load_checkpoint(like, step=extra["step"] - 1)[1]["step"] < extra["step"]
             run.truncate_metrics(extra["step"])
-            assert run.read_metrics()[-1] == {"step": extra["step"]}
+            assert run.read_metrics()[-1] == {"kind": "x", "step": extra["step"]}
         step = extra["step"] + 1
     with run.lock():
         run.save_checkpoint(step, like)

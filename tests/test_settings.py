@@ -67,6 +67,17 @@ def test_what_converts_exactly_is_taken():
         (lambda: PPO(hidden=2.5), "ppo.hidden = 2.5: must be a whole number"),
         (lambda: PPO(hidden=float("inf")), "ppo.hidden = inf: must be a whole number"),
         (lambda: PPO(hidden=0), "ppo.hidden = 0: must be a whole number above 0"),
+        (
+            lambda: PPO(hidden=10**11),
+            "ppo.hidden = 1.*: must be a whole number of at most 2147483647",
+        ),
+        (lambda: PPO(epochs=10**400), "ppo.epochs = 1.*: must be a whole number of at most"),
+        (lambda: Config(IPPO(), "e", num_envs=10**12), "num_envs = 1.*: must be a whole number of"),
+        (lambda: Config(IPPO(), "e", steps=10**400), "steps = 1.*: must be a whole number of at"),
+        (
+            lambda: Config(IPPO(), "e", num_envs=2**20, rollout_steps=2**20),
+            "num_envs = 1048576: x rollout_steps = 1048576 must be at most 2147483647",
+        ),
         (lambda: PPO(clip="0.2"), "ppo.clip = '0.2': must be a number"),
         (lambda: PPO(clip=fractions.Fraction(1, 3)), "ppo.clip = .*: must be a number"),
         (lambda: PPO(clip=10**400), "ppo.clip = 1000.*: must be a finite number"),

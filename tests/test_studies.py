@@ -107,7 +107,7 @@ def test_a_product_is_named_by_all_that_decides_it():
     assert ippo().name == ippo().name
     assert ippo().name.startswith("ippo-smax_3m_limit_12-seed_0-")
     others = [ippo(1), ippo(steps=384), training(dm2.IPPO(), ENV, **SMALL)]
-    others += [dataclasses.replace(recording, **{k: v}) for k, v in {"at": 1, "seed": 1}.items()]
+    others += [dataclasses.replace(recording, **{k: v}) for k, v in {"at": 128, "seed": 1}.items()]
     others += [Recording((ippo(1),)), taught(recording), taught(Recording((ippo(1),)))]
     others += [Exchange((ippo(), ippo(1))), Exchange((ippo(), ippo(1)), episodes=4)]
     names = [product.name for product in (ippo(), recording, *others)]
@@ -115,7 +115,7 @@ def test_a_product_is_named_by_all_that_decides_it():
 
 
 def test_products_come_after_what_they_need_each_once():
-    demos = Recording((ippo(100), ippo(101)))
+    demos = Recording((ippo(100), ippo(101)), style="mixed-concurrent")
     order = in_order([taught(demos), taught(demos, 1), ippo(100), taught(demos)])
     assert [one.name for one in order] == [
         one.name for one in (ippo(100), ippo(101), demos, taught(demos), taught(demos, 1))
@@ -143,7 +143,7 @@ def test_a_study_refuses_what_does_not_fit():
         ):
             Claim("", "a", "b", "steps_to_80", margin=margin)
     with pytest.raises(InputError, match="either at or quality"):
-        Recording((ippo(),), at=1, quality=0.5)
+        Recording((ippo(),), at=128, quality=0.5)
 
 
 NO_TEXT: Any = None
@@ -168,8 +168,8 @@ def study_of(name: Any = "x", curves: Any = None, claims: Any = (), exchanges: A
             r"seeds of a = \[0, 0\]: must be a seed",
         ),
         (lambda: study_of(curves=()), r"curves of x = \(\): must be one at least"),
-        (lambda: study_of(""), "study.name = '': must be letters"),
-        (lambda: study_of("../../x"), "study.name = '../../x': must be letters"),
+        (lambda: study_of(""), "study.name = '': must be up to 100 letters"),
+        (lambda: study_of("../../x"), "study.name = '../../x': must be up to 100 letters"),
         (
             lambda: study_of(exchanges=[("c", Exchange((ippo(0), ippo(1))))]),
             "exchange of x = 'c': must be one of a, b",
@@ -178,6 +178,7 @@ def study_of(name: Any = "x", curves: Any = None, claims: Any = (), exchanges: A
             lambda: study_of(claims=[Claim("", "a", "b", "kept")]),
             "claim of x = 'a': there is no exch",
         ),
+        (lambda: study_of("x" * 101), "study.name = 'x+': must be up to 100 letters"),
         (lambda: Exchange((ippo(0),)), "teams of an exchange = 1: .*; ask for more --seeds"),
     ],
 )
@@ -231,7 +232,7 @@ def test_studies_share_runs_and_experts():
     scale = scale_named("quick")
     each = [find_study(name, scale) for name in ("fig2", "fig6")]
     shared = {run.name for run in each[0].runs} & {run.name for run in each[1].runs}
-    assert len(shared) == 6  # IPPO and DM² on one task
+    assert len(shared) == 9  # IPPO and DM² from two qualities on one task
     assert len(needed(each)) < len(each[0].products) + len(each[1].products)
 
 
@@ -656,7 +657,14 @@ def row(**changes: Any) -> dict[str, Any]:
             for changes in (
                 {"config": {"steps": "many"}},
                 {"config": {"seed": "0"}},
+                {"config": {"seed": True}},
                 {"environment": [1]},
+                {"environment": {"version": 5}},
+                {"demonstrations": {"mean_return": 10**400}},
+                {"label": 5},
+                {"steps": [0, 10**400]},
+                {"diverged_at": 10**400},
+                {"diverged_at": math.nan},
                 {"demonstrations": "x"},
                 {"diverged_at": "soon"},
                 {"win_rates": [5.0, 0.5]},
@@ -742,6 +750,24 @@ def make_notes(monkeypatch, root: Path, *notes: Note, jobs: int = 2) -> list[str
     lacking = [note for note in in_order(notes) if not note.made(root)]
     monkeypatch.setattr(runner, "missing", lambda *_, **__: lacking)
     return make_studies([], root, "quick", jobs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"style": "foo"}, "recording.style = 'foo': must be one of co-trained-concurrent"),
+        ({"style": "mixed-disjoint"}, "takes a run for each agent, here are 1"),
+        ({"runs": (ippo(), ippo(1))}, "takes one run, here are 2"),
+        ({"runs": ()}, "must be one at least"),
+        ({"episodes": 0}, "recording.episodes = 0: must be a whole number above 0"),
+        ({"first": 2000}, "recording.first = 2000: must be a whole number from 1 to 1000"),
+        ({"epsilon": 2.0}, "epsilon = 2.0: must be a number from 0 to 1"),
+        ({"at": 1000}, "recording.at = 1000: must be a whole number from 1 to 256"),
+    ],
+)
+def test_a_recording_is_checked_before_its_experts_are_trained(values, message):
+    with pytest.raises(InputError, match=message):
+        Recording(**({"runs": (ippo(),)} | values))
 
 
 def test_what_is_needed_is_made_first_and_nothing_twice(monkeypatch, tmp_path):
@@ -1167,6 +1193,26 @@ def test_killed_at_any_moment_it_is_made_to_the_same_bits(made, tmp_path):
 
 
 # ---- the command line
+
+
+def test_a_study_s_file_may_print_and_is_named_where_it_fails(tmp_path, capsys):
+    file = tiny_file(tmp_path)
+    file.write_text('print("hello")\n' + file.read_text())
+    plan = run_json(capsys, "study", "plan", file, "--out", tmp_path / "out")
+    assert plan["products_to_make"] > 0
+    file.write_text(file.read_text().replace("tiny_study(scale.seeds)", "tiny_study(0)"))
+    said = refused(capsys, "study", "plan", file, "--out", tmp_path / "out")
+    assert f"study = '{file}': runs of IPPO" in said
+
+
+def test_two_studies_of_one_name_would_share_their_files(tmp_path, capsys):
+    one, other = tiny_file(tmp_path), tmp_path / "other.py"
+    other.write_text(one.read_text())
+    for command in ("plan", "run", "status", "draw", "report"):
+        said = refused(capsys, "study", command, one, other, "--out", tmp_path / "out")
+        assert f"name = 'tiny': is that of {one} and of {other}; give each a name of its" in said
+    twice = run_json(capsys, "study", "plan", one, one, "--out", tmp_path / "out")
+    assert twice == run_json(capsys, "study", "plan", one, "--out", tmp_path / "out")
 
 
 def test_the_commands_on_a_study_of_ones_own(made, tmp_path, capsys):

@@ -34,6 +34,7 @@ from dm2 import (
 )
 from dm2.demos.experts import load_experts
 from dm2.methods.independent import Independent
+from dm2.run import loop
 from dm2.run.directory import RunDirectory
 from dm2.run.loop import resume
 from dm2.run.programs import Programs
@@ -464,6 +465,47 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again(small_run,
     with pytest.raises(InputError, match=r"nothing to resume from: .* damaged"):
         resume(path, quiet=True)
     assert hashes(path) == before
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(small_run, tmp_path):
+    path = shutil.copytree(small_run.path, tmp_path / "run")
+    shutil.rmtree(path / "checkpoints")
+    before = hashes(path)
+    with pytest.raises(
+        InputError, match=r"are gone, though it was trained to step 512; bring them"
+    ):
+        resume(path, quiet=True)
+    assert hashes(path) == before
+    # One that was killed before its first begins anew, and says so.
+    RunDirectory.open(path).truncate_metrics(128)
+    with pytest.warns(RuntimeWarning, match="has no checkpoint yet, so it begins anew"):
+        again = resume(path, quiet=True)
+    assert metrics_of(again) == metrics_of(small_run)
+
+
+def test_damaged_metrics_are_told_before_a_resume_changes_anything(small_run, tmp_path):
+    path = shutil.copytree(small_run.path, tmp_path / "run")
+    lines = (path / "metrics.jsonl").read_text()
+    (path / "metrics.jsonl").write_text('{"step": 0}\n' + lines)
+    before = hashes(path)
+    with pytest.raises(InputError, match=r"metrics.jsonl: line 1 is no record"):
+        resume(path, 1024, quiet=True)
+    assert hashes(path) == before
+
+
+@pytest.mark.parametrize("where", ["_compile", "_loop"])
+def test_what_fails_before_anything_is_trained_leaves_no_folder(tmp_path, monkeypatch, where):
+    def too_large(*_: Any) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr(loop, where, too_large)
+    config = Config(IPPO(TINY), ENV, steps=256, **SMALL)
+    (tmp_path / "empty").mkdir()
+    for name, kept in (("new", where == "_loop"), ("empty", True)):
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            train(config, tmp_path / name, quiet=True)
+        assert (tmp_path / name).exists() == kept
+        assert (tmp_path / name / "config.json").exists() == (where == "_loop")
 
 
 def test_demonstrations_that_changed_are_refused(small_run, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dm2.errors import (
+    MOST,
     InputError,
     as_seed,
     check_positive,
@@ -15,6 +16,9 @@ from dm2.errors import (
 from dm2.methods import METHODS, Settings, settings_class
 
 __all__ = ["Config", "ProgramSettings"]
+
+_MOST_STEPS = 2**53
+"""Up to here, a float counts steps exactly."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,12 @@ class Config:
         check_setting(ok, "method", self.method, remedy)
         convert_fields(self)
         check_setting(bool(self.env), "env", self.env, "must be a name")
-        check_positive(self, "", "steps", "num_envs", "rollout_steps", "eval_every")
-        check_positive(self, "", "eval_episodes", "checkpoint_every", "keep")
-        if self.horizon is not None:
-            check_positive(self, "", "horizon")
+        check_positive(self, "", "num_envs", "rollout_steps", "eval_episodes", "keep")
+        counts = ("steps", "eval_every", "checkpoint_every")
+        counts += () if self.horizon is None else ("horizon",)
+        check_positive(self, "", *counts, high=_MOST_STEPS)
+        remedy = f"x rollout_steps = {self.rollout_steps} must be at most {MOST}"
+        check_setting(self.iteration_steps <= MOST, "num_envs", self.num_envs, remedy)
         as_seed(self.seed)
         object.__setattr__(self, "method", self.method.settled(self.env))
         for step in self.checkpoint_steps:
@@ -133,7 +139,8 @@ class Config:
         own = {name: values.pop(name) for name in [*values] if name not in ours}
         own = {k: v for k, v in own.items() if k in _fields(chosen) or k not in elsewhere}
         try:
-            values["checkpoint_steps"] = tuple(values.get("checkpoint_steps", ()))
+            if isinstance(values.get("checkpoint_steps"), list):  # as JSON holds a tuple
+                values["checkpoint_steps"] = tuple(values["checkpoint_steps"])
             return cls(chosen.from_dict(own), **values)
         except TypeError as error:
             remedy = "was it written by another version of dm2?"

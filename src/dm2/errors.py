@@ -20,6 +20,7 @@ from typing import (
 )
 
 __all__ = [
+    "MOST",
     "DivergedError",
     "EnvError",
     "InputError",
@@ -38,6 +39,8 @@ __all__ = [
 
 
 T = TypeVar("T")
+MOST = 2**31 - 1
+"""The largest count that 32 bits hold, in which arrays are counted."""
 Whole = SupportsIndex | float
 """A whole number in any form that `as_whole` takes: 7, 7.0, `numpy.int64(7)`."""
 
@@ -66,14 +69,16 @@ def check_setting(condition: bool, field: str, value: object, remedy: str) -> No
         raise InputError(f"{field} = {value!r}: {remedy}")
 
 
-def check_positive(settings: object, prefix: str, *names: str) -> None:
-    """Raises InputError unless the fields called `names` hold whole numbers above 0.
+def check_positive(settings: object, prefix: str, *names: str, high: int = MOST) -> None:
+    """Raises InputError unless the fields called `names` hold whole numbers from 1 to `high`, by
+    default the most that 32 bits count.
 
     `prefix` stands before a field's name in the message, for example `ppo.`.
     """
     for name in names:
         value = getattr(settings, name)
-        check_setting(value > 0, prefix + name, value, "must be a whole number above 0")
+        bounds = "above 0" if value <= 0 else f"of at most {high}"
+        check_setting(0 < value <= high, prefix + name, value, f"must be a whole number {bounds}")
 
 
 def check_finite(

@@ -126,7 +126,15 @@ def _studies(options: _Chosen) -> list[Any]:
     from dm2.studies.scales import scale_named
 
     scale = scale_named(options.scale, options.seeds)
-    return [find_study(name, scale) for name in options.names or STUDIES]
+    names = dict.fromkeys(options.names or STUDIES)
+    found = {name: find_study(name, scale) for name in names}
+    files: dict[str, str] = {}
+    for name, one in found.items():
+        other = files.setdefault(one.name, name)
+        if other != name:
+            remedy = "give each a name of its own, by which its files are called"
+            raise InputError(f"name = {one.name!r}: is that of {other} and of {name}; {remedy}")
+    return list(found.values())
 
 
 def _list(options: _List) -> None:

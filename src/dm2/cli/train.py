@@ -11,13 +11,15 @@ from tyro.conf import arg, subcommand
 from dm2.agent.settings import Imitation
 from dm2.cli.output import Json, report
 from dm2.config import Config
-from dm2.errors import InputError
+from dm2.errors import InputError, as_whole
+from dm2.files import check_target
 from dm2.methods import METHODS, Settings
 from dm2.methods.bc import BC
 from dm2.methods.presets import PresetName, preset
+from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.loop import foresee
 from dm2.run.loop import train as train_one
-from dm2.run.sweep import best_jobs, train_seeds
+from dm2.run.sweep import best_jobs, seeds_of, train_seeds
 
 __all__ = ["train_command"]
 
@@ -119,10 +121,22 @@ def _subcommand(settings: type[Settings], defaults: dict[str, Any]) -> Any:
     return Annotated[call, subcommand(settings.name, description=inspect.getdoc(settings))]
 
 
+def _check_out(config: Config, options: _Options) -> None:
+    """Raises InputError if the runs could not be written."""
+    check_target("out", options.out / CONFIG)
+    if options.seeds is None:
+        RunDirectory.check_unused(options.out)
+    else:
+        seeds_of(config, options.out, options.seeds)
+    if options.jobs is not None:
+        as_whole("jobs", options.jobs)
+
+
 def _train(config: Config, options: _Options) -> None:
     if options.jobs is not None and options.seeds is None:
         raise InputError(f"jobs = {options.jobs}: is for several seeds; give --seeds too")
     if options.dry_run:
+        _check_out(config, options)
         report(foresee(config), options.json)
         return
     quiet, seeds = options.json, options.seeds

@@ -8,7 +8,7 @@ import numpy as np
 from dm2.errors import InputError, check_setting
 from dm2.run.team import TrainedTeam
 
-__all__ = ["Behaviour", "Epsilon", "choose_behaviour", "largest_epsilon"]
+__all__ = ["Behaviour", "Epsilon", "as_chance", "choose_behaviour", "largest_epsilon"]
 
 Epsilon = SupportsFloat | str | None
 """The probability of a random action, from 0 to 1, or `auto`, or None."""
@@ -57,7 +57,7 @@ def choose_behaviour(
     """
     if epsilon is None:
         return [Behaviour(greedy)] * len(teams)
-    chance = _as_chance(epsilon)
+    chance = as_chance(epsilon)
     remedy = "goes with epsilon = None alone; leave one of the two out"
     check_setting(not greedy, "greedy", greedy, remedy)
     if chance is not None:
@@ -117,7 +117,7 @@ def largest_epsilon(team: TrainedTeam, seed: int) -> Behaviour:
     return Behaviour(True, low / 100, search)
 
 
-def _as_chance(epsilon: Any) -> float | None:
+def as_chance(epsilon: Any) -> float | None:
     """The probability; None for `auto`. Raises InputError if it is neither."""
     if epsilon == "auto":
         return None

@@ -32,6 +32,8 @@ AGENTS_SIZES = ("num_agents", "observation_size", "num_actions")
 
 FORMAT = 1
 CONFIG, METRICS, LOCK, CHECKPOINTS = "config.json", "metrics.jsonl", "lock", "checkpoints"
+_ALWAYS = ("env", "steps", "seed")
+"""What the settings of every version hold, beside the method."""
 
 _EARLIER_NAMES = (
     ("rollout/carry/", "rollout/memory/"),
@@ -119,17 +121,26 @@ class RunDirectory:
         try:
             info = json.loads(file.read_bytes())
             made_by, values = info["dm2_version"], dict(info["config"])
+            for name in ("environment", "demonstrations"):
+                info[name] = dict(info.get(name) or {})
         except (FileNotFoundError, NotADirectoryError):
             remedy = "give the directory that `dm2 train --out` wrote"
             raise InputError(f"{path}: not a run, it has no {CONFIG}; {remedy}") from None
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             remedy = "restore it from a copy, or train again into another --out"
             raise InputError(f"{file}: not a run's configuration; {remedy}") from None
-        if info.get("format") != FORMAT or _series(made_by) != _series(__version__):
+        if info.get("format") != FORMAT:
+            remedy = "install the dm2 that wrote it, or restore it from a copy"
+            raise InputError(f"{file}: format = {info.get('format')!r}, must be {FORMAT}; {remedy}")
+        if _series(made_by) != _series(__version__):
             remedy = f"install dm2 {'.'.join(_series(made_by))}, or train again into another --out"
             raise InputError(f"{file}: made by dm2 {made_by}, this is {__version__}; {remedy}")
+        missing = [name for name in _ALWAYS if name not in values]
+        if missing:
+            remedy = "restore it from a copy, or train again into another --out"
+            raise InputError(f"{file}: config has no {' and no '.join(missing)}; {remedy}")
         try:
             return cls(path, info, Config.from_dict(values))
         except InputError as error:
@@ -157,6 +168,13 @@ class RunDirectory:
             problem = f"{self.path}: {spec.name!r} changed since it was trained in"
             remedy = "bring back what it was, or train again into another --out"
             raise InputError(f"{problem}: {', '.join(changed)}; {remedy}")
+
+    def discard(self, folder: bool) -> None:
+        """Takes back what `create` wrote, the `folder` too if that was new."""
+        for name in (CONFIG, LOCK):
+            (self.path / name).unlink()
+        if folder:
+            self.path.rmdir()
 
     def update(self, config: Config) -> None:
         """Writes other settings of the same run. Raises CheckpointError if the disk fails; the
@@ -198,12 +216,13 @@ class RunDirectory:
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a line to the metrics. NaN and infinities become null.
 
-        `record["step"]` counts environment steps. Raises ValueError if it is not whole.
+        `record["kind"]` says of what it is, and `record["step"]` counts environment steps. Raises
+        ValueError if it lacks one of them, or the step is not whole.
         """
         record = _plain(record)
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         if _parse_record(line) is None:
-            raise ValueError(f"a metrics record needs a whole 'step': {record}")
+            raise ValueError(f"a metrics record needs a 'kind' and a whole 'step': {record}")
         with writing(self.path / METRICS), (self.path / METRICS).open("ab+") as file:
             _cut_torn_line(file)
             file.write(line)
@@ -403,9 +422,12 @@ def _plain(value: Any) -> Any:
 def _parse_record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and type(record.get("step")) is int else None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    step = record.get("step")
+    return record if type(step) is int and 0 <= step < 2**63 else None
 
 
 def _cut_torn_line(file: Any) -> None:

@@ -65,11 +65,17 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
             "win_rate": demos.provenance.get("win_rate"),
             "mean_return": demos.mean_return,
         }
+    new = not path.exists()
     run = RunDirectory.create(path, config, provenance)
     with run.lock(), contextlib.closing(programs):
-        _compile(run, programs, experts)
+        try:
+            _compile(run, programs, experts)
+            state = programs.init(jnp.uint32(config.seed))
+        except Exception:  # such as what does not fit into memory
+            run.discard(folder=new)
+            raise
         with _going_on(run):
-            _loop(run, programs, programs.init(jnp.uint32(config.seed)), experts, quiet)
+            _loop(run, programs, state, experts, quiet)
     return run
 
 
@@ -103,6 +109,7 @@ def resume(
     """
     run = RunDirectory.open(as_path("path", path))
     with run.lock():
+        run.read_metrics()  # so that damage is told before anything is compiled or written
         config = _changed(run, steps, demos)
         programs = programs_for(config.program)
         _refuse_other_rules(run, programs)
@@ -125,9 +132,13 @@ def resume(
 def _where_it_stopped(
     run: RunDirectory, config: Config, programs: Programs
 ) -> tuple[TrainState, int]:
-    """The state of the newest checkpoint and its step; the first state and -1 if there is none."""
+    """The state of the newest checkpoint and its step; the first state and -1 if there is none yet.
+
+    Raises InputError if there must have been one.
+    """
     seed = jnp.uint32(config.seed)
     if not run.has_checkpoints():
+        _refuse_lost_checkpoints(run)
         return programs.init(seed), -1
     state, extra = run.load_newest_valid(programs.shapes())
     if isinstance(programs.env, HostEnvironment) and extra["step"] < config.steps:
@@ -136,6 +147,22 @@ def _where_it_stopped(
         problem = f"{run.path}: {run.config.env} is stepped in Python"
         warnings.warn(f"{problem}; {again}", RuntimeWarning, stacklevel=3)
     return state, extra["step"]
+
+
+def _refuse_lost_checkpoints(run: RunDirectory) -> None:
+    """Raises InputError if a run without checkpoints went on after its first was due; warns if what
+    it recorded before that will be made again."""
+    records, config = run.read_metrics(), run.config
+    reached = records[-1]["step"] if records else 0
+    due = min(config.checkpoint_every, *config.checkpoint_steps, config.steps)
+    first = -(-due // config.iteration_steps) * config.iteration_steps
+    if reached > first:
+        remedy = "bring them back, or train again into another --out"
+        lost = f"its checkpoints are gone, though it was trained to step {reached}"
+        raise InputError(f"{run.path}: {lost}; {remedy}")
+    if reached > 0:
+        problem = f"{run.path}: has no checkpoint yet, so it begins anew"
+        warnings.warn(problem, RuntimeWarning, stacklevel=4)
 
 
 @contextlib.contextmanager

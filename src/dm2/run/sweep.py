@@ -16,7 +16,7 @@ from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.loop import foresee, resume, train
 from dm2.run.pool import free_mib, run_together
 
-__all__ = ["best_jobs", "train_or_resume", "train_seeds"]
+__all__ = ["best_jobs", "seeds_of", "train_or_resume", "train_seeds"]
 
 
 def train_seeds(
@@ -47,23 +47,40 @@ def train_seeds(
         DivergedError: seeds diverged; all were trained first.
         Exception: what `train` and `resume` raise; of several processes, all are waited for first.
     """
-    count, processes, folder = as_whole("seeds", seeds), as_whole("jobs", jobs), as_path("out", out)
+    processes = as_whole("jobs", jobs)
     foresee(config)
-    as_seed(config.seed + count - 1, "the last of the seeds")
-    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(count)]
-    tasks = [(one, Path(folder) / f"seed_{one.seed}") for one in configs]
-    for one, path in tasks:
-        if not (path / CONFIG).exists():
-            RunDirectory.check_unused(path)
-        elif not _same(one, RunDirectory.open(path)):
-            raise InputError(f"{path}: holds a run with other settings; choose another --out")
-    processes = min(processes, count)
+    tasks = seeds_of(config, out, seeds)
+    processes = min(processes, len(tasks))
     if processes == 1:
         _train_all(tasks, quiet)
     else:
         calls = [functools.partial(train_or_resume, one, path, quiet) for one, path in tasks]
         run_together(calls, processes)
     return [RunDirectory.open(path) for _, path in tasks]
+
+
+def seeds_of(config: Config, out: str | Path, seeds: Whole) -> list[tuple[Config, Path]]:
+    """The settings of each seed, and where its run is or would be.
+
+    Args:
+        config: the settings of the first seed.
+        out: the folder of all runs.
+        seeds: how many runs there are.
+
+    Raises:
+        InputError: there is no such number of seeds, or a folder is in use or holds a run with
+            other settings.
+    """
+    count, folder = as_whole("seeds", seeds), Path(as_path("out", out))
+    as_seed(config.seed + count - 1, "the last of the seeds")
+    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(count)]
+    tasks = [(one, folder / f"seed_{one.seed}") for one in configs]
+    for one, path in tasks:
+        if not (path / CONFIG).exists():
+            RunDirectory.check_unused(path)
+        elif not _same(one, RunDirectory.open(path)):
+            raise InputError(f"{path}: holds a run with other settings; choose another --out")
+    return tasks
 
 
 def _train_all(tasks: Sequence[tuple[Config, str | Path]], quiet: bool) -> None:

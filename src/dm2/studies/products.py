@@ -20,13 +20,14 @@ from jaxtyping import Float
 
 from dm2.config import Config
 from dm2.demos.dataset import Demonstrations
-from dm2.errors import InputError, check_setting
+from dm2.errors import InputError, as_whole, check_choice, check_setting, checks_itself
 from dm2.files import write_atomically
 from dm2.methods import Settings
+from dm2.run.behaviour import as_chance
 from dm2.run.combine import record_style
 from dm2.run.directory import CONFIG, METRICS, RunDirectory
 from dm2.run.evaluate import evaluate, exchange
-from dm2.run.styles import Style
+from dm2.run.styles import MIXED, Style
 from dm2.run.sweep import train_or_resume
 from dm2.studies.records import as_exchange
 from dm2.studies.runs import read_run
@@ -157,11 +158,12 @@ def training(
     return Training(Config(method, env, demos=name, **settings), demos)
 
 
+@checks_itself
 @dataclass(frozen=True)
 class Recording(Product):
     """Demonstrations of a run's team or, in mixed styles, of an agent from each of several.
 
-    Raises InputError if both `at` and `quality` are given.
+    Raises InputError if both `at` and `quality` are given, or a value is out of its range.
     """
 
     kind: ClassVar[str] = "recording"
@@ -184,8 +186,21 @@ class Recording(Product):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        prefix = "recording."
         if self.at is not None and self.quality is not None:
             raise InputError(f"quality = {self.quality:g}: give either at or quality, not both")
+        check_setting(bool(self.runs), f"{prefix}runs", self.runs, "must be one at least")
+        check_choice(self, prefix, "style", Style)
+        remedy = "takes a run for each agent" if self.style in MIXED else "takes one run"
+        fits = (len(self.runs) > 1) == (self.style in MIXED)
+        check_setting(fits, f"{prefix}style", self.style, f"{remedy}, here are {len(self.runs)}")
+        if self.epsilon is not None:
+            as_chance(self.epsilon)
+        as_whole(f"{prefix}episodes", self.episodes)
+        if self.first is not None:
+            as_whole(f"{prefix}first", self.first, 1, self.episodes)
+        if self.at is not None:
+            as_whole(f"{prefix}at", self.at, 1, min(run.config.steps for run in self.runs))
 
     @property
     def needs(self) -> tuple[Product, ...]:

@@ -23,6 +23,8 @@ from dm2.studies.runs import Run, is_info, read_run
 __all__ = ["Records", "as_exchange", "find_runs"]
 
 _FORMAT = 1
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a file of results that is none comes to."""
 _KEPT = ("dm2_version", "jax", "commit", "config", "demonstrations", "environment")
 """What is kept of a run's configuration file."""
 
@@ -45,6 +47,9 @@ class Records:
             values = json.loads(path.read_text())
             if values["format"] != _FORMAT:
                 raise ValueError(f"format {values['format']!r}")
+            names = [row["name"] for row in values["runs"]]
+            if len(set(names)) < len(names):
+                raise ValueError("two runs of one name")
             runs = {row["name"]: _as_run(path, row) for row in values["runs"]}
             exchanges = {name: as_exchange(x) for name, x in values["exchanges"].items()}
             return cls(runs, exchanges)
@@ -52,7 +57,7 @@ class Records:
             return cls()
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except _DAMAGE as error:
             remedy = "move it away, or name a run's directory or a file that `dm2 study run` wrote"
             raise InputError(f"{path}: holds no results of a study ({error}); {remedy}") from None
 
@@ -128,9 +133,13 @@ def _as_run(path: Path, row: dict[str, Any]) -> Run:
     sound = increase and (_are_rates(rates) | np.isnan(rates)).all() and not np.isinf(returns).any()
     if not sound or not len(steps) == len(rates) == len(returns):
         raise ValueError("a run with damaged evaluations")
-    diverged_at, where = row["diverged_at"], path / row["name"]
+    diverged_at, label, where = row["diverged_at"], row["label"], path / row["name"]
     diverged_at = None if diverged_at is None else float(diverged_at)
-    return Run(where, row["info"], steps, rates, returns, diverged_at, row["label"])
+    if diverged_at is not None and not np.isfinite(diverged_at):
+        raise ValueError("a run that diverged at no step")
+    if not isinstance(label, str | None):
+        raise TypeError(f"label {label!r}")
+    return Run(where, row["info"], steps, rates, returns, diverged_at, label)
 
 
 def _directories(path: Path, notes: list[str]) -> list[Path]:

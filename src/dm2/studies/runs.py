@@ -1,7 +1,7 @@
 """Training runs as files: reads what a comparison needs of them."""
 
 import json
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,19 +153,28 @@ def is_info(info: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a run's configuration file can hold this."""
     try:
         config, demonstrations = info["config"], info.get("demonstrations") or {}
-        known = all(isinstance(config[name], str) for name in ("method", "env"))
-        known &= all(isinstance(config[name], int) for name in ("seed", "steps"))
-        rate, mean = demonstrations.get("win_rate"), demonstrations.get("mean_return")
-        known &= (rate is None or 0 <= rate <= 1) and (mean is None or math.isfinite(mean))
-        return known and isinstance(info.get("environment") or {}, dict)
+        environment = info.get("environment") or {}
+        texts = [info.get(name) for name in ("dm2_version", "jax", "commit")]
+        texts += [environment.get(name) for name in ("name", "version")]
+        known = all(text is None or isinstance(text, str) for text in texts)
+        known &= all(isinstance(config[name], str) for name in ("method", "env"))
+        known &= all(type(config[name]) is int for name in ("seed", "steps"))
+        values = (demonstrations.get(name) for name in ("win_rate", "mean_return"))
+        return known and _are_values(*values)
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+def _are_values(win_rate: Any, mean_return: Any) -> bool:
+    """Whether these are a win rate and a mean return, or None where one is not known."""
+    rate = win_rate is None or 0 <= win_rate <= 1
+    return rate and (mean_return is None or abs(mean_return) <= sys.float_info.max)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         info = None
     if is_info(info):
         return info
@@ -183,13 +192,12 @@ def _read_record(line: bytes, where: str) -> dict[str, Any] | None:
         record = json.loads(line)
         if record["kind"] not in ("eval", "diverged"):
             return None
-        known = 0 <= float(record["step"]) < math.inf
+        known = 0 <= record["step"] <= sys.float_info.max
         if record["kind"] == "eval":
-            rate, mean = record["win_rate"], record.get("mean_return")
-            known &= (rate is None or 0 <= rate <= 1) and (mean is None or math.isfinite(mean))
+            known &= _are_values(record["win_rate"], record.get("mean_return"))
         if known:
             return record
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise InputError(f"{where} = {line[:80].decode(errors='replace')!r}: {remedy}")
 
@@ -204,7 +212,7 @@ def read_run(directory: Path, label: str | None = None) -> Run:
     try:
         json.loads(last)
         lines.append(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     read = [_read_record(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
     records = [record for record in read if record is not None]

@@ -130,7 +130,7 @@ class Study:
     """
 
     name: str
-    """Letters, digits, - and _: files are called by it."""
+    """Up to 100 letters, digits, - and _: files are called by it."""
     title: str
     question: str
     """What it is to find out, in a sentence or two."""
@@ -144,8 +144,9 @@ class Study:
 
     def __post_init__(self) -> None:
         convert_fields(self, "study.")
-        remedy = "must be letters, digits, - and _"
-        check_setting(bool(re.fullmatch(r"[\w-]+", self.name)), "study.name", self.name, remedy)
+        remedy = "must be up to 100 letters, digits, - and _"
+        named = bool(re.fullmatch(r"[\w-]{1,100}", self.name))
+        check_setting(named, "study.name", self.name, remedy)
         check_setting(
             bool(self.curves), f"curves of {self.name}", self.curves, "must be one at least"
         )

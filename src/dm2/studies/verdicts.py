@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
 from dm2.studies import statistics
@@ -51,7 +51,7 @@ MARGIN = 0.05
 """The smallest difference that matters, where a claim names none."""
 NO_RUNS = "no runs yet"
 """Why a claim is undecided where one of its curves, or both, has no run."""
-_Values = tuple[Float[np.ndarray, " seeds"], Bool[np.ndarray, " seeds"]]
+_Values = tuple[np.ndarray, np.ndarray]
 """One number a seed, and which of them are lower bounds."""
 
 

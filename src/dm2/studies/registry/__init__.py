@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dm2.envs.workers import quiet_output
 from dm2.errors import InputError
 from dm2.studies.registry import beyond, paper
 from dm2.studies.scales import Scale
@@ -64,10 +65,11 @@ def _from_file(path: Path, scale: Scale) -> Study:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-        made = module.study(scale)
-    except InputError:
-        raise
+        with quiet_output():
+            spec.loader.exec_module(module)
+            made = module.study(scale)
+    except InputError as error:
+        raise InputError(f"study = {str(path)!r}: {error}") from None
     except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}"
         remedy = "it must define a function study(scale) that returns a dm2.studies.study.Study"
