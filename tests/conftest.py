@@ -11,6 +11,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 from dm2.errors import InputError  # noqa: E402
@@ -85,6 +86,12 @@ def resumed_alike(config: Any, steps: int, folder: Path) -> bool:
     ends = [run.checkpoint_path(run.steps()[-1]) / "state.safetensors" for run in (whole, half)]
     assert ends[0].parent.name == ends[1].parent.name
     return ends[0].read_bytes() == ends[1].read_bytes()
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch):
+    """Types are not checked at run time, as in a user's process: dm2's own checks answer."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,8 +17,8 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-from conftest import hashes
-from dm2 import IPPO, Config, InputError, make, record
+from conftest import hashes, refuses
+from dm2 import IPPO, Config, InputError, make, preset, record
 from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
 from dm2.run import evaluate as evaluating
@@ -118,6 +118,18 @@ def test_a_team_cannot_play_where_sizes_differ(small_run, tmp_path):
         with pytest.raises(InputError, match="env = 'smax/3n': no such environment"):
             use("smax/3n")
     assert not film.exists()
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("name", [3, b"smax/3m", ["smax/3m"]])
+def test_a_name_of_an_environment_is_a_text(small_run, name):
+    for use in (
+        make,
+        lambda env: preset("tuned", "ippo", env),
+        lambda env: preset("paper", "ippo", env),
+        lambda env: evaluating.evaluate(small_run, env=env),
+    ):
+        refuses(lambda use=use: use(name), f"env = {name!r}: must be an environment's name, for")
 
 
 def test_a_run_of_more_steps_than_31_bits_count(small_run, tmp_path):

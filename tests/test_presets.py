@@ -62,6 +62,13 @@ def test_what_the_paper_says_nothing_of():
         dm2.preset("best", "ippo", "smax/3m")
 
 
+def test_an_environment_that_there_is_not():
+    with pytest.raises(InputError, match="env = 'smax/3n': no such environment; did you mean"):
+        dm2.preset("tuned", "ippo", "smax/3n")
+    for env in ("mine:factory", "jaxmarl/any", ""):  # what only `make` looks up, and none
+        assert dm2.preset("tuned", "ippo", env)["env"] == env
+
+
 def test_flags_go_before_the_preset(capsys, tmp_path):
     """The preset gives defaults; what is said on the command line counts."""
     words = ("train", "ippo", "--preset=paper", "--env", "smac/3s_vs_4z", "--ppo.clip", 0.3)

@@ -14,9 +14,9 @@ from dm2.envs.smac.scenarios import SCENARIOS as SMAC_SCENARIOS
 from dm2.envs.smac.scenarios import STARTS, UNIT_TYPES
 from dm2.envs.smax import Smax
 from dm2.envs.smax.scenarios import SCENARIOS as SMAX_SCENARIOS
-from dm2.errors import InputError
+from dm2.errors import InputError, check_setting
 
-__all__ = ["list_environments", "make"]
+__all__ = ["check_name", "list_environments", "make"]
 
 
 class _RuleSet(NamedTuple):
@@ -72,19 +72,27 @@ def make(name: str) -> Environment:
         InputError: The name (the message has the nearest known one), an option or its value is
             unknown.
     """
-    base, _, query = name.partition("?")
+    check_name(name)
     if is_custom(name):
         return make_custom(name)
+    base, _, query = name.partition("?")
     prefix, _, scenario = base.partition("/")
     if prefix == "jaxmarl":
         return JaxMarl(scenario, **options_of(query, f"env = {name!r}"))
-    known = list_environments()
-    if base not in known:
+    rule_set = _RULE_SETS[prefix]
+    return rule_set.environment(scenario, **_options(name, query, rule_set.choices))
+
+
+def check_name(name: Any) -> None:
+    """Raises InputError unless a name may be an environment's. Those of JaxMARL, of other libraries
+    and of people's own are only looked up by `make`, which imports what they name."""
+    remedy = "must be an environment's name, for example 'smax/3m' or 'module:factory'"
+    check_setting(isinstance(name, str), "env", name, remedy)
+    base, known = name.partition("?")[0], list_environments()
+    if base not in known and base.partition("/")[0] != "jaxmarl" and not is_custom(name):
         near = difflib.get_close_matches(base, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(f"env = {name!r}: no such environment; {hint}known: {', '.join(known)}")
-    rule_set = _RULE_SETS[prefix]
-    return rule_set.environment(scenario, **_options(name, query, rule_set.choices))
 
 
 def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict[str, Any]:

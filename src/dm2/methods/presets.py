@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple, get_args
 
 from dm2.envs import make
+from dm2.envs.registry import check_name
 from dm2.errors import InputError
 from dm2.methods import settings_class
 from dm2.methods.base import Settings
@@ -52,16 +53,19 @@ def preset(name: str, method: str, env: str) -> dict[str, Any]:
         name: `tuned`, what was measured here to learn well, or `paper`, the paper's settings and
             those of its references, for its five tasks by SMAC's rules.
         method: the method's name.
-        env: the environment's name.
+        env: the environment's name. `tuned` takes an empty one, too, for any without settings of
+            its own.
 
     Raises:
         InputError: there is no such preset, method or environment, or the paper says nothing of
-            it.
+            it. Names that `dm2.envs.registry.check_name` leaves to `make` are not looked up.
     """
     settings = settings_class(method)
     if name not in get_args(PresetName):
         known = ", ".join(get_args(PresetName))
         raise InputError(f"preset = {name!r}: must be one of {known}")
+    if env != "":
+        check_name(env)
     if name == "paper":
         return {"env": env, **_paper(settings, env)}
     return {"env": env, "method": _tuned(settings, env), "num_envs": 32, "rollout_steps": 128}

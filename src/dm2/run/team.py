@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dm2.envs import EnvSpec
+from dm2.envs.registry import check_name
 from dm2.errors import InputError, Whole, as_path, as_whole
 from dm2.run.directory import AGENTS_SIZES, RunDirectory
 from dm2.run.programs import Programs, programs_for
@@ -58,6 +59,8 @@ def load_team(
             environment has other sizes now, or `env` has other sizes.
     """
     run = open_run(run)
+    if env is not None:
+        check_name(env)
     programs = programs_for(run.config.program)
     run.refuse_other_sizes(programs.env.spec, AGENTS_SIZES)
     changed = run.changed_rules(programs.env.spec.version)
