@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -401,6 +402,24 @@ def test_another_number_of_runs(runs, style):
     want = "3, as every agent of" if style.startswith("mixed") else "1, as all agents"
     refuses(lambda: record_style(runs[:2], style), two + want, "or choose another style")
     refuses(lambda: record_style([], style), "runs: there are none")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("given", "style", "problem"),
+    [
+        ([], ["mixed"], "style = ['mixed']: must be one of co-trained-conc"),
+        (
+            "w/t1",
+            "co-trained-disjoint",
+            "runs = 'w/t1': must be a list of runs; put a single one into",
+        ),
+        (Path("w/t1"), "co-trained-disjoint", "must be a list of runs"),
+        (3, "co-trained-disjoint", "runs = 3: must be a list of runs"),
+    ],
+)
+def test_runs_or_a_style_of_another_type(given, style, problem):
+    refuses(lambda: record_style(given, style), problem)
 
 
 def test_runs_that_do_not_go_together(runs, tmp_path):

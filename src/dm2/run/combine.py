@@ -1,7 +1,7 @@
 """Recording demonstrations in the styles of the paper's Figure 3, from one run or from several."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ def record_style(
             twice, or two have both seed and method in common, or for the reasons of `record`.
         EnvError: If an environment that is stepped in Python failed.
     """
-    check_setting(style in STYLES, "style", style, f"must be one of {', '.join(STYLES)}")
+    known = isinstance(style, str) and style in STYLES
+    check_setting(known, "style", style, f"must be one of {', '.join(STYLES)}")
+    several = isinstance(runs, Iterable) and not isinstance(runs, str | bytes)
+    check_setting(several, "runs", runs, "must be a list of runs; put a single one into brackets")
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     opened = [open_run(run) for run in runs]
     _check_runs(opened, style)
