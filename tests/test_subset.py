@@ -162,6 +162,7 @@ def test_a_subset_is_saved_and_read(tmp_path):
         ({"return_range": (1, 0)}, ["return_range = (1, 0)", "the lower one first"]),
         ({"return_range": (0, float("inf"))}, ["return_range = (0, inf)", "finite"]),
         ({"return_range": (0, float("nan"))}, ["return_range = (0, nan)", "finite"]),
+        ({"return_range": (10**400, 1)}, ["return_range = (1000", "two finite numbers"]),
         ({"return_range": 3}, ["return_range = 3", "two finite numbers"]),
         ({"return_range": ("a", 3)}, ["return_range = ('a', 3)"]),
         (

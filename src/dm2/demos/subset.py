@@ -82,7 +82,7 @@ def _as_range(given: Any) -> list[float]:
     """The two returns. Raises InputError if they are not finite numbers in their order."""
     try:
         low, high = (float(value) for value in given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low = high = math.nan
     fits = math.isfinite(low) and math.isfinite(high) and low <= high
     remedy = "must be two finite numbers, the lower one first"
