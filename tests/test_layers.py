@@ -1,7 +1,9 @@
 """The house: which module may import which, and what decentralised learning can reach."""
 
 import ast
+import builtins
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +96,13 @@ def test_imports_point_downwards(name):
 
 
 BY_NAME = {"builtins", "importlib", "pkgutil", "runpy", "sys"}
+
+
+@pytest.mark.parametrize("name", dm2.__all__)
+def test_what_a_public_name_is_said_to_raise_is_public(name):
+    said = inspect.getdoc(getattr(dm2, name)) or ""
+    for error in re.findall(r"^ *(\w+Error): ", said, re.MULTILINE):
+        assert error in dm2.__all__ or hasattr(builtins, error)
 
 
 def test_every_module_of_one_agent_is_self_contained():

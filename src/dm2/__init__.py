@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from dm2.demos import Demonstrations
     from dm2.deployment.agent import Agent
     from dm2.envs import Environment, make
-    from dm2.errors import DivergedError, InputError
+    from dm2.errors import DivergedError, EnvError, InputError
     from dm2.methods import BC, DM2, GAIL, IPPO, IQL, MAGAIL, QMIX, RMAPPO, SIL, VDN
     from dm2.methods.presets import preset
     from dm2.run.check import check
+    from dm2.run.checkpoint import CheckpointError
     from dm2.run.combine import record_style
     from dm2.run.directory import RunDirectory, load
     from dm2.run.evaluate import evaluate, watch
@@ -45,10 +46,12 @@ __all__ = [
     "SIL",
     "VDN",
     "Agent",
+    "CheckpointError",
     "Cloning",
     "Config",
     "Demonstrations",
     "DivergedError",
+    "EnvError",
     "Environment",
     "Imitation",
     "InputError",
@@ -86,10 +89,12 @@ _MODULES = {
     "SIL": "methods",
     "VDN": "methods",
     "Agent": "deployment.agent",
+    "CheckpointError": "run.checkpoint",
     "Cloning": "agent.settings",
     "Config": "config",
     "Demonstrations": "demos",
     "DivergedError": "errors",
+    "EnvError": "errors",
     "Environment": "envs",
     "Imitation": "agent.settings",
     "InputError": "errors",
