@@ -832,7 +832,10 @@ def test_a_file_that_is_no_csv(tmp_path, content, parts):
         ({"agents": "0"}, ["column 'agent' = '1': is not among the agents of the map, 0"]),
         ({"agents": "0,1,1"}, ["map = 'agents=0,1,1': '1' is there twice; name each once"]),
         ({"obs": "obs_0, obs_0"}, ["map = 'obs=obs_0,obs_0': 'obs_0' is there twice"]),
-        ({"agents": "0,1,2"}, ["holds 3 agents ('0', '1', '2')", "toy/pair has 2"]),
+        (
+            {"agents": "1,0,7"},
+            ["map = 'agents=1,0,7': names 3 agents, but toy/pair has 2; name each of its agents"],
+        ),
     ],
 )
 def test_a_mapping_that_does_not_fit(tmp_path, mapping, parts):

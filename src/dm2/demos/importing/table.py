@@ -318,6 +318,10 @@ def _check_agents(agents: list, columns: Columns, spec: EnvSpec) -> None:
     if columns.agents is not None and agents != columns.agents:
         problem = f"column {column!r} = {agents[len(columns.agents)]!r}: is not among the agents of"
         raise InputError(f"{problem} the map, {', '.join(columns.agents)}; correct either")
+    if columns.agents is not None and len(agents) != count:
+        problem = f"map = 'agents={','.join(agents)}': names {len(agents)} agents"
+        remedy = "name each of its agents once, or name another environment"
+        raise InputError(f"{problem}, but {spec.name} has {count}; {remedy}")
     if len(agents) != count:
         problem = f"column {column!r} holds {len(agents)} agents ({_listed(agents)})"
         remedy = "give the rows of every agent, or name another environment"
