@@ -144,6 +144,10 @@ MALFORMED = [
     ("Meet?fault=unknown", "agent 'c' is in `agents` and not in `possible_agents`; name every"),
     ("Meet?fault=continuous", "its action space is Box(0.0, 1.0, (1,), float32); dm2's agents"),
     ("Meet?fault=no limit", "it does not say after how many steps an episode ends; add the option"),
+    ("Meet?max_cycles=-3", "its max_cycles = -3: must be a whole number above 0; add the option"),
+    ("Meet?max_cycles=0", "its max_cycles = 0: must be a whole number above 0; add the option"),
+    ("Meet?max_cycles=6.5", "its max_cycles = 6.5: must be a whole number above 0; add the option"),
+    ("Meet?max_cycles='6'", "its max_cycles = '6': must be a whole number above 0; add the option"),
     ("Meet?fault=set", ": must be a list, whose order is the agents' numbers"),
     ("Meet?fault=twice", "possible_agents = ['a', 'a']: must name every agent, each once"),
     ("Meet?fault=nobody", "possible_agents = []: must name every agent"),
@@ -817,6 +821,10 @@ def test_a_limit_of_ones_own_cuts_every_episode_of_copies_in_python():
     # The second agent dies at step 2 of each episode, and lives again in the next.
     assert alive[:, 1].tolist() == [[t % 3 == 0] * 2 for t in range(7)]
     assert np.all(alive[:, 0])
+
+
+def test_a_limit_in_place_of_one_that_is_unusable():
+    assert make("stand_ins:Meet?max_cycles=-3&limit=3").spec.episode_limit == 3
 
 
 def test_programs_that_call_back_are_not_kept_on_disk():

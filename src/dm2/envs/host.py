@@ -76,7 +76,7 @@ class HostEnvironment:
             observation_size=sizes.observation_size,
             num_actions=sizes.num_actions,
             state_size=sizes.state_size,
-            episode_limit=limit_of(limit, sizes.limit, f"env = {name!r}"),
+            episode_limit=limit_of(limit, sizes.limit, f"env = {name!r}", sizes.unusable_limit),
             wins=sizes.wins,
             own_rewards=individual,
         )

@@ -43,6 +43,8 @@ class Sizes:
     """What made it, and which version, for example `pettingzoo 1.27.0`."""
     limit: int | None = None
     """Its own episode limit in environment steps, if it has one."""
+    unusable_limit: str = ""
+    """What it says in place of one, by name and value."""
     wins: bool = False
     """Whether it says who won."""
 
@@ -152,11 +154,13 @@ def check_limit(limit: Any, field: str) -> None:
         raise InputError(f"{field}: limit must be a whole number from 1 to {MOST_STEPS}")
 
 
-def limit_of(asked: int | None, own: int | None, field: str) -> int:
+def limit_of(asked: int | None, own: int | None, field: str, unusable: str = "") -> int:
     """The episode limit that a name asks for, else the environment's own. Raises InputError if
-    there is neither, or the clocks cannot count so far."""
+    there is neither, naming what it says that is `unusable`, or the clocks cannot count so far."""
     limit = asked or own
-    if limit is None:
+    if limit is None and unusable:
+        problem = f"its {unusable}: must be a whole number above 0"
+    elif limit is None:
         problem = "it does not say after how many steps an episode ends"
     elif limit > MOST_STEPS:
         problem = f"its episode limit = {limit}: must be at most {MOST_STEPS}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dm2.envs.adapters.origin import package_version, step_limit
+from dm2.envs.adapters.origin import package_version, step_limit, unusable_limit
 from dm2.envs.adapters.returned import (
     dictionary,
     each_ones,
@@ -67,6 +67,7 @@ class GymnasiumAdapter:
             state_size=size * len(self._actions),
             version=package_version(env),
             limit=limit or step_limit(env),
+            unusable_limit=unusable_limit(env),
         )
 
     def reset(self, seed: int) -> Snapshot:

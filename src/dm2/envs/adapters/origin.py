@@ -1,20 +1,32 @@
 """What environments of other libraries say of themselves, by whichever names."""
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["package_version", "step_limit", "whole"]
+from dm2.envs.spaces import briefly
+
+__all__ = ["package_version", "step_limit", "unusable_limit", "whole"]
 
 
 def step_limit(env: Any) -> int | None:
     """The environment's own limit, by the names that environments give it."""
-    inner = getattr(env, "unwrapped", env)
-    for owner in (env, inner):
+    return next((limit for _, said in _limits(env) if (limit := whole(said))), None)
+
+
+def unusable_limit(env: Any) -> str:
+    """What the environment calls its limit, and the value, for messages about one that has no
+    `step_limit`: `max_cycles = -3`. Nothing if it names none."""
+    return next((f"{name} = {briefly(said)}" for name, said in _limits(env)), "")
+
+
+def _limits(env: Any) -> Iterator[tuple[str, Any]]:
+    """What the environment says under each of the names of a limit."""
+    for owner in (env, getattr(env, "unwrapped", env)):
         for name in ("max_cycles", "max_steps", "episode_limit", "_max_episode_steps"):
-            found = whole(getattr(owner, name, None))
-            if found:
-                return found
-    return None
+            said = getattr(owner, name, None)
+            if said is not None:
+                yield name, said
 
 
 def whole(value: Any) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dm2.envs.adapters.origin import package_version, step_limit
+from dm2.envs.adapters.origin import package_version, step_limit, unusable_limit
 from dm2.envs.adapters.returned import (
     check_named,
     dictionary,
@@ -71,6 +71,7 @@ class PettingZooAdapter:
             state_size=state,
             version=package_version(env),
             limit=step_limit(env),
+            unusable_limit=unusable_limit(env),
         )
 
     def reset(self, seed: int) -> Snapshot:
