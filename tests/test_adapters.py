@@ -1,6 +1,8 @@
 """Other people's environments that are unusual and sound; what they say that is read or refused."""
 
+import json
 import re
+import sys
 from typing import Any
 
 import jax.numpy as jnp
@@ -300,6 +302,15 @@ def test_a_file_is_no_module(tmp_path, monkeypatch):
     for name in ("lone_module.py", "no_such_module.py"):
         with pytest.raises(InputError, match="write module:factory, as in an import: no path and"):
             make(f"{name}:factory")
+
+
+def test_another_module_of_the_name_is_told_by_its_file(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("def factory(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    said = f"module 'json' ({json.__file__}) has no 'factory'; write module:factory, and rename"
+    with pytest.raises(InputError, match=re.escape(said)):
+        make("json:factory")
 
 
 def test_of_a_long_word_in_an_error_the_beginning_is_said():

@@ -175,7 +175,7 @@ MALFORMED = [
     ("Battle?fault=state", "its state has the shape (4,); (3,) is what the environment says"),
     ("no_environment", "is no environment; it needs dm2's contract, PettingZoo's parallel"),
     ("hands_out_a_class", "it returned the class Battle; return an object, Battle()"),
-    ("nothing", "module 'stand_ins' has no 'nothing'; write module:factory"),
+    ("nothing", "stand_ins.py) has no 'nothing'; write module:factory, and rename your module if"),
     ("leaves", "making it raised SystemExit: no licence (stand_ins.py, line"),
     ("made", "'made' is no function or class; name what makes it; an object itself is for env=…"),
     ("Meet.py/x", "names no module and what is in it; write module:factory, as in an import"),

@@ -285,8 +285,11 @@ def _find(base: str, field: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part, None)
     if found is None:
-        problem = f"module {module_name!r} has no {attribute!r}"
-        raise InputError(f"{field}: {problem}; write module:factory")
+        # Other folders go before the current one: of two modules it may be the wrong one.
+        file = getattr(sys.modules[module_name], "__file__", None)
+        problem = f"module {module_name!r}{f' ({file})' if file else ''} has no {attribute!r}"
+        remedy = "write module:factory, and rename your module if this is not it"
+        raise InputError(f"{field}: {problem}; {remedy}")
     if not callable(found):
         remedy = "name what makes it; an object itself is for env=… in Python"
         raise InputError(f"{field}: {attribute!r} is no function or class; {remedy}")
