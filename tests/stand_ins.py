@@ -86,6 +86,8 @@ class Meet(ParallelEnv):
             return seen, rewards, dead, {}
         if self.fault == "exit":
             sys.exit(3)
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
         if self.fault == "crash":
             os._exit(7)
         if self.fault == "infos":

@@ -347,6 +347,17 @@ def test_a_process_that_dies_again_and_again_is_given_up():
     group.close()
 
 
+def test_in_a_process_of_their_own_copies_may_raise_what_ctrl_c_does(capfd):
+    group = started(2, processes=1, name="Meet?fault=interrupt")
+    os.kill(group._workers[0].process.pid, signal.SIGINT)  # which is no copy's doing
+    with pytest.warns(RuntimeWarning, match="killed by signal 2: its episodes are cut"):
+        group.tell("reset")
+    with pytest.raises(EnvError, match=r"^step raised KeyboardInterrupt \(stand_ins.py, line \d+"):
+        group.tell("step")
+    group.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_deaths_are_counted_anew_once_an_episode_ended():
     group = started(1)
     group.arrays["actions"][:] = 1

@@ -75,9 +75,16 @@ class Copies:
     """Some of the copies of a group, stepped one after another in the process that holds them."""
 
     def __init__(
-        self, recipe: Recipe, sizes: Sizes, numbers: range, arrays: dict[str, np.ndarray]
+        self,
+        recipe: Recipe,
+        sizes: Sizes,
+        numbers: range,
+        arrays: dict[str, np.ndarray],
+        raised: tuple[type[BaseException], ...] = (Exception, SystemExit),
     ) -> None:
         self._recipe, self._sizes, self._arrays = recipe, sizes, arrays
+        self._raised = raised
+        """What a copy may raise; by default KeyboardInterrupt is Ctrl-C's."""
         self._copies: dict[int, PythonEnv | None] = dict.fromkeys(numbers)
         self._places = {
             number: (*(arrays[name][:, number] for name in _OF_AGENTS), arrays["state"][number])
@@ -99,13 +106,13 @@ class Copies:
             settle_shown(**self._shown)
         except EnvError as error:
             raise EnvError(f"after {order}, {error}") from None
-        except (Exception, SystemExit) as error:  # whatever a copy raises
+        except self._raised as error:
             raise EnvError(f"{order} raised {words_of(error)}") from error
 
     def close(self) -> None:
         """Closes the copies, whatever they say to it."""
         for env in self._copies.values():
-            with contextlib.suppress(Exception, SystemExit):
+            with contextlib.suppress(*self._raised):
                 if env is not None:
                     env.close()
 
@@ -331,6 +338,8 @@ def work(line: int, memory: int) -> None:
         memory: The descriptor of the memory that both share.
     """
     os.dup2(2, 1)  # standard output belongs to whoever trains
+    # A signal ends this process, so that KeyboardInterrupt is a copy's own.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     talk = Connection(line)
     threading.Thread(target=_end_if_alone, args=(line,), daemon=True).start()
     copies = None
@@ -339,7 +348,7 @@ def work(line: int, memory: int) -> None:
             brief = pickle.loads(talk.recv_bytes())
             sys.path[:] = brief.path
             arrays = _views(mmap.mmap(memory, 0), fields(brief.sizes, brief.num_envs))
-            copies = Copies(brief.recipe, brief.sizes, brief.numbers, arrays)
+            copies = Copies(brief.recipe, brief.sizes, brief.numbers, arrays, (BaseException,))
             while True:
                 order: Any = talk.recv_bytes().decode()
                 copies.obey(order)
