@@ -18,7 +18,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from conftest import hashes, refuses
-from dm2 import IPPO, Config, InputError, make, preset, record
+from dm2 import IPPO, Config, InputError, make, preset, record, record_style
 from dm2.demos.experts import load_experts
 from dm2.rollout import Outcome
 from dm2.run import evaluate as evaluating
@@ -146,6 +146,22 @@ def test_a_seed_that_is_none(small_run, tmp_path, seed):
             use(small_run, episodes=1, seed=seed)
     with pytest.raises(InputError, match="seed = "):
         evaluating.watch(small_run, tmp_path / "x.gif", seed=seed)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_flag_is_true_or_false(small_run, tmp_path, value):
+    runs, film = [small_run], tmp_path / "x.gif"
+    for use, names in (
+        (lambda **flag: evaluating.evaluate(small_run, **flag), ["stochastic"]),
+        (lambda **flag: evaluating.watch(small_run, film, **flag), ["stochastic", "ranges"]),
+        (lambda **flag: record(small_run, **flag), ["greedy", "actions"]),
+        (lambda **flag: record_style(runs, "co-trained-disjoint", **flag), ["greedy", "actions"]),
+    ):
+        for name in names:
+            said = f"{name} = {value!r}: must be True or False"
+            refuses(lambda use=use, name=name: use(**{name: value}), said)
+    assert evaluating.evaluate(small_run, episodes=3, stochastic=np.False_)["episodes"] == 3
 
 
 def test_numbers_of_other_types_will_do(small_run):

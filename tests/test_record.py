@@ -386,6 +386,7 @@ def test_each_run_finds_its_own_epsilon(runs, monkeypatch):
         ({"epsilon": -0.1}, "epsilon = -0.1: must be"),
         ({"epsilon": float("nan")}, "epsilon = nan: must be"),
         ({"epsilon": "0.1"}, "epsilon = '0.1': must be"),
+        ({"epsilon": 10**400}, "epsilon = 1000"),
         ({"epsilon": True}, "epsilon = True: must be"),
         ({"episodes": 0}, "episodes = 0: must be a whole number above 0"),
         ({"at": 77}, "has no checkpoint of step 77"),

@@ -8,7 +8,14 @@ import numpy as np
 from dm2.errors import InputError, check_setting
 from dm2.run.team import TrainedTeam
 
-__all__ = ["Behaviour", "Epsilon", "as_chance", "choose_behaviour", "largest_epsilon"]
+__all__ = [
+    "Behaviour",
+    "Epsilon",
+    "as_chance",
+    "check_flags",
+    "choose_behaviour",
+    "largest_epsilon",
+]
 
 Epsilon = SupportsFloat | str | None
 """The probability of a random action, from 0 to 1, or `auto`, or None."""
@@ -36,6 +43,13 @@ class Behaviour(NamedTuple):
             return {"policy": "greedy" if self.greedy else "stochastic"}
         found = {} if self.search is None else {"epsilon_search": self.search}
         return {"policy": "epsilon-greedy", "epsilon": self.epsilon, **found}
+
+
+def check_flags(**flags: Any) -> None:
+    """Raises InputError unless all arguments, by their names, are truth values: of others, such as
+    the text `no`, Python takes most for true."""
+    for name, value in flags.items():
+        check_setting(isinstance(value, bool | np.bool_), name, value, "must be True or False")
 
 
 def choose_behaviour(
@@ -123,7 +137,7 @@ def as_chance(epsilon: Any) -> float | None:
         return None
     try:
         chance = None if isinstance(epsilon, str | bool) else float(epsilon)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         chance = None
     if chance is None or not 0 <= chance <= 1:
         raise InputError(f"epsilon = {epsilon!r}: must be a number from 0 to 1, or 'auto'")

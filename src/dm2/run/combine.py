@@ -12,7 +12,7 @@ from dm2.demos.fields import Dtype, settled_dtype
 from dm2.demos.provenance import as_ranges, per_agent
 from dm2.errors import InputError, Whole, as_seed, as_whole, check_setting
 from dm2.rollout import MixedTeam
-from dm2.run.behaviour import Behaviour, Epsilon, choose_behaviour
+from dm2.run.behaviour import Behaviour, Epsilon, check_flags, choose_behaviour
 from dm2.run.directory import RunDirectory
 from dm2.run.programs import programs_for
 from dm2.run.record import record_episodes, record_team
@@ -68,6 +68,7 @@ def record_style(
     check_setting(known, "style", style, f"must be one of {', '.join(STYLES)}")
     several = isinstance(runs, Iterable) and not isinstance(runs, str | bytes)
     check_setting(several, "runs", runs, "must be a list of runs; put a single one into brackets")
+    check_flags(greedy=greedy, actions=actions)
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     opened = [open_run(run) for run in runs]
     _check_runs(opened, style)

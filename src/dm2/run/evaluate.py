@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt32
 from dm2.envs import Renderable
 from dm2.errors import InputError, Whole, as_seed, as_whole
 from dm2.rollout import MixedTeam
+from dm2.run.behaviour import check_flags
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
 from dm2.run.team import TrainedTeam, load_team
@@ -51,6 +52,7 @@ def evaluate(
             other sizes, or an argument is unusable.
         EnvError: an environment that is stepped in Python failed.
     """
+    check_flags(stochastic=stochastic)
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     _, programs, team, step = load_team(run, at, env)
     with contextlib.closing(programs):
@@ -159,10 +161,11 @@ def watch(
     Raises:
         InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
             other sizes, the environment cannot be drawn, `out` cannot be written or has another
-            suffix, or `seed` is unusable.
+            suffix, or another argument is unusable.
         EnvError: an environment that is stepped in Python failed.
         OSError: the disk fails.
     """
+    check_flags(stochastic=stochastic, ranges=ranges)
     seed, path = as_seed(seed), check_film(out)
     run, programs, team, step = load_team(run, at, env)
     stage = programs.env

@@ -15,7 +15,7 @@ from dm2.demos.fields import Dtype, settled_dtype
 from dm2.envs import EnvSpec
 from dm2.errors import Whole, as_seed, as_whole
 from dm2.rollout import Outcome, Recording
-from dm2.run.behaviour import Behaviour, Epsilon, choose_behaviour
+from dm2.run.behaviour import Behaviour, Epsilon, check_flags, choose_behaviour
 from dm2.run.directory import RunDirectory
 from dm2.run.team import TrainedTeam, load_team
 
@@ -65,6 +65,7 @@ def record(
             nothing, if an argument is unusable, or if an observation overflows `dtype`.
         EnvError: If an environment that is stepped in Python failed.
     """
+    check_flags(greedy=greedy, actions=actions)
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     team = load_team(run, at)
     dtype = settled_dtype(dtype, team.programs.env.spec.name)
