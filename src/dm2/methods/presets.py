@@ -38,7 +38,8 @@ _TASKS = {
 _BUFFER_EPISODES = 1024
 _DISCRIMINATOR = {"updates": 120, "batch": 4096, "learning_rate": 1e-3, "gradient_penalty": 10.0}
 _BEST = {"episodes": 1024, "least": 64}
-# PyMARL's, with which QMIX was trained: an update an episode, 32 environments side by side.
+# PyMARL's, with which QMIX was trained: an update an episode where they last to the limit, as 32
+# environments side by side come to.
 _Q = {"optimiser": "rmsprop", "learning_rate": 5e-4, "td_lambda": 0.0, "updates": 32}
 _Q |= {"capacity": 5000, "target_every": 200}
 
