@@ -553,7 +553,8 @@ def test_only_agents_that_learn_from_rewards_of_their_own_hold_nothing_paid_afte
         assert team.learner.reward.paid_after_death == after
     shared: Any = dm2.IPPO().build(make("stand_ins:Tuples").spec, 8)
     assert shared.learner.reward.paid_after_death
-    for survival, after in (("centred", False), ("absorbing", True)):
+    kinds: dict[Any, bool] = {"centred": False, "absorbing": True}
+    for survival, after in kinds.items():
         joint: Any = dm2.MAGAIL(imitation=dm2.Imitation(survival=survival)).build(spec, 8)
         assert joint.independent.learner.reward.paid_after_death == after
 

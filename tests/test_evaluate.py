@@ -161,7 +161,8 @@ def test_a_flag_is_true_or_false(small_run, tmp_path, value):
         for name in names:
             said = f"{name} = {value!r}: must be True or False"
             refuses(lambda use=use, name=name: use(**{name: value}), said)
-    assert evaluating.evaluate(small_run, episodes=3, stochastic=np.False_)["episodes"] == 3
+    numpys: Any = np.False_
+    assert evaluating.evaluate(small_run, episodes=3, stochastic=numpys)["episodes"] == 3
 
 
 def test_numbers_of_other_types_will_do(small_run):

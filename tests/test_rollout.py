@@ -80,6 +80,9 @@ def compiled_collect() -> Any:
     return jax.jit(lambda agents, state, key: collect(ENV, TEAM, agents, state, key, T))
 
 
+FOLLOWING = functools.partial(next_values, paid_after_death=True)
+
+
 class Rows(NamedTuple):
     """Trajectories along one time axis, `[K, 2T, N, ...]`, all fields side by side."""
 
@@ -104,7 +107,7 @@ class Rows(NamedTuple):
         parts = []
         for one in trajectories:
             fields = {**one._asdict(), **one.extras._asdict()}
-            fields["next_values"] = jax.vmap(next_values)(one)
+            fields["next_values"] = jax.vmap(FOLLOWING)(one)
             parts.append({name: np.asarray(fields[name]) for name in cls._fields})
         return cls(*(np.concatenate([p[n] for p in parts], axis=1) for n in cls._fields))
 

@@ -116,7 +116,7 @@ def next_values(trajectory: Trajectory, *, paid_after_death: bool) -> Float[Arra
     """
     values, bootstrap = trajectory.extras.values, trajectory.bootstrap
     if not paid_after_death:
-        bootstrap = jnp.where(trajectory.next_alive, bootstrap, 0.0)
+        bootstrap = jax.lax.select(trajectory.next_alive, bootstrap, jnp.zeros_like(bootstrap))
     following = jnp.concatenate([values[1:], bootstrap[-1:]])
     return jax.lax.select(trajectory.ended, bootstrap, following)
 
