@@ -435,12 +435,16 @@ def test_levels_of_returns_are_called_returns():
 
 
 def test_panels_of_exchanges_are_whole():
-    places = [(env, label) for env in ("smax/3s_vs_4z", "smax/3s_vs_3z") for label in ("a", "b")]
-    made = levels(1.0).result(axis="episodes")
-    result = dataclasses.replace(made, exchanges={place: np.eye(3) for place in places})
-    drawn = drawings._exchanges(result)
+    made, exchanges = Made(), []
+    for env in ("smax/3s_vs_4z", "smax/3s_vs_3z"):
+        for label in ("a", "b"):
+            exchange = Exchange(made.add(label, [RISING] * 3, env=env).runs[1:])
+            made.records.exchanges[exchange.name] = np.eye(2)
+            exchanges.append((label, exchange))
+    drawn = drawings._exchanges(made.result(exchanges=tuple(exchanges)))
     drawn.canvas.draw()
     for axes in drawn.axes[:4]:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2"]
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
             box = text.get_window_extent()
             assert drawn.bbox.contains(box.x0, box.y0) and drawn.bbox.contains(box.x1, box.y1)
