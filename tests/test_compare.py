@@ -847,6 +847,22 @@ def test_as_many_methods_as_there_are_look_different(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"paths": 3}, "paths = 3: must be a list of paths"),
+        ({"paths": "runs"}, "paths = 'runs': must be a list of paths"),
+        ({"paths": [3]}, "paths = 3: must be a path"),
+        ({"paths": []}, r"paths = \[\]: name run directories"),
+        ({"labels": "x"}, "labels = 'x': must be a list of labels"),
+        ({"levels": [10**400]}, "levels = .*: must be a list of numbers"),
+    ],
+)
+def test_what_is_no_list_is_refused(runs, unchecked_types, arguments, message):
+    with pytest.raises(InputError, match=message):
+        compare(**({"paths": [runs]} | arguments))
+
+
+@pytest.mark.parametrize(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")]
 )
 def test_figure_is_written_by_suffix(runs, tmp_path, suffix, start):

@@ -113,7 +113,7 @@ def _levels(title: str, measure: Measure, levels: Sequence[SupportsFloat] | None
         return list(WIN_RATE_LEVELS) if measure == "win_rate" else []
     try:
         numbers = sorted({float(level) for level in levels})
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"levels = {levels!r}: must be a list of numbers") from None
     for level in numbers:
         if measure == "win_rate" and not 0 < level <= 1:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dm2.errors import InputError
+from dm2.errors import InputError, as_path, check_setting
 from dm2.files import write_atomically
 from dm2.run.directory import CONFIG, METRICS
 from dm2.studies.runs import Run, is_info, read_run
@@ -181,15 +181,17 @@ def find_runs(
     that those hold, if any. A run that two paths lead to is read once. Raises InputError if a path
     holds no run or a file is malformed.
     """
-    if isinstance(paths, str | Path):  # a string is a sequence of one-letter paths, "/" among them
-        raise InputError(f"paths = {paths!r}: must be a list of paths")
+    for name, given in (("paths", paths), ("labels", labels)):
+        # A string is a sequence of one-letter paths, "/" among them.
+        listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+        check_setting(listed or given is None, name, given, f"must be a list of {name}")
     if not paths:
-        raise InputError("paths = []: name run directories, or parents of them")
+        raise InputError(f"paths = {paths!r}: name run directories, or parents of them")
     if labels is not None and len(labels) != len(paths):
         raise InputError(f"labels = {list(labels)!r}: must be one per path, here {len(paths)}")
     runs: dict[Path, Run] = {}
     notes: list[str] = []
-    for i, path in enumerate(map(Path, paths)):
+    for i, path in enumerate(Path(as_path("paths", path)) for path in paths):
         label = labels[i] if labels else None
         if path.is_file():
             for run in Records.read(path).runs.values():
