@@ -93,6 +93,7 @@ class Walk:
         step = Step(reward, never, cut, never)
         changes: dict[str, Any] = {
             "reward": {"reward": reward[:, None]},
+            "own": {"reward": jnp.stack([reward, reward])},
             "paid nan": {"reward": reward * jnp.nan},
             "flags": {"won": cut.astype(jnp.int32)},
             "both": {"terminated": cut},

@@ -26,6 +26,7 @@ MALFORMED = [
     ("result", "step returned no state and dm2.envs.Step; return a pair of them"),
     ("state", "step returned ['at'] as float32(2, 3), reset as int32(2, 3); return the same"),
     ("reward", "step returned reward as float32(3, 1); return float32(3,) or float32(2, 3)"),
+    ("own", "step returned reward of shape (2, 3), spec.own_rewards = False; say there whether"),
     ("flags", "step returned won as int32(3,); return bool(3,)"),
     ("observations", "observe returned observations as float32(3, 2, 2); return float32(2, 3, 2)"),
     ("legal", "observe returned legal as bool(2, 3, 4); return bool(2, 3, 3)"),

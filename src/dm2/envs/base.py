@@ -48,9 +48,9 @@ class Step(NamedTuple):
     """
 
     reward: Float[Array, "*K N"]
-    """The team's shared reward for this step, `[N]`, or each agent's own, `[K, N]`. Agents whose
-    method says that they share the reward learn from its mean, by which returns go too; all
-    others from their own."""
+    """The team's shared reward for this step, `[N]`, or each agent's own, `[K, N]`, where the spec
+    says so. Agents whose method says that they share the reward learn from its mean, by which
+    returns go too; all others from their own."""
     terminated: Bool[Array, " N"]
     """The task ended; nothing follows, so the value of what follows is zero."""
     truncated: Bool[Array, " N"]

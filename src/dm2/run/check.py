@@ -319,6 +319,10 @@ def _wrong_shapes(env: Environment) -> Iterator[str]:
     flags = dict.fromkeys(("terminated", "truncated", "won"), (((many,),), jnp.bool_))
     wanted = {"reward": (((many,), (agents, many)), jnp.float32), **flags}
     yield from _wrong_fields("step", result[1], wanted)
+    shape = np.shape(result[1].reward)
+    if shape in wanted["reward"][0] and (shape != (many,)) != spec.own_rewards:
+        problem = f"step returned reward of shape {shape}, spec.own_rewards = {spec.own_rewards}"
+        yield f"{problem}; say there whether each agent is paid its own"
     if not isinstance(view, TeamView):
         yield "observe returned no dm2.envs.TeamView; return one"
         return
