@@ -648,6 +648,13 @@ def row(**changes: Any) -> dict[str, Any]:
     return whole | {"returns": [1.0, 2.0], "diverged_at": None, "info": info} | changes
 
 
+def test_two_runs_of_one_name_are_no_results(tmp_path):
+    held = {"format": 1, "runs": [row(), row()], "exchanges": {}}
+    (tmp_path / "x.json").write_text(json.dumps(held))
+    with pytest.raises(InputError, match="holds no results of a study .two runs of one name"):
+        Records.read(tmp_path / "x.json")
+
+
 @pytest.mark.parametrize(
     ("whole", "values"),
     [

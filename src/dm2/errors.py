@@ -40,7 +40,7 @@ __all__ = [
 
 T = TypeVar("T")
 MOST = 2**31 - 1
-"""The largest count that 32 bits hold, in which arrays are counted."""
+"""The largest count that 32 bits hold, in which arrays and the steps of an episode are counted."""
 Whole = SupportsIndex | float
 """A whole number in any form that `as_whole` takes: 7, 7.0, `numpy.int64(7)`."""
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dm2.errors import EnvError, InputError
+from dm2.errors import MOST, EnvError, InputError
 
 __all__ = [
-    "MOST_STEPS",
     "Outcome",
     "PythonEnv",
     "Recipe",
@@ -26,9 +25,6 @@ __all__ = [
     "limit_of",
     "settle_shown",
 ]
-
-MOST_STEPS = 2**31 - 1
-"""What the clocks of episodes, int32, can count."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +146,8 @@ def settle_shown(
 
 def check_limit(limit: Any, field: str) -> None:
     """Raises InputError unless a limit is a number of steps that the clocks can count."""
-    if type(limit) is not int or not 1 <= limit <= MOST_STEPS:
-        raise InputError(f"{field}: limit must be a whole number from 1 to {MOST_STEPS}")
+    if type(limit) is not int or not 1 <= limit <= MOST:
+        raise InputError(f"{field}: limit must be a whole number from 1 to {MOST}")
 
 
 def limit_of(asked: int | None, own: int | None, field: str, unusable: str = "") -> int:
@@ -162,8 +158,8 @@ def limit_of(asked: int | None, own: int | None, field: str, unusable: str = "")
         problem = f"its {unusable}: must be a whole number above 0"
     elif limit is None:
         problem = "it does not say after how many steps an episode ends"
-    elif limit > MOST_STEPS:
-        problem = f"its episode limit = {limit}: must be at most {MOST_STEPS}"
+    elif limit > MOST:
+        problem = f"its episode limit = {limit}: must be at most {MOST}"
     else:
         return limit
     raise InputError(f"{field}: {problem}; add the option limit=STEPS")

@@ -17,8 +17,7 @@ from dm2.envs import Environment, EnvSpec, HostEnvironment, Step, TeamView, make
 from dm2.envs.base import AnyArray
 from dm2.envs.factories import name_of
 from dm2.envs.host import settled
-from dm2.envs.python_env import MOST_STEPS
-from dm2.errors import EnvError, InputError, Whole, as_seed, as_whole, one_line
+from dm2.errors import MOST, EnvError, InputError, Whole, as_seed, as_whole, one_line
 from dm2.rollout.stepping import Episodes, advance, random_legal, reset, team_reward
 
 __all__ = ["check", "check_quickly"]
@@ -293,8 +292,8 @@ def _wrong_shapes(env: Environment) -> Iterator[str]:
         if not isinstance(value, int | np.integer) or value < 1:
             yield f"spec.{name} = {value!r}; must be a whole number above 0"
             return
-    if spec.episode_limit > MOST_STEPS:
-        yield f"spec.episode_limit = {spec.episode_limit}; must be at most {MOST_STEPS}"
+    if spec.episode_limit > MOST:
+        yield f"spec.episode_limit = {spec.episode_limit}; must be at most {MOST}"
         return
     agents, key = spec.num_agents, jax.ShapeDtypeStruct((2,), jnp.uint32)
     actions = jax.ShapeDtypeStruct((agents, many), jnp.int32)
