@@ -826,6 +826,15 @@ def test_the_file_appears_whole_under_its_name(tmp_path, monkeypatch):
     assert moved == [episodes().sha256]
 
 
+@pytest.mark.parametrize("write", ["save", "to_npz", "to_minari"])
+def test_a_text_does_not_say_whether_a_file_may_be_replaced(tmp_path, unchecked_types, write):
+    path = tmp_path / "demos.npz"
+    path.write_text("mine")
+    write = getattr(episodes(), write)
+    refuses(lambda: write(path, overwrite="no"), "overwrite = 'no': must be True or False")
+    assert path.read_text() == "mine"
+
+
 def test_a_file_is_kept_where_it_is_asked_for(tmp_path):
     path = tmp_path / "demos"
     size = episodes().save(path, overwrite=False)

@@ -607,6 +607,14 @@ def test_an_export_that_cannot_be(small_run, tmp_path, monkeypatch):
         dm2.export(small_run, agent=0, out=tmp_path / "a.onnx", format="onnx")
 
 
+def test_a_text_does_not_say_whether_a_file_may_be_replaced(small_run, tmp_path, unchecked_types):
+    out = tmp_path / "a.safetensors"
+    out.write_text("precious")
+    with pytest.raises(InputError, match="overwrite = 'no': must be True or False"):
+        dm2.export(small_run, agent=0, out=out, overwrite="no")
+    assert out.read_text() == "precious"
+
+
 def test_a_refused_export_leaves_no_folder(small_run, tmp_path):
     out = tmp_path / "x" / "y.safetensors"
     for agent, at in ((0, 7), (3, None)):

@@ -30,6 +30,7 @@ __all__ = [
     "as_whole",
     "check_choice",
     "check_finite",
+    "check_flags",
     "check_positive",
     "check_setting",
     "checks_itself",
@@ -98,6 +99,13 @@ def check_choice(settings: object, prefix: str, name: str, options: Any) -> None
     type `options`."""
     value, allowed = getattr(settings, name), get_args(options)
     check_setting(value in allowed, prefix + name, value, f"must be one of {', '.join(allowed)}")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raises InputError unless all arguments, by their names, are truth values: of others, such as
+    the text `no`, Python takes most for true."""
+    for name, value in flags.items():
+        check_setting(_boolean(value) is not None, name, value, "must be True or False")
 
 
 def as_whole(field: str, value: Any, low: int = 1, high: int | None = None) -> int:

@@ -24,7 +24,7 @@ from dm2.demos.provenance import (
 from dm2.demos.subset import as_choice, choose
 from dm2.demos.summary import summarise
 from dm2.envs.base import EnvSpec
-from dm2.errors import InputError, Whole, as_path, as_whole
+from dm2.errors import InputError, Whole, as_path, as_whole, check_flags
 from dm2.files import check_target
 
 __all__ = ["Demonstrations"]
@@ -201,6 +201,7 @@ class Demonstrations(Conversions):
             InputError: If the path is unusable, or holds another file and `overwrite` is False.
             OSError: If the disk fails.
         """
+        check_flags(overwrite=overwrite)
         target = check_target("path", path)
         if target.exists() and not overwrite:
             if _digest_of(target) == self.sha256:

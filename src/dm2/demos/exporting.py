@@ -18,7 +18,7 @@ from dm2.demos.file import EXISTS
 from dm2.demos.importing.minari import LAYOUT, find, root
 from dm2.demos.importing.npz import PROVENANCE
 from dm2.demos.importing.team import needs
-from dm2.errors import InputError, as_path
+from dm2.errors import InputError, as_path, check_flags
 from dm2.files import TEMPORARY, check_target, check_writable, replacing
 
 __all__ = ["to_minari", "to_npz"]
@@ -28,6 +28,7 @@ _PER_STEP = ("observations", "alive", "actions", "legal")
 
 def to_npz(demos: Demonstrations, path: str | Path, *, overwrite: bool = False) -> int:
     """Writes demonstrations as arrays (see `Demonstrations.to_npz`)."""
+    check_flags(overwrite=overwrite)
     target = check_target("path", path, (".npz",))
     if target.exists() and not overwrite:
         raise InputError(f"path = {str(target)!r}: {EXISTS}")
@@ -49,6 +50,7 @@ def to_npz(demos: Demonstrations, path: str | Path, *, overwrite: bool = False) 
 
 def to_minari(demos: Demonstrations, name: str, *, overwrite: bool = False) -> list[str]:
     """Writes demonstrations as Minari datasets (see `Demonstrations.to_minari`)."""
+    check_flags(overwrite=overwrite)
     agents = _concurrent(demos)
     folders = [f"agent_{k}-v0" for k in range(len(agents))]
     target = _check_minari_name(name, folders, overwrite)

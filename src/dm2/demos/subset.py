@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from dm2.demos.agent import AgentDemonstrations
 from dm2.demos.fields import check
-from dm2.errors import as_whole
+from dm2.errors import as_whole, check_flags
 
 __all__ = ["as_choice", "choose"]
 
@@ -30,7 +30,7 @@ def as_choice(episodes: Any, won: Any, return_range: Any) -> dict[str, Any]:
     choice: dict[str, Any] = {}
     if episodes is not None:
         choice["episodes"] = as_whole("episodes", episodes)
-    check(isinstance(won, bool), f"won = {won!r}", "must be True or False")
+    check_flags(won=won)
     if won:
         choice["won"] = True
     if return_range is not None:

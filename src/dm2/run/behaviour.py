@@ -12,7 +12,6 @@ __all__ = [
     "Behaviour",
     "Epsilon",
     "as_chance",
-    "check_flags",
     "choose_behaviour",
     "largest_epsilon",
 ]
@@ -43,13 +42,6 @@ class Behaviour(NamedTuple):
             return {"policy": "greedy" if self.greedy else "stochastic"}
         found = {} if self.search is None else {"epsilon_search": self.search}
         return {"policy": "epsilon-greedy", "epsilon": self.epsilon, **found}
-
-
-def check_flags(**flags: Any) -> None:
-    """Raises InputError unless all arguments, by their names, are truth values: of others, such as
-    the text `no`, Python takes most for true."""
-    for name, value in flags.items():
-        check_setting(isinstance(value, bool | np.bool_), name, value, "must be True or False")
 
 
 def choose_behaviour(

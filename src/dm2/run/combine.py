@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from dm2.demos import Demonstrations, combine
 from dm2.demos.fields import Dtype, settled_dtype
 from dm2.demos.provenance import as_ranges, per_agent
-from dm2.errors import InputError, Whole, as_seed, as_whole, check_setting
+from dm2.errors import InputError, Whole, as_seed, as_whole, check_flags, check_setting
 from dm2.rollout import MixedTeam
-from dm2.run.behaviour import Behaviour, Epsilon, check_flags, choose_behaviour
+from dm2.run.behaviour import Behaviour, Epsilon, choose_behaviour
 from dm2.run.directory import RunDirectory
 from dm2.run.programs import programs_for
 from dm2.run.record import record_episodes, record_team

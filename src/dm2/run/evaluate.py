@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from dm2.envs import Renderable
-from dm2.errors import InputError, Whole, as_seed, as_whole
+from dm2.errors import InputError, Whole, as_seed, as_whole, check_flags
 from dm2.rollout import MixedTeam
-from dm2.run.behaviour import check_flags
 from dm2.run.directory import RunDirectory
 from dm2.run.film import check_film, render
 from dm2.run.team import TrainedTeam, load_team

@@ -12,7 +12,7 @@ import safetensors.numpy
 from dm2.agent.actor import Actor
 from dm2.deployment import file as layout
 from dm2.deployment.graph import as_onnx
-from dm2.errors import InputError, Whole, as_whole, check_setting
+from dm2.errors import InputError, Whole, as_whole, check_flags, check_setting
 from dm2.files import check_target, write_atomically
 from dm2.methods.base import Separable
 from dm2.run.directory import RunDirectory
@@ -56,6 +56,7 @@ def export(
         OSError: the disk fails.
     """
     check_setting(format in get_args(ExportFormat), "format", format, "must be safetensors or onnx")
+    check_flags(overwrite=overwrite)
     path = check_target("out", out, (f".{format}",))
     remedy = "exists; choose another file, or say overwrite"
     check_setting(overwrite or not path.exists(), "out", str(path), remedy)

@@ -13,9 +13,9 @@ from jaxtyping import Array, UInt32
 from dm2.demos import Demonstrations
 from dm2.demos.fields import Dtype, settled_dtype
 from dm2.envs import EnvSpec
-from dm2.errors import Whole, as_seed, as_whole
+from dm2.errors import Whole, as_seed, as_whole, check_flags
 from dm2.rollout import Outcome, Recording
-from dm2.run.behaviour import Behaviour, Epsilon, check_flags, choose_behaviour
+from dm2.run.behaviour import Behaviour, Epsilon, choose_behaviour
 from dm2.run.directory import RunDirectory
 from dm2.run.team import TrainedTeam, load_team
 
