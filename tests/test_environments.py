@@ -553,10 +553,8 @@ def test_only_agents_that_learn_from_rewards_of_their_own_hold_nothing_paid_afte
         assert team.learner.reward.paid_after_death == after
     shared: Any = dm2.IPPO().build(make("stand_ins:Tuples").spec, 8)
     assert shared.learner.reward.paid_after_death
-    kinds: dict[Any, bool] = {"centred": False, "absorbing": True}
-    for survival, after in kinds.items():
-        joint: Any = dm2.MAGAIL(imitation=dm2.Imitation(survival=survival)).build(spec, 8)
-        assert joint.independent.learner.reward.paid_after_death == after
+    joint: Any = dm2.MAGAIL().build(spec, 8)  # its imitation goes on while a teammate lives
+    assert joint.independent.learner.reward.paid_after_death
 
 
 def test_a_single_jax_environment_is_mapped():
@@ -681,9 +679,10 @@ def begun(monkeypatch):
 
 @pytest.mark.learning  # for its time
 def test_a_team_trains_goes_on_and_is_recorded(tmp_path, begun):
-    config = dm2.Config(dm2.IPPO(TINY), "own", steps=256, **SMALL)
+    config = dm2.Config(dm2.IPPO(TINY), "smax/3m", steps=256, **SMALL)
     run = dm2.train(config, tmp_path / "run", env=Meet, quiet=True)
     assert run.config.env == "stand_ins:Meet"
+    assert run.config.method.observations == "running"  # pyright: ignore  # not that of smax/3m
     with pytest.warns(RuntimeWarning, match="begin anew"):
         run = dm2.resume(run.path, 384, quiet=True)
     assert run.steps()[-1] == 384

@@ -1,5 +1,6 @@
 """What the networks take in: observations of any scale, and what an agent knows of itself."""
 
+import dataclasses
 import functools
 import json
 from typing import Any
@@ -112,7 +113,9 @@ def test_running_observations_are_those_of_the_rollout_before():
 
 def test_by_default_the_environment_decides():
     for env, scale in (("smax/3m", "layer"), ("smac/3m?limit=9", "layer"), ("mine", "running")):
-        assert Config(IPPO(), env).method.observations == scale  # pyright: ignore
+        assert Config(IPPO(), env).settled.method.observations == scale  # pyright: ignore
+        moved = dataclasses.replace(Config(IPPO(), "smax/2s3z"), env=env)  # as train(…, env=…) does
+        assert moved.program.method.observations == scale  # pyright: ignore
     chosen = Config(IPPO(observations="none"), "smax/3m").method
     assert chosen.observations == "none"  # pyright: ignore
     assert DM2(TINY).imitation == DM2().imitation  # positions are as they were

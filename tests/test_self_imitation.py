@@ -36,6 +36,7 @@ def rollout(rng: np.random.Generator, steps: int, time: np.ndarray) -> Trajector
         time += 1
         ended[t] = (rng.random(N) < 0.3) | (time == LIMIT)
         time[ended[t]] = 0
+    cut = ended & (rng.random(shape) < 0.5)
     observations = jnp.asarray(rng.normal(size=(*shape, O)), jnp.float32)
     nothing = jnp.zeros(shape)
     memory = Memory(jnp.zeros((N, H)), jnp.zeros((N, H)), jnp.zeros(N))
@@ -47,7 +48,7 @@ def rollout(rng: np.random.Generator, steps: int, time: np.ndarray) -> Trajector
         actions=jnp.asarray(rng.integers(A, size=shape), jnp.int32),
         rewards=jnp.asarray(rng.integers(3, size=shape), jnp.float32),  # so that ties occur
         next_alive=false,
-        terminated=jnp.asarray(ended),
+        terminated=jnp.asarray(ended & ~cut),
         ended=jnp.asarray(ended),
         time_left=jnp.zeros(shape, jnp.int32),
         extras=Extras(nothing, nothing, observations, observations),
@@ -73,7 +74,8 @@ class Plainly:
                 if path.ended[t, n]:
                     steps, self.open[n] = self.open[n], []
                     value = sum(GAMMA**i * s["r"] for i, s in enumerate(steps))
-                    self._keep({"steps": steps, "value": value})
+                    counts = LIMIT if path.terminated[t, n] else len(steps)
+                    self._keep({"steps": steps, "value": value, "counts": counts})
 
     def _keep(self, episode: dict[str, Any]) -> None:
         if len(self.kept) < CAPACITY:
@@ -121,7 +123,10 @@ def test_the_best_episodes_are_kept_whole_however_rollouts_cut_them():
     np.testing.assert_array_equal(
         np.argmax(expert.actions[: len(living)], axis=-1), [s["a"] for s in living]
     )
-    assert expert.absorbing == pytest.approx(1 - len(living) / (CAPACITY * LIMIT))
+    counts = [e["counts"] for e in plain.kept]
+    assert LIMIT in counts
+    assert min(counts) < LIMIT  # some were cut before the limit, after which nothing is known
+    assert expert.absorbing == pytest.approx(1 - len(living) / sum(counts))
 
 
 def test_an_episode_that_was_given_up_is_not_the_beginning_of_the_next():
@@ -166,8 +171,8 @@ def test_of_equal_episodes_the_older_stays_and_of_several_worst_the_first_goes()
     def marks(*episodes: tuple[float, float]) -> list[float]:
         own = rules.initial()
         for value, mark in episodes:
-            zero = jnp.int32(0)
-            own = rules._insert(own, episode(value, mark), jnp.int32(LIMIT), zero, zero)
+            ends, zero = jnp.ones((1, 1), bool), jnp.int32(0)
+            own = rules._insert(ends, own, episode(value, mark), jnp.int32(LIMIT), zero, zero)
         return own.observations[:, 0, 0].tolist()
 
     assert marks((1, 10), (1, 20)) == [10, 20]

@@ -144,6 +144,11 @@ def test_a_study_refuses_what_does_not_fit():
             Claim("", "a", "b", "steps_to_80", margin=margin)
     with pytest.raises(InputError, match="either at or quality"):
         Recording((ippo(),), at=128, quality=0.5)
+    for quality in (80.0, -0.1, math.nan):
+        with pytest.raises(InputError, match=r"recording.quality = .*: must be a finite number fr"):
+            Recording((ippo(),), quality=quality)
+    with pytest.raises(InputError, match=r"recording.seed = -1: must be a whole number from 0"):
+        Recording((ippo(),), seed=-1)
 
 
 NO_TEXT: Any = None
@@ -456,6 +461,21 @@ def outcomes(study: Study, runs: dict[str, Run], exchanges: dict[str, Any] | Non
     """By claim and environment, what becomes of it and why not."""
     found = results_of(study, Records(runs, exchanges or {})).verdicts
     return [(one.outcome, one.note) for one in found]
+
+
+def test_curves_stand_in_the_order_of_their_study():
+    """Whatever their methods are called, and however results lie in a file; baselines go first."""
+    labels = {"vdn": "dm2", "ippo": "dm2", "a": "bc", "other": "ippo"}
+    curves = [Curve(label, (ippo(n), ippo(n + 10))) for n, label in enumerate(labels)]
+    study = study_of(curves=tuple(curves), claims=())
+    runs = {}
+    for curve in reversed(curves):
+        for each in curve.runs:
+            one = made_up(each.config.seed, 0.5, "", env=ENV)
+            config = one.config | {"method": labels[curve.label]}
+            runs[each.name] = dataclasses.replace(one, info=one.info | {"config": config})
+    ((_, environment),) = results_of(study, Records(runs)).comparison.environments.items()
+    assert list(environment.groups) == ["other", "vdn", "ippo", "a"]
 
 
 def test_a_curve_whose_runs_all_diverged_decides_nothing_and_shortens_no_other():
@@ -1379,6 +1399,9 @@ def test_a_recording_takes_the_first_checkpoint_that_is_good_enough(made, monkey
         Recording(team, quality=0.95).make(made)
     with pytest.raises(InputError, match=r"quality = 0.5: .* has no checkpoint; train it anew"):
         Recording(team, quality=0.5)._checkpoint(begun(ippo(7), tmp_path))
+    monkeypatch.setattr("dm2.studies.products.evaluate", lambda *_, **__: {"win_rate": None})
+    with pytest.raises(InputError, match=r"quality = 0.5: nobody can win in .*; leave quality out"):
+        Recording(team, quality=0.5).make(made)
     few = Recording(team, episodes=5, first=2)
     few.make(made)
     assert dm2.Demonstrations.load(few.path(made)).agents[0].num_episodes == 2

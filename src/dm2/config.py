@@ -88,7 +88,6 @@ class Config:
         remedy = f"x rollout_steps = {self.rollout_steps} must be at most {MOST}"
         check_setting(self.iteration_steps <= MOST, "num_envs", self.num_envs, remedy)
         as_seed(self.seed)
-        object.__setattr__(self, "method", self.method.settled(self.env))
         for step in self.checkpoint_steps:
             check_setting(step > 0, "checkpoint_steps", step, "must be whole numbers above 0")
         self.method.check(self.num_envs)
@@ -101,14 +100,21 @@ class Config:
             check_setting(self.demos is None, "demos", self.demos, remedy)
 
     @property
+    def settled(self) -> "Config":
+        """The settings with what the environment's name decides filled in, as a run keeps them."""
+        return dataclasses.replace(self, method=self.method.settled(self.env))
+
+    @property
     def program(self) -> ProgramSettings:
-        """The part that decides which programs are compiled."""
-        return ProgramSettings(self.method, self.env, self.num_envs, self.rollout_steps)
+        """The part that decides which programs are compiled, with what the environment's name
+        decides filled in."""
+        method = self.method.settled(self.env)
+        return ProgramSettings(method, self.env, self.num_envs, self.rollout_steps)
 
     @property
     def iteration_steps(self) -> int:
         """Environment steps of one iteration (one rollout and the updates on it)."""
-        return self.program.iteration_steps
+        return self.num_envs * self.rollout_steps
 
     @property
     def iterations(self) -> int:

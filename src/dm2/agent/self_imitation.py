@@ -1,5 +1,6 @@
 """One agent's own best episodes, kept to be imitated."""
 
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -26,6 +27,9 @@ class OwnEpisodes(NamedTuple):
     """None where the discriminator takes states alone."""
     returns: Float[Array, " C"]
     """The discounted return of each episode, of the rewards that the agent is paid."""
+    steps: Int[Array, " C"]
+    """The steps that each episode counts: the episode limit's if it terminated, since the agent is
+    in the absorbing state from then on, and its own if it was cut."""
     size: Int[Array, ""]
     """How many episodes there are; they come first."""
     ongoing: Ongoing
@@ -82,6 +86,7 @@ class BestEpisodes:
             jnp.zeros(shape, bool),
             jnp.zeros(shape, jnp.int32) if self.num_actions else None,
             jnp.zeros(shape[0]),
+            jnp.zeros(shape[0], jnp.int32),
             jnp.zeros((), jnp.int32),
             Ongoing.initial(row, self.limit, self.num_envs),
         )
@@ -101,7 +106,8 @@ class BestEpisodes:
         if self.num_actions:
             rows["actions"] = trajectory.actions.astype(jnp.int32)
         starts, ended = trajectory.starts, trajectory.ended
-        ongoing, own = hand_over(own.ongoing, rows, starts, ended, own, self._insert)
+        insert = functools.partial(self._insert, trajectory.terminated)
+        ongoing, own = hand_over(own.ongoing, rows, starts, ended, own, insert)
         return own._replace(ongoing=ongoing)
 
     def enough(self, own: OwnEpisodes) -> Bool[Array, ""]:
@@ -119,7 +125,7 @@ class BestEpisodes:
         return Expert(
             own.observations.reshape(-1, self.observation_size)[index],
             living,
-            1.0 - living / jnp.maximum(own.size * self.limit, 1),
+            1.0 - living / jnp.maximum(jnp.sum(own.steps), 1),
             actions,
         )
 
@@ -131,7 +137,13 @@ class BestEpisodes:
         return {"best_episodes": count, "best_return": total / jnp.maximum(count, 1.0)}
 
     def _insert(
-        self, own: OwnEpisodes, episode: Any, length: Array, step: Array, environment: Array
+        self,
+        terminated: Bool[Array, "T N"],
+        own: OwnEpisodes,
+        episode: Any,
+        length: Array,
+        step: Array,
+        environment: Array,
     ) -> OwnEpisodes:
         value = jnp.sum(episode["rewards"] * self.discount ** jnp.arange(self.limit))
         capacity = len(own.returns)
@@ -149,5 +161,6 @@ class BestEpisodes:
             alive=put(own.alive, episode["alive"]),
             actions=None if own.actions is None else put(own.actions, episode["actions"]),
             returns=put(own.returns, value),
+            steps=put(own.steps, jnp.where(terminated[step, environment], self.limit, length)),
             size=jnp.minimum(own.size + 1, capacity),
         )

@@ -349,7 +349,8 @@ class Demonstrations(Conversions):
 
     def absorbing_fraction(self, k: int) -> float:
         """The share of time steps at which one agent was dead or the episode was over. Every
-        episode counts as many steps as its limit has.
+        episode counts as many steps as its limit has; one that was cut before that counts as if it
+        had terminated, since a recording does not say which.
 
         Args:
             k: The index of the agent.

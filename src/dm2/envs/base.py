@@ -54,7 +54,8 @@ class Step(NamedTuple):
     terminated: Bool[Array, " N"]
     """The task ended; nothing follows, so the value of what follows is zero."""
     truncated: Bool[Array, " N"]
-    """The time limit cut the episode; its value must be bootstrapped. Never with `terminated`."""
+    """The episode was cut, by the time limit or because its environment failed; its value must be
+    bootstrapped. Never with `terminated`."""
     won: Bool[Array, " N"]
     """The task ended in success, read from the environment's own state."""
 

@@ -62,7 +62,7 @@ class RunDirectory:
     def create(
         cls, path: str | os.PathLike[str], config: Config, provenance: Mapping[str, Any]
     ) -> "RunDirectory":
-        """Starts a run in `path`, which must not exist or be empty.
+        """Starts a run in `path`, which must be new or empty.
 
         `provenance` (JSON values) is added to `config.json`. Raises InputError if `path` is in
         use or is no directory.

@@ -25,6 +25,7 @@ from dm2.run.log import Log
 from dm2.run.process import stop_signal
 from dm2.run.programs import Programs, TrainState, programs_for
 from dm2.run.progress import Reporter
+from dm2.run.team import open_run
 
 __all__ = ["foresee", "resume", "train"]
 
@@ -34,7 +35,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
 
     Args:
         config: the settings. The run keeps the demonstrations' absolute path.
-        out: the directory, which must not exist or be empty.
+        out: the directory, which must be new or empty.
         env: an environment of your own, or the function or class that makes one, in place of the
             one that the settings name (docs/environments.md). The run knows it by the name by
             which it can be imported, `module:factory`. One that has none trains, but no other
@@ -80,7 +81,7 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
 
 
 def resume(
-    path: str | Path,
+    run: RunDirectory | str | Path,
     steps: Whole | None = None,
     *,
     demos: str | Path | None = None,
@@ -92,7 +93,7 @@ def resume(
     many cores: they decide how sums are split) and versions.
 
     Args:
-        path: the run's directory.
+        run: the run or its directory.
         steps: environment steps to train to instead of what the run was made for, no fewer.
         demos: where the file of demonstrations lies now, if it was moved.
         quiet: whether to print no progress.
@@ -107,7 +108,7 @@ def resume(
         EnvError: an environment stepped in Python failed; the run can go on once it is mended.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
     """
-    run = RunDirectory.open(as_path("path", path))
+    run = open_run(run)
     with run.lock():
         run.read_metrics()  # so that damage is told before anything is compiled or written
         config = _changed(run, steps, demos)
@@ -214,7 +215,8 @@ def foresee(config: Config) -> dict[str, Any]:
 
 
 def _checked(config: Config) -> Config:
-    """The settings with an absolute path, once what they announce is known to come."""
+    """The settings as a run keeps them, with an absolute path, once what they announce is known to
+    come."""
     if not isinstance(config, Config):
         raise InputError(f"config = {config!r}: must be a dm2.Config")
     end = config.iterations * config.iteration_steps
@@ -222,7 +224,7 @@ def _checked(config: Config) -> Config:
         if mark > end:
             remedy = f"the run ends at {end}; ask for that many at most, or for more steps"
             raise InputError(f"checkpoint_steps = {mark}: {remedy}")
-    return _at_home(config)
+    return _at_home(config.settled)
 
 
 def _at_home(config: Config) -> Config:

@@ -18,7 +18,7 @@ from dm2.cores import cores
 from dm2.errors import DivergedError
 from dm2.run.process import plain_warnings, set_up_process, stop_signal
 
-__all__ = ["Ended", "Task", "free_mib", "run_side_by_side", "run_together"]
+__all__ = ["Ended", "Task", "fitting_jobs", "run_side_by_side", "run_together"]
 
 Task = Callable[[], object]
 """Something to do. It is pickled: a function of a module, or a `functools.partial` of one."""
@@ -33,8 +33,8 @@ class Ended(NamedTuple):
     """What it raised, or that its process was killed; None if it went well."""
 
 
-def free_mib() -> float | None:
-    """Memory that can be had without swapping, where the system tells it."""
+def _free_mib() -> float | None:
+    """Memory in MiB that can be had without swapping; None where the system does not say."""
     try:
         with open("/proc/meminfo") as file:
             lines = file.read().splitlines()
@@ -42,6 +42,17 @@ def free_mib() -> float | None:
         return None
     kib = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
     return int(kib[0]) / 1024 if kib else None
+
+
+def fitting_jobs(mib: float) -> int:
+    """How many processes of `mib` MiB each run here: one a core, as memory allows; one on an
+    accelerator."""
+    import jax  # not by the processes that this one starts, before they are set up
+
+    if jax.default_backend() != "cpu":
+        return 1
+    free = _free_mib()
+    return max(1, min(len(cores()), len(cores()) if free is None else int(free / mib)))
 
 
 def run_side_by_side(tasks: Iterable[Task | None], jobs: int) -> Iterator[Ended]:

@@ -6,15 +6,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from dm2.config import Config
-from dm2.cores import cores
 from dm2.demos import Demonstrations
 from dm2.errors import DivergedError, InputError, Whole, as_path, as_seed, as_whole
 from dm2.run.directory import CONFIG, RunDirectory
 from dm2.run.loop import foresee, resume, train
-from dm2.run.pool import free_mib, run_together
+from dm2.run.pool import fitting_jobs, run_together
 
 __all__ = ["best_jobs", "seeds_of", "train_or_resume", "train_seeds"]
 
@@ -73,7 +70,7 @@ def seeds_of(config: Config, out: str | Path, seeds: Whole) -> list[tuple[Config
     """
     count, folder = as_whole("seeds", seeds), Path(as_path("out", out))
     as_seed(config.seed + count - 1, "the last of the seeds")
-    configs = [dataclasses.replace(config, seed=config.seed + n) for n in range(count)]
+    configs = [dataclasses.replace(config.settled, seed=config.seed + n) for n in range(count)]
     tasks = [(one, folder / f"seed_{one.seed}") for one in configs]
     for one, path in tasks:
         if not (path / CONFIG).exists():
@@ -118,12 +115,5 @@ def _same(config: Config, run: RunDirectory) -> bool:
 
 
 def best_jobs(config: Config, seeds: int) -> int:
-    """How many processes train `seeds` fastest: one a core, as memory allows (by
-    `dm2.run.costs`); on an accelerator one."""
-    if seeds < 2 or jax.default_backend() != "cpu":
-        return 1
-    jobs = min(seeds, len(cores()))
-    free = free_mib()
-    if free is not None:
-        jobs = min(jobs, int(free / foresee(config)["memory_mib"]))
-    return max(jobs, 1)
+    """How many processes train `seeds` fastest: as many as memory allows (by `dm2.run.costs`)."""
+    return 1 if seeds < 2 else min(seeds, fitting_jobs(foresee(config)["memory_mib"]))

@@ -126,13 +126,19 @@ def _stand_in(versions: Iterable[str | None]) -> str:
 
 
 def _by_environment(runs: Iterable[Run], notes: list[str]) -> dict[str, list[Run]]:
-    """Runs by the environment's name, followed by its version if there are several.
+    """Runs by the environment's name, followed by its version if there are several; baselines
+    first, and others by their method, or those that have a label as they came.
 
     Names whose options stand in another order, or repeat a default, are of one environment. A run
     that does not say which version it is of counts as one of the others', unless they have several.
     """
     result: dict[str, list[Run]] = {}
-    runs = sorted(runs, key=lambda run: (run.config["method"] != BASELINE, run.config["method"]))
+
+    def place(run: Run) -> tuple[bool, str]:
+        method = run.config["method"]
+        return method != BASELINE, method if run.label is None else ""
+
+    runs = sorted(runs, key=place)
     known = [run for run in runs if run.environment.get("name")]
     names = {run.config["env"]: run.environment["name"] for run in known}
     by_name: dict[str, list[Run]] = {}

@@ -20,7 +20,15 @@ from jaxtyping import Float
 
 from dm2.config import Config
 from dm2.demos.dataset import Demonstrations
-from dm2.errors import InputError, as_whole, check_choice, check_setting, checks_itself
+from dm2.errors import (
+    InputError,
+    as_seed,
+    as_whole,
+    check_choice,
+    check_finite,
+    check_setting,
+    checks_itself,
+)
 from dm2.files import write_atomically
 from dm2.methods import Settings
 from dm2.run.behaviour import as_chance
@@ -128,7 +136,7 @@ class Training(Product):
     def _identity(self) -> tuple[str, Any]:
         config = self.config
         readable = f"{config.method.name}-{_as_file_name(config.env)}-seed_{config.seed}"
-        return readable, _without_later(config.to_dict())
+        return readable, _without_later(config.settled.to_dict())
 
 
 def _without_later(settings: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +202,8 @@ class Recording(Product):
         remedy = "takes a run for each agent" if self.style in MIXED else "takes one run"
         fits = (len(self.runs) > 1) == (self.style in MIXED)
         check_setting(fits, f"{prefix}style", self.style, f"{remedy}, here are {len(self.runs)}")
+        if self.quality is not None:
+            check_finite(self, prefix, "quality", high=1.0)
         if self.epsilon is not None:
             as_chance(self.epsilon)
         as_whole(f"{prefix}episodes", self.episodes)
@@ -201,6 +211,7 @@ class Recording(Product):
             as_whole(f"{prefix}first", self.first, 1, self.episodes)
         if self.at is not None:
             as_whole(f"{prefix}at", self.at, 1, min(run.config.steps for run in self.runs))
+        as_seed(self.seed, f"{prefix}seed")
 
     @property
     def needs(self) -> tuple[Product, ...]:
@@ -229,7 +240,6 @@ class Recording(Product):
         demos.provenance["run"] = names[0] if len(names) == 1 else names
         if self.first is not None:
             demos = demos.subset(episodes=self.first)
-        self.path(root).parent.mkdir(parents=True, exist_ok=True)
         demos.save(self.path(root), overwrite=True)
 
     def sha256(self, root: Path) -> str:
@@ -250,6 +260,9 @@ class Recording(Product):
         rates = {}
         for step in RunDirectory.open(path).steps():
             rates[step] = evaluate(path, at=step, episodes=_TRIALS, stochastic=True)["win_rate"]
+            if rates[step] is None:
+                problem = f"quality = {self.quality:g}: nobody can win in {self.runs[0].config.env}"
+                raise InputError(f"{problem}; leave quality out, or give at")
             if rates[step] >= self.quality:
                 return step
         if not rates:
@@ -292,7 +305,6 @@ class Exchange(Product):
         """Plays, and writes `win_rates`, `[S, S]`: of team i with one agent of team j, in the mean
         over which agent that is, and on the diagonal of team i by itself."""
         rates = exchange([run.path(root) for run in self.runs], episodes=self.episodes)
-        self.path(root).parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"win_rates": np.round(rates, 4).tolist()})
         write_atomically(self.path(root), text.encode())
 

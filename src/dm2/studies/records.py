@@ -67,7 +67,6 @@ class Records:
         played = {name: np.asarray(x).tolist() for name, x in sorted(self.exchanges.items())}
         head = f'"format": {_FORMAT}, "exchanges": {json.dumps(played)}'
         whole = "{" + head + ', "runs": [\n' + ",\n".join(rows) + "\n]}\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, whole.encode())
 
     def settles(self, name: str) -> bool:

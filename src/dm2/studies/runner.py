@@ -9,13 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jax
-
-from dm2.cores import cores
 from dm2.errors import DivergedError, InputError, as_whole
 from dm2.files import check_target, write_atomically
 from dm2.run.costs import memory_mib
-from dm2.run.pool import Ended, Task, free_mib, run_side_by_side
+from dm2.run.pool import Ended, Task, fitting_jobs, run_side_by_side
 from dm2.run.programs import programs_for
 from dm2.studies.products import Product, Training
 from dm2.studies.results import collect, failure_path, missing, state_of
@@ -120,7 +117,6 @@ class _Work:
         self._close(product, f"{seconds}failed: {why}")
         self._failed[product.name] = why
         path = failure_path(product, self._root)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, why.encode())
         for other in list(self._todo.values()):
             if any(part.name == product.name for part in other.needs):
@@ -151,13 +147,10 @@ def processes_for(products: Sequence[Product], jobs: int | None = None) -> int:
 
 
 def _best_jobs(products: Sequence[Product]) -> int:
-    """As many processes as cores and memory allow; on an accelerator one."""
-    if jax.default_backend() != "cpu":
-        return 1
+    """As many processes as the largest of the runs leaves memory for."""
     settings = {one.config.program for one in products if isinstance(one, Training)}
     most = max((memory_mib(each, programs_for(each).env.spec) for each in settings), default=1.0)
-    free = free_mib()
-    return max(1, min(len(cores()), len(cores()) if free is None else int(free / most)))
+    return fitting_jobs(most)
 
 
 @contextlib.contextmanager

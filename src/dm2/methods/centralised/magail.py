@@ -46,8 +46,8 @@ class MAGAIL(DM2):
     def build(self, spec: EnvSpec, num_envs: int) -> Method:
         """The method for an environment. Raises InputError if observations are one number, of which
         layer norm leaves nothing."""
-        ends_with_life = spec.own_rewards and self.imitation.survival != "absorbing"
-        learner = self.learner(spec, keeps_observations=True, own_rewards=ends_with_life)
+        # The joint imitation reward goes on while a teammate lives, whomever the task pays.
+        learner = self.learner(spec, keeps_observations=True, own_rewards=False)
         return JointlyImitating(learner, self.imitation, spec.num_agents)
 
 
