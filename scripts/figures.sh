@@ -10,7 +10,9 @@ for file in results/*.json; do # of development versions: a comparison each
 done
 for file in results/studies/*.json; do
     name=$(basename "$file" .json)
-    dm2 study draw "${name%_*}" --scale "${name##*_}" --results results/studies --out docs >"docs/figures/$name.txt"
+    seeds=$(python -c 'import json, sys
+print(1 + max(run["info"]["config"]["seed"] for run in json.load(open(sys.argv[1]))["runs"]))' "$file")
+    dm2 study draw "${name%_*}" --scale "${name##*_}" --seeds "$seeds" --results results/studies --out docs >"docs/figures/$name.txt"
     echo "docs/figures/$name.png and .txt"
 done
 python scripts/claims.py # the tables in docs/results.md

@@ -323,7 +323,7 @@ for calls in range(100):
     if not child:
         save_and_die(parent, calls)
     died = os.waitpid(child, 0)[1] != 0
-    checkpoint.sweep(parent)
+    checkpoint.clear_leftovers(parent)
     assert sorted(p.name for p in parent.iterdir()) == ["4", "5"], list(parent.iterdir())
     checkpoint.load(parent / "4", old)
     tree, extra = checkpoint.load(parent / "5", old)
@@ -345,6 +345,6 @@ def test_killed_at_any_call_leaves_old_or_new(tmp_path):
 
 def test_sweep_leaves_checkpoints_alone(saved):
     shutil.copytree(saved, saved.with_name(".tmp-x-1"))
-    checkpoint.sweep(saved.parent)
+    checkpoint.clear_leftovers(saved.parent)
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
-    checkpoint.sweep(saved.parent / "absent")
+    checkpoint.clear_leftovers(saved.parent / "absent")

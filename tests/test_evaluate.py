@@ -54,12 +54,12 @@ class KnownPrograms:
         """There are no environments."""
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
-def test_evaluation_by_hand(small_run, monkeypatch, stochastic):
+@pytest.mark.parametrize("greedy", [False, True])
+def test_evaluation_by_hand(small_run, monkeypatch, greedy):
     known = KnownPrograms()
     monkeypatch.setattr(evaluating, "load_team", lambda run, at, env: (run, known, None, 512))
-    result = evaluating.evaluate(small_run, episodes=4, stochastic=stochastic, seed=9)
-    assert known.asked == (9, 512, 4, not stochastic)
+    result = evaluating.evaluate(small_run, episodes=4, greedy=greedy, seed=9)
+    assert known.asked == (9, 512, 4, greedy)
     assert result == {
         "win_rate": 0.25,
         "win_rate_standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
@@ -85,12 +85,12 @@ def test_where_nobody_can_win_there_is_no_win_rate(small_run, monkeypatch):
 def test_evaluating_is_the_same_anywhere(small_run, tmp_path):
     """In another process, with other programs, as often as one likes; and it changes no run."""
     before = hashes(small_run.path)
-    here = [evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=5) for _ in range(2)]
+    here = [evaluating.evaluate(small_run, episodes=9, greedy=False, seed=5) for _ in range(2)]
     command = [sys.executable, "-m", "dm2", "evaluate", str(small_run.path), "--json"]
-    command += ["--episodes", "9", "--stochastic", "--seed", "5"]
+    command += ["--episodes", "9", "--no-greedy", "--seed", "5"]
     there = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [json.loads(there)] * 2 == here
-    assert evaluating.evaluate(small_run, episodes=9, stochastic=True, seed=6) != here[0]
+    assert evaluating.evaluate(small_run, episodes=9, greedy=False, seed=6) != here[0]
     assert hashes(small_run.path) == before
 
 
@@ -153,8 +153,8 @@ def test_a_seed_that_is_none(small_run, tmp_path, seed):
 def test_a_flag_is_true_or_false(small_run, tmp_path, value):
     runs, film = [small_run], tmp_path / "x.gif"
     for use, names in (
-        (lambda **flag: evaluating.evaluate(small_run, **flag), ["stochastic"]),
-        (lambda **flag: evaluating.watch(small_run, film, **flag), ["stochastic", "ranges"]),
+        (lambda **flag: evaluating.evaluate(small_run, **flag), ["greedy"]),
+        (lambda **flag: evaluating.watch(small_run, film, **flag), ["greedy", "ranges"]),
         (lambda **flag: record(small_run, **flag), ["greedy", "actions"]),
         (lambda **flag: record_style(runs, "co-trained-disjoint", **flag), ["greedy", "actions"]),
     ):
@@ -162,7 +162,7 @@ def test_a_flag_is_true_or_false(small_run, tmp_path, value):
             said = f"{name} = {value!r}: must be True or False"
             refuses(lambda use=use, name=name: use(**{name: value}), said)
     numpys: Any = np.False_
-    assert evaluating.evaluate(small_run, episodes=3, stochastic=numpys)["episodes"] == 3
+    assert evaluating.evaluate(small_run, episodes=3, greedy=numpys)["episodes"] == 3
 
 
 def test_numbers_of_other_types_will_do(small_run):

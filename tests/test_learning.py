@@ -28,7 +28,7 @@ def test_ippo_improves(tmp_path):
 
 @pytest.mark.learning
 def test_dm2_learns_faster_than_ippo(tmp_path):
-    """The claim of the README on its harder task, three seeds (minutes): DM² wins
+    """The claim of docs/earlier.md on the harder of two tasks, three seeds (minutes): DM² wins
     reliably after 0.3 M steps, when IPPO is still learning to."""
     ippo = Config(IPPO(), "smax/3s_vs_4z", steps=300_000)
     long = dataclasses.replace(ippo, seed=100, steps=700_000)

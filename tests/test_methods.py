@@ -113,7 +113,7 @@ def test_a_new_method_goes_all_the_way(known, capsys, tmp_path):
 
     greedy, sampled = (
         run_json(capsys, "evaluate", out / "seed_0", "--episodes", 20, *more)
-        for more in ((), ("--stochastic",))
+        for more in ((), ("--no-greedy",))
     )
     # Walking north for ever nobody is hurt; at random some damage is done in twelve steps.
     assert greedy["mean_return"] == 0 < sampled["mean_return"]
@@ -189,7 +189,7 @@ def test_every_command_works_on_every_methods_run(name, small_demos, tmp_path):
         [*train, "--out", str(tmp_path / "runs")],
         ["cut", run, cut, last],
         ["resume", cut],
-        ["evaluate", run, "--episodes", 4, "--stochastic"],
+        ["evaluate", run, "--episodes", 4, "--no-greedy"],
         ["record", run, "--episodes", 4, "--epsilon", 0.2, "--out", file],
         ["export", run, "--agent", 2, "--out", str(tmp_path / "agent.safetensors")],
         ["watch", run, "--out", str(tmp_path / "battle.gif")],

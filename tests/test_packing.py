@@ -251,7 +251,7 @@ def test_the_plain_one_by_hand():
 
     sequences = packing.Sequences(
         memory=jnp.array([[10.0], [0.0]]),
-        observations=jnp.array([[[1.0], [1.0]], [[2.0], [3.0]]]),
+        inputs=jnp.array([[[1.0], [1.0]], [[2.0], [3.0]]]),
         starts=jnp.array([[False, True], [False, False]]),
         alive=jnp.array([[True, True], [True, False]]),
     )

@@ -146,14 +146,14 @@ def as_path(field: str, value: Any) -> str:
 
 
 def one_line(text: str, most: int) -> str:
-    """A text in one line, and of a longer one than `most` characters their first."""
+    """A text in one line; of more than `most` characters, the first `most` and an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most]} …"
 
 
 def checks_itself(cls: type[T]) -> type[T]:
-    """A class decorator for a dataclass that calls `convert_fields`: whoever checks types at run
-    time leaves its arguments to it."""
+    """A class decorator for a dataclass that checks its own arguments, as by `convert_fields`:
+    tools that check types at run time, such as beartype, leave its constructor alone."""
     no_type_check(cls.__init__)
     return cls
 

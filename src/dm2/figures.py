@@ -19,7 +19,7 @@ _UNDATED = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def check_figure(out: str | Path) -> Path:
-    """The path of a figure that can be written; missing parent folders are made.
+    """The path of a figure that can be written; writing it makes missing parent folders.
 
     Raises:
         InputError: the name does not end in .png, .pdf or .svg, or the file cannot be written.

@@ -11,7 +11,7 @@ from dm2.agent.networks import normalise
 
 __all__ = ["Inputs", "Moments"]
 
-_MOST = 10.0  # standardised features lie within -10 and 10
+_CLIP = 10.0  # standardised features lie within -10 and 10
 
 
 class Moments(NamedTuple):
@@ -54,7 +54,7 @@ class Moments(NamedTuple):
         # Of a mean of 1000, rounding alone leaves deviations of about 1e-4.
         least = jnp.square(1e-6 * self.mean) + 1e-12
         standardised = (observations - self.mean) * jax.lax.rsqrt(self.variance + least)
-        return jnp.clip(standardised, -_MOST, _MOST)
+        return jnp.clip(standardised, -_CLIP, _CLIP)
 
 
 class Inputs(NamedTuple):

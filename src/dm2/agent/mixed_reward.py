@@ -66,7 +66,8 @@ def mixed_reward(
         settings: w, c, c's schedule and its unit.
         trajectory: the agent's part of a rollout.
         imitation: the imitation reward of each step.
-        balance: the sizes of the rewards so far; None where c is in units of reward.
+        balance: the running variances of the rewards' parts of the advantages; None where c is in
+            units of reward.
         begun: whether there is an imitation reward yet; until then, the balance takes in nothing.
 
     Returns:

@@ -4,7 +4,7 @@ An agent that is dead until its episode's end learns nothing there. `pack` lines
 steps without gaps, one episode behind another, and `packed_fit` cuts those sequences into blocks
 of time and skips the blocks in which no sequence of a minibatch has a step left. `plain_fit` is
 the same computation over whole rollouts; the tests compare the two. `paired` lines up episodes that
-are whole already, out of a replay.
+are whole already, out of a replay. On an accelerator, where agents are mapped, no block is skipped.
 
 Everything here is for one network. `T` steps, `E` environments, `B` minibatches of `N` sequences.
 """
@@ -35,7 +35,7 @@ _BLOCK_ROWS, _BLOCK_STEPS = 512, 16
 the cache; and its most steps, for the longer a block is, the fewer blocks can be skipped."""
 
 Network = Callable[[Params, Array, Array, Array], tuple[Array, Array]]
-"""`network(params, memory [N, H], observations [S, N, O], starts [S, N])` returns the next memory
+"""`network(params, memory [N, H], inputs [S, N, ...], starts [S, N])` returns the next memory
 and the outputs `[S, N, D]`."""
 
 Loss = Callable[[Array, Any, Array], tuple[Array, dict[str, Array]]]
@@ -48,12 +48,14 @@ Fitted = tuple[Params, optax.OptState, dict[str, Array]]
 
 
 class Sequences(NamedTuple):
-    """What a recurrent network goes through in a rollout of one agent."""
+    """What a recurrent network goes through: the environments of one agent's rollout, or whole
+    episodes, side by side."""
 
     memory: Float[Array, "E H"]
     """The recurrent state with which the rollout began."""
-    observations: Float[Array, "T E O"]
-    """The observations as the network takes them."""
+    inputs: Shaped[Array, "T E ..."]
+    """What the network takes at each step: numbers, or the places in a replay where it finds
+    them."""
     starts: Bool[Array, "T E"]
     """Whether an episode begins at a step."""
     alive: Bool[Array, "T E"]
@@ -185,7 +187,7 @@ def paired(length: Int[Array, "B N"], limit: int) -> Packing:
 
 def computed_share(packing: Packing, steps: int) -> Float[Array, ""]:
     """The part of a rollout's steps that `packed_fit` computes, from 0 to 1: those in blocks in
-    which some sequence has a step left.
+    which some sequence has a step left. This is of a CPU; on an accelerator all are computed.
 
     Args:
         packing: one agent's minibatches.
@@ -224,7 +226,7 @@ def plain_fit(
 
     def minibatch(state: tuple[Params, Any], environments: Array) -> tuple[Any, Any]:
         params, opt_state = state
-        of_steps = (sequences.observations, sequences.starts, sequences.alive, targets)
+        of_steps = (sequences.inputs, sequences.starts, sequences.alive, targets)
         observations, starts, alive, mine = jax.tree.map(lambda x: x[:, environments], of_steps)
 
         def total(params: Params) -> tuple[Array, dict[str, Array]]:
@@ -255,7 +257,7 @@ def packed_fit(
     The results are those of `plain_fit` but for rounding, since sums run in another order.
     """
     length = _block_steps(packing.environments.shape[1], len(sequences.alive))
-    of_steps = (sequences.observations, sequences.starts, sequences.alive, targets)
+    of_steps = (sequences.inputs, sequences.starts, sequences.alive, targets)
     observations, starts, alive, targets = jax.tree.map(
         lambda x: x.reshape(-1, *x.shape[2:]), of_steps
     )

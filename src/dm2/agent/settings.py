@@ -94,7 +94,8 @@ class PPO:
     epochs: int = 4
     """Passes of PPO over each rollout."""
     minibatches: int = 4
-    """Parts of a rollout, split over environments; must divide `num_envs`."""
+    """Parts of a rollout, split over environments; must divide `num_envs`, or where agents share
+    their networks `num_envs` times the number of agents."""
     clip: float = 0.2
     """Probability ratios are clipped to [1 - clip, 1 + clip]."""
     discount: float = 0.99

@@ -14,7 +14,10 @@ __all__ = ["compare"]
 
 
 def compare(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(help="Run directories, or parents of them.")],
+    runs: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(help="Run directories, parents of them, or files of results."),
+    ],
     out: Annotated[Path | None, arg(help="Draw the learning curves: .png, .pdf or .svg.")] = None,
     labels: Annotated[
         tuple[str, ...],
@@ -24,7 +27,7 @@ def compare(
         int | None,
         arg(
             help="Step at which area and final value are taken, without the runs that end before;"
-            " by default the last one that all finished runs reach."
+            " by default the last one up to which all runs go that are not left out."
         ),
     ] = None,
     levels: Annotated[

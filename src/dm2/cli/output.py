@@ -23,7 +23,6 @@ __all__ = [
     "Overwrite",
     "RunPath",
     "Seed",
-    "Stochastic",
     "check_new",
     "console",
     "report",
@@ -42,9 +41,8 @@ OtherEnv = Annotated[
     str | None,
     arg(help="Another environment to play in, of the same sizes; the run's if left out."),
 ]
-Stochastic = Annotated[bool, arg(help="Sample actions instead of taking the most likely.")]
 Seed = Annotated[int, arg(help="Seed of the episodes played.")]
-Greedy = Annotated[bool, arg(help="Take the most likely actions instead of sampling.")]
+Greedy = Annotated[bool, arg(help="Take the most likely actions; otherwise sample.")]
 Epsilon = Annotated[
     float | Literal["auto"] | None,
     arg(

@@ -17,7 +17,6 @@ from dm2.cli.output import (
     Overwrite,
     RunPath,
     Seed,
-    Stochastic,
     check_new,
     report,
     report_demos,
@@ -48,14 +47,14 @@ def evaluate(
     at: At = None,
     env: OtherEnv = None,
     episodes: Annotated[int, arg(help="Test episodes to play.")] = 128,
-    stochastic: Stochastic = False,
+    greedy: Greedy = True,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Play test episodes with a trained team."""
     from dm2.run.evaluate import evaluate as play
 
-    options = {"at": at, "env": env, "stochastic": stochastic, "seed": seed}
+    options = {"at": at, "env": env, "greedy": greedy, "seed": seed}
     report(play(run, episodes=episodes, **options), json)
 
 
@@ -106,7 +105,7 @@ def watch(
     out: Annotated[Path, arg(help="The film to write: .gif, or .mp4 with the video extra.")],
     at: At = None,
     env: OtherEnv = None,
-    stochastic: Stochastic = False,
+    greedy: Greedy = True,
     seed: Seed = 0,
     ranges: Annotated[bool, arg(help="Draw how far the weapons reach.")] = False,
     json: Json = False,
@@ -114,6 +113,6 @@ def watch(
     """Film one battle of a trained team."""
     from dm2.run.evaluate import watch as film
 
-    options = {"at": at, "env": env, "stochastic": stochastic, "seed": seed}
+    options = {"at": at, "env": env, "greedy": greedy, "seed": seed}
     path = film(run, out, ranges=ranges, **options)
     report({"film": str(path)}, json)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, no_type_check
 
 from dm2.demos.fields import Dtype
-from dm2.demos.importing.layout import Mapped
+from dm2.demos.importing.layout import NameMap
 
 if TYPE_CHECKING:
     from dm2.demos.dataset import Demonstrations
@@ -66,7 +66,7 @@ class Conversions:
         files: Files,
         env: Any,
         *,
-        mapping: Mapped | None = None,
+        mapping: NameMap | None = None,
         each: Literal["recording", "episode", "agent"] = "recording",
         dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -99,7 +99,7 @@ class Conversions:
         files: Files,
         env: Any,
         *,
-        mapping: Mapped | None = None,
+        mapping: NameMap | None = None,
         dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -129,7 +129,7 @@ class Conversions:
         files: Files,
         env: Any,
         *,
-        mapping: Mapped | None = None,
+        mapping: NameMap | None = None,
         dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -158,7 +158,7 @@ class Conversions:
         datasets: Files,
         env: Any,
         *,
-        mapping: Mapped | None = None,
+        mapping: NameMap | None = None,
         dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":
@@ -190,7 +190,7 @@ class Conversions:
         vaults: Files,
         env: Any,
         *,
-        mapping: Mapped | None = None,
+        mapping: NameMap | None = None,
         dtype: Dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> "Demonstrations":

@@ -267,7 +267,9 @@ class Demonstrations(Conversions):
         if agent is not None:
             members = [as_whole("agent", agent, 0, len(self) - 1)]
         nothing = not choice and agent is None
-        check(not nothing, "subset: nothing is asked for", "say episodes, agent, won or returns")
+        check(
+            not nothing, "subset: nothing is asked for", "say episodes, agent, won or return_range"
+        )
         chosen = {k: choose(self[k], k, choice) for k in members}
         source = dict(self.provenance)
         for name in PER_AGENT:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dm2.deployment.file import Arrays
-from dm2.deployment.network import LAYER_VARIANCE, MOST, Network
+from dm2.deployment.network import CLIP, LAYER_VARIANCE, Network
 
 __all__ = ["as_onnx"]
 
@@ -107,7 +107,7 @@ def _scaled(graph: _Graph, network: Network, size: int) -> str:
     if network.mean is not None:
         x = graph.add("Sub", x, graph.constant("mean", network.mean))
         x = graph.add("Mul", x, graph.constant("inverse", network.inverse))
-        x = graph.add("Clip", x, graph.constant("least", -MOST), graph.constant("most", MOST))
+        x = graph.add("Clip", x, graph.constant("least", -CLIP), graph.constant("most", CLIP))
     if network.layer:
         ones, zeros = np.ones(size), np.zeros(size)
         affine = [graph.constant("layer_scale", ones), graph.constant("layer_shift", zeros)]

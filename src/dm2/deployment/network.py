@@ -13,9 +13,9 @@ from dm2.deployment.file import Arrays
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Float
 
-__all__ = ["LAYER_VARIANCE", "MOST", "Layer", "Network"]
+__all__ = ["CLIP", "LAYER_VARIANCE", "Layer", "Network"]
 
-MOST = 10.0
+CLIP = 10.0
 """Standardised features lie within minus and plus this number."""
 LAYER_VARIANCE = 1e-6
 """What is added to the variance over the features of an observation."""
@@ -89,7 +89,7 @@ class Network(NamedTuple):
         """An observation on the scale that the first layer takes."""
         if self.mean is not None:
             observation = (observation - self.mean) * self.inverse
-            observation = np.minimum(np.maximum(observation, -MOST), MOST)
+            observation = np.minimum(np.maximum(observation, -CLIP), CLIP)
         if self.layer:
             size = np.float32(len(observation))
             observation = observation - observation.sum() / size

@@ -40,9 +40,10 @@ class Method(Protocol):
 
     num_agents: int
     centralised: bool
-    """Whether learning uses the environment's global state. To such a method alone the code that
-    collects a rollout hands it, as the keyword argument `global_state`, `[N, S]`, of `act` and
-    `bootstrap`. Nobody hands it over when a team is evaluated, recorded or filmed."""
+    """Whether an agent may learn from more than its own part. The code that collects a rollout
+    hands such a method alone the environment's global state, as the keyword argument
+    `global_state`, `[N, S]`, of `act` and `bootstrap`; it need not use it. Nobody hands it over
+    when a team is evaluated, recorded or filmed."""
     shares_reward: bool
     """Whether agents learn from the team's mean reward where the environment pays each its own;
     otherwise each learns from its own."""

@@ -79,7 +79,7 @@ class Cloned(Independent):
     def learn(
         self, state: AgentState, trajectory: Trajectory, experts: Expert | None
     ) -> tuple[AgentState, dict[str, Any]]:
-        """As of independent agents; those that do not improve draw on from their keys."""
+        """As of independent agents; those that do not improve only move to their next keys."""
         if self._improves:
             return super().learn(state, trajectory, experts)
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(state.key)

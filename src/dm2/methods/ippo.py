@@ -1,4 +1,4 @@
-"""Independent PPO: every agent learns alone from the team's task reward."""
+"""Independent PPO: every agent learns alone from the task's reward."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,7 +20,8 @@ __all__ = ["IPPO"]
 @dataclass(frozen=True)
 class IPPO(OnPolicy):
     """Independent PPO (de Witt et al. 2020, arXiv 2011.09533): every agent has an actor, a critic
-    and optimisers of its own, and learns from the team's task reward."""
+    and optimisers of its own, and learns from the team's reward, or from its own where the
+    environment pays each agent its own."""
 
     name: ClassVar[str] = "ippo"
 

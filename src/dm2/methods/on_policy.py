@@ -25,7 +25,8 @@ class OnPolicy(Settings):
     network; `both`, the latter first; `none`. By default `layer` on the battles, smax and smac,
     whose features have one scale, else `running`."""
     last_action: bool = field(default=False, kw_only=True)
-    """Whether the networks also take the agent's last action."""
+    """Whether the actors also take the agent's last action; so do the critics, but for RMAPPO's
+    central one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

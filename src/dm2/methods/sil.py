@@ -19,7 +19,8 @@ __all__ = ["SIL"]
 class SIL(IPPO):
     """Self-imitation learning (cf. Oh et al. 2018, arXiv 1806.05635) as Wang et al. 2023 (arXiv
     2206.00233) compare with it: DM² whose demonstrations are each agent's own best past episodes,
-    by the discounted return of the team."""
+    by the discounted return of the team's reward, or of the agent's own where each is paid its
+    own."""
 
     name: ClassVar[str] = "sil"
 

@@ -83,7 +83,7 @@ def play(
 
     Counting the first episode of each environment, whole, keeps short episodes from being
     over-represented. Agents act as in training, by `Method.act`; agent `k` draws from a key of
-    its own, `fold_in(fold_in(key, k), t)` at step `t` with the key that is left for actions.
+    its own, `fold_in(fold_in(act_key, k), t)` at step `t`, where `act_key` comes of `key`.
 
     Args:
         env: the environment.

@@ -1,7 +1,7 @@
 """Checkpoints: a pytree of arrays in a directory that is complete or absent, verified on reading.
 
 A checkpoint is `state.safetensors` (one tensor per leaf, named by its key path, for example
-`agents/actor/Dense_0/kernel`) and `manifest.json` (versions, caller's extra values, hashes,
+`agents/actor/params/dense_0/kernel`) and `manifest.json` (versions, caller's extra values, hashes,
 shapes and dtypes). Reading one never executes code.
 """
 
@@ -28,12 +28,12 @@ from dm2.version import __version__
 __all__ = [
     "CheckpointError",
     "DamagedCheckpoint",
+    "clear_leftovers",
     "is_complete",
     "load",
     "nonfinite",
     "read_manifest",
     "save",
-    "sweep",
     "writing",
 ]
 
@@ -135,7 +135,7 @@ def is_complete(directory: Path) -> bool:
         return False
 
 
-def sweep(parent: Path) -> None:
+def clear_leftovers(parent: Path) -> None:
     """Clears what a killed process left in `parent`; nobody else may be writing there.
 
     Half-written checkpoints go; one that was moved aside to be replaced, and was not, comes back.

@@ -155,8 +155,8 @@ class RunDirectory:
         return f"{self.path}: was trained by the rules of {made_by!r}, these are {version!r}"
 
     def refuse_other_sizes(self, spec: EnvSpec, sizes: Sequence[str]) -> None:
-        """Raises InputError if the environment has had another of these sizes, fields of its
-        specification, as the run began. What the run does not hold is taken to be the same."""
+        """Raises InputError if one of these sizes, names of fields of `EnvSpec`, differs from what
+        it was when the run began. What the run does not hold is taken to be the same."""
         began = self.info.get("environment", {})
         now = {name: getattr(spec, name) for name in sizes}
         changed = [
@@ -248,7 +248,7 @@ class RunDirectory:
     def has_checkpoints(self) -> bool:
         """Whether there is any checkpoint, damaged ones too; call it inside `lock()`."""
         with writing(self.path / CHECKPOINTS):
-            checkpoint.sweep(self.path / CHECKPOINTS)
+            checkpoint.clear_leftovers(self.path / CHECKPOINTS)
         return bool(self._checkpoint_steps())
 
     def checkpoint_path(self, step: int) -> Path:
@@ -259,7 +259,7 @@ class RunDirectory:
         """Writes the checkpoint of `step`; a `permanent` one is never pruned. Raises what
         `checkpoint.save` raises."""
         with writing(self.checkpoint_path(step)):
-            checkpoint.sweep(self.path / CHECKPOINTS)
+            checkpoint.clear_leftovers(self.path / CHECKPOINTS)
             self._sync_metrics()  # after a power cut they reach at least as far as checkpoints
         extra = {"step": step, "permanent": permanent}
         checkpoint.save(self.checkpoint_path(step), tree, extra)
@@ -282,7 +282,8 @@ class RunDirectory:
     ) -> tuple[Any, dict[str, Any]]:
         """The checkpoint of `step`, or the newest; see `checkpoint.load`.
 
-        Raises InputError if it is absent, damaged, or does not fit `like`.
+        Raises InputError if it is absent, damaged, or does not fit `like`, or if its team holds a
+        number that is not finite.
         """
         present = self._checkpoint_steps()
         if not present:
@@ -302,11 +303,11 @@ class RunDirectory:
         """The newest undamaged checkpoint, to resume from; call it inside `lock()`.
 
         Newer, damaged ones are skipped with a RuntimeWarning and set aside under a name ending
-        in `.damaged`, so that they count no more. Raises InputError if there is no undamaged one
-        or it does not fit `like`.
+        in `.damaged`, so that they count no more. Raises InputError if there is no undamaged one,
+        it does not fit `like`, or its team holds a number that is not finite.
         """
         with writing(self.path / CHECKPOINTS):
-            checkpoint.sweep(self.path / CHECKPOINTS)
+            checkpoint.clear_leftovers(self.path / CHECKPOINTS)
         damaged: list[DamagedCheckpoint] = []
         for step in reversed(self._checkpoint_steps()):
             try:

@@ -27,7 +27,7 @@ def evaluate(
     at: Whole | None = None,
     env: str | None = None,
     episodes: Whole = 128,
-    stochastic: bool = False,
+    greedy: bool = True,
     seed: Whole = 0,
 ) -> dict[str, Any]:
     """Plays test episodes with a run's team.
@@ -38,7 +38,7 @@ def evaluate(
         env: the name of another environment to play in, of as many agents, observed numbers and
             actions; by default the run's. Which of them mean the same cannot be checked.
         episodes: how many episodes are played.
-        stochastic: whether actions are sampled; otherwise agents take the most likely ones.
+        greedy: whether agents take their most likely actions; otherwise they sample.
         seed: decides all that is random.
 
     Returns:
@@ -51,14 +51,12 @@ def evaluate(
             other sizes, or an argument is unusable.
         EnvError: an environment that is stepped in Python failed.
     """
-    check_flags(stochastic=stochastic)
+    check_flags(greedy=greedy)
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     _, programs, team, step = load_team(run, at, env)
     with contextlib.closing(programs):
         outcome = jax.device_get(
-            programs.evaluate(
-                team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, not stochastic
-            )
+            programs.evaluate(team, jnp.uint32(seed), jnp.uint32(step % 2**32), episodes, greedy)
         )
     means = outcome.means(programs.env.spec.wins)
     rate = means["win_rate"]
@@ -139,7 +137,7 @@ def watch(
     *,
     at: Whole | None = None,
     env: str | None = None,
-    stochastic: bool = False,
+    greedy: bool = True,
     seed: Whole = 0,
     ranges: bool = False,
 ) -> Path:
@@ -150,7 +148,7 @@ def watch(
         out: the film, a name that ends in `.gif` or `.mp4`.
         at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
         env: the name of another environment to play in, as for `evaluate`; by default the run's.
-        stochastic: whether actions are sampled; otherwise agents take the most likely ones.
+        greedy: whether agents take their most likely actions; otherwise they sample.
         seed: decides all that is random.
         ranges: whether to draw how far the weapons reach.
 
@@ -164,7 +162,7 @@ def watch(
         EnvError: an environment that is stepped in Python failed.
         OSError: the disk fails.
     """
-    check_flags(stochastic=stochastic, ranges=ranges)
+    check_flags(greedy=greedy, ranges=ranges)
     seed, path = as_seed(seed), check_film(out)
     run, programs, team, step = load_team(run, at, env)
     stage = programs.env
@@ -174,7 +172,7 @@ def watch(
         )
     key = jax.random.PRNGKey(seed)
     with contextlib.closing(programs):
-        outcome, kept = programs.record(team, key, 1, not stochastic, record_env=True)
+        outcome, kept = programs.record(team, key, 1, greedy, record_env=True)
     first, rest = stage.frame(kept.first), jax.vmap(stage.frame)(kept.env)
     frames = jax.tree.map(lambda a, b: np.concatenate([a[None], b])[..., 0], first, rest)
     frames = [jax.tree.map(lambda x, t=t: x[t], frames) for t in range(int(outcome.length[0]) + 1)]

@@ -93,7 +93,7 @@ def render(
 
 
 def check_film(out: str | Path) -> Path:
-    """The path of a film that can be written; missing parent folders are made.
+    """The path of a film that can be written; writing it makes missing parent folders.
 
     Raises:
         InputError: a suffix other than .gif and .mp4, an .mp4 without the video packages, or a

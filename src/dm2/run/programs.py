@@ -120,8 +120,8 @@ class Programs:
             horizon: iterations of which schedules take shares; by default they never move.
 
         Returns:
-            The next state, and the metrics: `agents`, per agent `[K]`, and `episodes`, sums over
-            the episodes that ended.
+            The next state, and the metrics: `agents`, of each agent `[K]` or `[1]` of what the
+            team shares, and `episodes`, sums over the episodes that ended.
         """
         # What comes back is bound to its device; if what goes in is not, JAX compiles twice.
         (agents, rollout, iteration), experts = jax.device_put((state, experts), self._device)

@@ -173,9 +173,11 @@ def compare(
     makes another group. A run that does not say its version goes with the others' if that is one.
 
     Args:
-        paths: run directories, or parents of them; symbolic links are followed.
-        labels: names of the groups, one for each of the paths; by default a group is called by
-            its method and the settings in which it differs from others.
+        paths: run directories, parents of them, or files of results that `dm2 study run` wrote;
+            symbolic links are followed.
+        labels: names of the groups, one for each of the paths; by default a group is called as the
+            file of results calls it, or by its method and the settings in which it differs from
+            others.
         budget: the environment step at which area and final value are taken; runs that end before
             it are left out, others are used, finished or not. By default, in each environment the
             last step up to which all runs go that are not left out.

@@ -101,11 +101,11 @@ class Progress:
 
     study: Study
     states: dict[str, str]
-    """By the name of a product, what it is like; see `dm2.studies.results.STATES`."""
+    """By the name of a product, its state; see `dm2.studies.results.STATES`."""
 
     @property
     def counts(self) -> Counter[str]:
-        """How many products are like what."""
+        """How many products are in each state."""
         return Counter(self.states.values())
 
 

@@ -259,7 +259,7 @@ class Recording(Product):
             return self.at
         rates = {}
         for step in RunDirectory.open(path).steps():
-            rates[step] = evaluate(path, at=step, episodes=_TRIALS, stochastic=True)["win_rate"]
+            rates[step] = evaluate(path, at=step, episodes=_TRIALS, greedy=False)["win_rate"]
             if rates[step] is None:
                 problem = f"quality = {self.quality:g}: nobody can win in {self.runs[0].config.env}"
                 raise InputError(f"{problem}; leave quality out, or give at")

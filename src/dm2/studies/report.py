@@ -31,7 +31,7 @@ _ORDER = ("does not hold", "not decided", "holds")
 
 
 def check_report(out: str | Path) -> Path:
-    """The path of a report that can be written; missing parent folders are made.
+    """The path of a report that can be written; writing it makes missing parent folders.
 
     Raises:
         InputError: the name does not end in .html, the file cannot be written, or the packages

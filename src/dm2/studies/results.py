@@ -37,7 +37,7 @@ STATES: dict[State, str] = {
     "stopped": "begun, and will go on",
     "missing": "not begun; or a recording or an exchange that a process is at",
 }
-"""What a product can be like, and what that means."""
+"""The states of a product, and what each means."""
 KnownResults = Mapping[str, Records]
 """What files of results hold, by the names of the studies whose they are."""
 
@@ -82,7 +82,7 @@ def _merged(study: Study, sources: Iterable[Records]) -> Records:
 
 
 def state_of(product: Product, root: Path, records: Records | None = None) -> State:
-    """What a product is like, by what is on disk."""
+    """The state of a product, by what is on disk."""
     if _damage(product, root):
         return "failed"
     if product.made(root):

@@ -6,9 +6,9 @@ tensor holds a storage in torch's older format, a row of further pickles and the
 of this is parsed here (see `pickled`), without torch and without running any of it.
 
 The tensors say neither how long an episode was nor when an agent died, and are filled up with
-zeros. An agent is taken to live up to its last observation that is not zero, and the team's last
-one of these to be that on which nobody acted any more, which is left out. (A team that was wiped
-out has no such observation, and loses its last step.)
+zeros. An agent is taken to live up to its last observation that is not zero. The last step at which
+any agent of the team observes something is taken for the final observation, on which nobody acted,
+and is left out. (A team that was wiped out has no such observation, and loses its last step.)
 """
 
 import ast

@@ -18,9 +18,9 @@ __all__ = [
     "Fields",
     "Labels",
     "Names",
+    "as_flags",
     "by_number",
     "check_episode",
-    "check_flags",
     "check_steps",
     "indexed",
     "refuse",
@@ -106,7 +106,7 @@ def check_steps(steps: Fields, names: Names, spec: EnvSpec) -> Fields:
     given = steps["observations"]
     alive = np.ones(given.shape[:-1], bool)
     if "alive" in steps:
-        alive = check_flags("alive", steps["alive"], names)
+        alive = as_flags("alive", steps["alive"], names)
     made = {"observations": _observations(given, alive, names), "alive": alive}
     if "legal" in steps:
         made["legal"] = _legal(steps["legal"], alive, names)
@@ -135,7 +135,7 @@ def check_episode(values: dict[str, Any], names: Names) -> Fields:
         remedy = f"{_FINITE}; give the undiscounted return of the team"
         refuse(~np.isfinite(made["returns"]), given, "returns", names, remedy)
     if "won" in values:
-        made["won"] = check_flags("won", np.atleast_1d(values["won"]), names)
+        made["won"] = as_flags("won", np.atleast_1d(values["won"]), names)
     return made
 
 
@@ -154,7 +154,7 @@ def _observations(
 def _legal(
     given: Shaped[np.ndarray, "*at A"], alive: Bool[np.ndarray, "*at"], names: Names
 ) -> Bool[np.ndarray, "*at A"]:
-    legal = check_flags("legal", given, names, featured=True)
+    legal = as_flags("legal", given, names, featured=True)
     none = np.logical_not(legal.any(axis=-1))
     remedy = "must have a legal action, for the agent is alive; set one of its actions to 1"
     refuse(none & alive, np.zeros(none.shape, int), "legal", names, remedy)
@@ -180,7 +180,7 @@ def _actions(
     return actions
 
 
-def check_flags(
+def as_flags(
     name: str, given: Shaped[np.ndarray, "*at"], names: Names, featured: bool = False
 ) -> Bool[np.ndarray, "*at"]:
     """The flags as booleans. Raises InputError about the first that is neither 0 nor 1."""

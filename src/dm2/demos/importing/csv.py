@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dm2.demos.importing.checks import Fields, Labels
-from dm2.demos.importing.layout import Mapped
+from dm2.demos.importing.layout import NameMap
 from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.envs import EnvSpec
 from dm2.errors import InputError
@@ -20,7 +20,7 @@ __all__ = ["read"]
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
-def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
+def read(paths: list[Path], mapping: NameMap, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads CSV files with a header, separated by commas, in UTF-8. Several are one table.
 
     Args:
@@ -38,7 +38,7 @@ def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields
     return read_tables(paths, _read_one, mapping, spec)
 
 
-def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Table]:
+def _read_one(path: Path, mapping: NameMap, spec: EnvSpec) -> tuple[Columns, Table]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _numbered(csv.reader(file, strict=True))

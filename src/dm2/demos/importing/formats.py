@@ -11,7 +11,7 @@ from dm2.demos.fields import Dtype, about
 from dm2.demos.importing import authors, csv, minari, npz, parquet, vault
 from dm2.demos.importing.arrays import Each, split
 from dm2.demos.importing.checks import by_number
-from dm2.demos.importing.layout import Mapped, check_mapping
+from dm2.demos.importing.layout import NameMap, check_mapping
 from dm2.demos.importing.team import (
     Env,
     as_files,
@@ -84,7 +84,7 @@ def from_files(
     env: Env,
     file_format: Format,
     *,
-    mapping: Mapped | None = None,
+    mapping: NameMap | None = None,
     each: Each = "recording",
     dtype: Dtype | None = None,
     provenance: Mapping[str, Any] | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 from dm2.errors import InputError
 
 __all__ = [
-    "Mapped",
+    "NameMap",
     "as_mapping",
     "check_mapping",
     "check_names",
@@ -18,7 +18,7 @@ __all__ = [
     "suggestion",
 ]
 
-Mapped = Mapping[str, str | Sequence[str]]
+NameMap = Mapping[str, str | Sequence[str]]
 """Columns or keys by the names of what they hold; where several are meant, a list of them, or one
 text in which commas separate them."""
 
@@ -61,7 +61,7 @@ def check_mapping(given: Any) -> dict[str, Any]:
     return {n: list(v) if isinstance(v, tuple) else v for n, v in given.items()}
 
 
-def check_names(mapping: Mapped, known: Sequence[str], lists: Sequence[str] = ()) -> None:
+def check_names(mapping: NameMap, known: Sequence[str], lists: Sequence[str] = ()) -> None:
     """Raises InputError if a mapping has a name that is not among those known, or a list of columns
     where it is none of the names `lists`."""
     for name, column in mapping.items():
@@ -73,7 +73,7 @@ def check_names(mapping: Mapped, known: Sequence[str], lists: Sequence[str] = ()
             raise InputError(f"map = '{name}={column}': must be one name, not a list")
 
 
-def listed(mapping: Mapped, name: str) -> list[str]:
+def listed(mapping: NameMap, name: str) -> list[str]:
     """The list that a mapping has for a name; an empty one if it has none. Raises InputError if a
     word of it is there twice."""
     value = mapping.get(name, [])

@@ -23,7 +23,7 @@ import numpy as np
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import join_files, split, stack_agents
 from dm2.demos.importing.checks import Fields, Labels
-from dm2.demos.importing.layout import Mapped, check_names, listed
+from dm2.demos.importing.layout import NameMap, check_names, listed
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
@@ -87,7 +87,7 @@ def expand(datasets: Sequence[str | Path], spec: EnvSpec) -> list[Path]:
 
 
 def read(
-    folders: list[Path], mapping: Mapped, spec: EnvSpec
+    folders: list[Path], mapping: NameMap, spec: EnvSpec
 ) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads datasets.
 

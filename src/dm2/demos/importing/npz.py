@@ -16,7 +16,7 @@ import numpy as np
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import ARRAYS, Each, join_files, split
 from dm2.demos.importing.checks import STEP_FIELDS, Fields, Labels
-from dm2.demos.importing.layout import Mapped, check_names, numbered
+from dm2.demos.importing.layout import NameMap, check_names, numbered
 from dm2.demos.importing.origin import agent_order, merged
 from dm2.demos.provenance import complete
 from dm2.envs import EnvSpec
@@ -31,7 +31,7 @@ _SAVE_EACH = "save one array an episode, `numpy.savez(file, episode_0=…, episo
 
 
 def read(
-    paths: list[Path], mapping: Mapped, each: Each, spec: EnvSpec
+    paths: list[Path], mapping: NameMap, each: Each, spec: EnvSpec
 ) -> tuple[list[Fields], Labels, dict[str, Any]]:
     """Reads files of arrays.
 
@@ -103,7 +103,7 @@ def _refusal(what: str, error: Exception) -> InputError:
     return InputError(f"{what} cannot be read ({why}); the file is damaged: save it again")
 
 
-def _fields(arrays: dict[str, np.ndarray], mapping: Mapped) -> dict[str, Any]:
+def _fields(arrays: dict[str, np.ndarray], mapping: NameMap) -> dict[str, Any]:
     """The arrays by the names of the fields; a list, if a field has a key for each episode."""
     fields, used = {}, set()
     for name in ARRAYS:
@@ -127,7 +127,7 @@ def _fields(arrays: dict[str, np.ndarray], mapping: Mapped) -> dict[str, Any]:
     return fields
 
 
-def _patterns(name: str, mapping: Mapped) -> list[str]:
+def _patterns(name: str, mapping: NameMap) -> list[str]:
     if name in mapping:
         return [str(mapping[name])]
     return [name, f"{name}_*", *(["episode_*"] if name == "observations" else [])]

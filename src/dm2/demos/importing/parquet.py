@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dm2.demos.importing.checks import Fields, Labels
-from dm2.demos.importing.layout import Mapped
+from dm2.demos.importing.layout import NameMap
 from dm2.demos.importing.table import Columns, Table, as_label, choose_columns, read_tables
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
@@ -16,7 +16,7 @@ from dm2.errors import InputError
 __all__ = ["read"]
 
 
-def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
+def read(paths: list[Path], mapping: NameMap, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads Parquet files. Several are one table.
 
     Args:
@@ -34,7 +34,7 @@ def read(paths: list[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields
     return read_tables(paths, _read_one, mapping, spec)
 
 
-def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Table]:
+def _read_one(path: Path, mapping: NameMap, spec: EnvSpec) -> tuple[Columns, Table]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -52,7 +52,7 @@ def _read_one(path: Path, mapping: Mapped, spec: EnvSpec) -> tuple[Columns, Tabl
     return columns, Table(labels, numbers, [f"row {row}" for row in range(table.num_rows)])
 
 
-def _choose(schema: Any, mapping: Mapped, spec: EnvSpec) -> Columns:
+def _choose(schema: Any, mapping: NameMap, spec: EnvSpec) -> Columns:
     """The columns that are to be read. Raises InputError if some are missing."""
     from pyarrow import types
 

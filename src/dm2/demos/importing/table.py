@@ -28,7 +28,7 @@ from jaxtyping import Float64, Int64
 from dm2.demos.fields import about
 from dm2.demos.importing.checks import Fields, Labels, Names, check_episode, check_steps
 from dm2.demos.importing.layout import (
-    Mapped,
+    NameMap,
     check_names,
     in_order,
     listed,
@@ -103,8 +103,8 @@ class Table(NamedTuple):
 
 def read_tables(
     paths: Sequence[Path],
-    read: Callable[[Path, Mapped, EnvSpec], tuple[Columns, Table]],
-    mapping: Mapped,
+    read: Callable[[Path, NameMap, EnvSpec], tuple[Columns, Table]],
+    mapping: NameMap,
     spec: EnvSpec,
 ) -> tuple[list[Fields], Labels]:
     """Reads the files of one table.
@@ -152,7 +152,7 @@ def as_label(text: str, place: str, column: str) -> str:
     return str(int(number[1])) if number else text
 
 
-def choose_columns(header: Sequence[str], mapping: Mapped, spec: EnvSpec) -> Columns:
+def choose_columns(header: Sequence[str], mapping: NameMap, spec: EnvSpec) -> Columns:
     """Finds the columns that are to be read.
 
     Args:

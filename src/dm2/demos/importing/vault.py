@@ -26,8 +26,8 @@ import numpy as np
 
 from dm2.demos.fields import about
 from dm2.demos.importing.arrays import split, stack_agents
-from dm2.demos.importing.checks import Fields, Labels, Names, by_number, check_flags, refuse
-from dm2.demos.importing.layout import Mapped, check_names, listed
+from dm2.demos.importing.checks import Fields, Labels, Names, as_flags, by_number, refuse
+from dm2.demos.importing.layout import NameMap, check_names, listed
 from dm2.demos.importing.team import needs
 from dm2.envs import EnvSpec
 from dm2.envs.workers import quiet_output
@@ -62,7 +62,7 @@ def vaults_in(folder: str | Path) -> list[str]:
     return sorted(path.name for path in there if is_vault(path))
 
 
-def read(folders: Sequence[Path], mapping: Mapped, spec: EnvSpec) -> tuple[list[Fields], Labels]:
+def read(folders: Sequence[Path], mapping: NameMap, spec: EnvSpec) -> tuple[list[Fields], Labels]:
     """Reads vaults of a team.
 
     Args:
@@ -128,7 +128,7 @@ def _load(folder: Path) -> dict[str, Any]:
     return experience if isinstance(experience, dict) else {}
 
 
-def _fields(experience: dict[str, Any], mapping: Mapped) -> dict[str, Any]:
+def _fields(experience: dict[str, Any], mapping: NameMap) -> dict[str, Any]:
     """The arrays of a vault by the names of the fields."""
     infos = experience.get("infos")
     within = infos if isinstance(infos, dict) else {}
@@ -195,7 +195,7 @@ def _episodes(stream: dict[str, Any], agents: list[str]) -> Iterator[dict[str, A
     ended = np.zeros((steps, team), bool)
     for name in ("terminals", "truncations"):
         if name in known:
-            ended |= check_flags(name, known.pop(name), names).reshape(steps, -1)
+            ended |= as_flags(name, known.pop(name), names).reshape(steps, -1)
     rewards = known.pop("rewards", None)
     if rewards is not None:
         remedy = "must be a finite number; write what was paid"

@@ -1,4 +1,4 @@
-"""Random actions among the most valued ones: how many there are, and of which probability."""
+"""ε-greedy exploration: how often agents act at random, and the probabilities of their actions."""
 
 import jax
 import jax.numpy as jnp

@@ -36,8 +36,8 @@ class QLearning:
     the functions are.
 
     Where layer norm is all that scales observations, they are kept after it, as 16-bit floats:
-    none is larger than the root of their number. Otherwise they are kept as they came, in 32 bits,
-    because 16 neither hold large features nor tell them apart.
+    no feature is then larger than the root of their number. Otherwise they are kept as they came,
+    in 32 bits: 16 overflow on large features, and blur those that lie close together.
     """
 
     centralised = True
@@ -289,7 +289,7 @@ class QLearning:
         perceived = length + truncated
         sequences = Sequences(
             memory=jnp.zeros((len(chosen), 2 * self.num_agents * settings.hidden)),
-            observations=places,
+            inputs=places,
             starts=jnp.broadcast_to(time == 0, places.shape),
             alive=time < perceived,
         )
