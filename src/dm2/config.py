@@ -44,7 +44,7 @@ class Config:
     Example: `Config(IPPO(PPO(learning_rate=5e-4)), "smax/3s_vs_4z", steps=800_000, seed=3)`.
 
     Raises:
-        InputError: a value is unusable, or demonstrations are missing or not used.
+        InputError: If a value is unusable, or demonstrations are missing or not used.
     """
 
     method: Settings

@@ -112,13 +112,13 @@ def as_whole(field: str, value: Any, low: int = 1, high: int | None = None) -> i
     """The whole number that `value` is, as an `int`: 7, 7.0, `numpy.int64(7)`.
 
     Args:
-        field: what the message calls it.
-        value: what was given.
-        low: the least that is allowed.
-        high: the most that is allowed; by default any.
+        field: What the message calls it.
+        value: What was given.
+        low: The least that is allowed.
+        high: The most that is allowed; by default any.
 
     Raises:
-        InputError: it is no whole number, or lies outside of `low` to `high`.
+        InputError: If it is no whole number, or lies outside of `low` to `high`.
     """
     number = _whole(value)
     bounds = f"from {low} up" if high is None else f"from {low} to {high}"
@@ -166,7 +166,7 @@ def convert_fields(settings: Any, prefix: str = "") -> None:
     Call it first in `__post_init__`. `prefix` stands before a field's name in messages.
 
     Raises:
-        InputError: a field's value does not convert.
+        InputError: If a field's value does not convert.
     """
     kinds = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):

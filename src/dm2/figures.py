@@ -22,7 +22,7 @@ def check_figure(out: str | Path) -> Path:
     """The path of a figure that can be written; writing it makes missing parent folders.
 
     Raises:
-        InputError: the name does not end in .png, .pdf or .svg, or the file cannot be written.
+        InputError: If the name does not end in .png, .pdf or .svg, or the file cannot be written.
     """
     return check_target("out", out, tuple(_UNDATED))
 

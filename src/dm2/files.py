@@ -56,16 +56,16 @@ def check_target(
     """Makes sure, before the work is done whose result it takes, that a file can be written.
 
     Args:
-        field: what the message calls it.
-        target: the file, which is neither made nor changed. Its parent folders may be missing:
+        field: What the message calls it.
+        target: The file, which is neither made nor changed. Its parent folders may be missing:
             `replacing` makes them.
-        suffixes: what its name must end in one of, in letters of either case; by default anything.
+        suffixes: What its name must end in one of, in letters of either case; by default anything.
 
     Returns:
         The path.
 
     Raises:
-        InputError: it has another suffix, or cannot be written: a folder of that name, no
+        InputError: If it has another suffix, or cannot be written: a folder of that name, no
             permission, a name too long, a link that leads to itself.
     """
     path = Path(as_path(field, target))

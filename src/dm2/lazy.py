@@ -12,8 +12,8 @@ def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """The `__getattr__` of a package (PEP 562).
 
     Args:
-        package: its name.
-        modules: by public name, the module inside the package that defines it.
+        package: Its name.
+        modules: By public name, the module inside the package that defines it.
 
     Returns:
         A function that returns what is called so, and raises AttributeError if nothing is.

@@ -27,10 +27,10 @@ def cloning_loss(
     it was alive; `pi` is confined to the legal actions (Pomerleau 1991, Neural Computation 3(1)).
 
     Args:
-        logits: the policy's outputs.
-        legal: the legal actions.
-        actions: the expert's.
-        alive: the steps that count.
+        logits: The policy's outputs.
+        legal: The legal actions.
+        actions: The expert's.
+        alive: The steps that count.
 
     Returns:
         The loss, and the share of steps at which the expert's action is the policy's likeliest.
@@ -57,13 +57,13 @@ def clone(
     """Fits a policy to episodes, `settings.batch` of them a gradient step, with an Adam of its own.
 
     Args:
-        settings: how often and how fast.
-        network: the policy's network.
-        params: its parameters.
-        memory: its recurrent state at an episode's start.
-        inputs: what the network takes at each step of the episodes.
-        episodes: what the expert did there.
-        key: decides which episodes go together.
+        settings: How often and how fast.
+        network: The policy's network.
+        params: Its parameters.
+        memory: Its recurrent state at an episode's start.
+        inputs: What the network takes at each step of the episodes.
+        episodes: What the expert did there.
+        key: Decides which episodes go together.
 
     Returns:
         The parameters, and means over the last pass: `cloning_loss`, in nats, and

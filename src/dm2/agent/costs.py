@@ -17,10 +17,10 @@ def update_flops(
     observations, which nobody needs; actor and critic differ in their heads only.
 
     Args:
-        ppo: the settings of the update.
-        observation_size: features that a network takes; the mean of the actor's and the critic's.
-        num_actions: actions to choose from.
-        agent_steps: environment steps times agents.
+        ppo: The settings of the update.
+        observation_size: Features that a network takes; the mean of the actor's and the critic's.
+        num_actions: Actions to choose from.
+        agent_steps: Environment steps times agents.
     """
     hidden = ppo.hidden
     recurrent = hidden * hidden + 2 * hidden * 3 * hidden
@@ -32,7 +32,7 @@ def fit_bytes(ppo: PPO, steps: int) -> float:
     """Memory in bytes that the actor's and the critic's minibatch of a rollout keep at a time.
 
     Args:
-        ppo: the settings of the update.
-        steps: environment steps of the rollout.
+        ppo: The settings of the update.
+        steps: Environment steps of the rollout.
     """
     return 2 * 4 * ACTIVATIONS * ppo.hidden * steps / ppo.minibatches

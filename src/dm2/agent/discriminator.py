@@ -84,11 +84,11 @@ def discriminator_loss(
         E_expert[-log D] + E_policy[-log(1 - D)]
 
     Args:
-        expert_logits: logits of expert states.
-        policy_logits: logits of the agent's own states.
-        policy_mask: which of those count.
-        expert_absorbing: the logit of the absorbing state and its share of the expert's time.
-        policy_absorbing: the same for the agent's own time.
+        expert_logits: Logits of expert states.
+        policy_logits: Logits of the agent's own states.
+        policy_mask: Which of those count.
+        expert_absorbing: The logit of the absorbing state and its share of the expert's time.
+        policy_absorbing: The same for the agent's own time.
     """
     expert_logit, expert_share = expert_absorbing
     policy_logit, policy_share = policy_absorbing
@@ -111,11 +111,11 @@ def gradient_penalty(
     (Gulrajani et al. 2017, arXiv 1704.00028), over the rows where the policy's state counts.
 
     Args:
-        network: the discriminator.
-        params: its parameters.
-        expert: expert inputs.
-        policy: as many inputs of the agent's own.
-        mask: which of those count.
+        network: The discriminator.
+        params: Its parameters.
+        expert: Expert inputs.
+        policy: As many inputs of the agent's own.
+        mask: Which of those count.
         mix: u, uniform in [0, 1).
     """
     inputs = mix[:, None] * expert + (1.0 - mix[:, None]) * policy
@@ -133,11 +133,11 @@ class Imitator:
         """Makes the rules.
 
         Args:
-            settings: of the discriminator, and of the reward drawn from it.
-            observation_size: features of an observation.
-            num_actions: how many actions there are; inputs have as many more features where the
+            settings: Of the discriminator, and of the reward drawn from it.
+            observation_size: Features of an observation.
+            num_actions: How many actions there are; inputs have as many more features where the
                 discriminator takes actions.
-            discount: gamma, per environment step, by which the absorbing state is paid for the
+            discount: Gamma, per environment step, by which the absorbing state is paid for the
                 steps that are not played.
         """
         self.settings = settings
@@ -163,10 +163,10 @@ class Imitator:
         """Discriminator inputs for states in which the agent is alive, the expert's or its own.
 
         Args:
-            observations: as they came.
-            moments: the agent's, which bring the expert's and its own to one scale; None for as
+            observations: As they came.
+            moments: The agent's, which bring the expert's and its own to one scale; None for as
                 they came.
-            actions: those that were chosen there, one-hot; not looked at by a discriminator of
+            actions: Those that were chosen there, one-hot; not looked at by a discriminator of
                 states.
 
         Returns:
@@ -174,7 +174,7 @@ class Imitator:
             absorbing state, which this is not.
 
         Raises:
-            InputError: the discriminator takes actions, and there are none.
+            InputError: If the discriminator takes actions, and there are none.
         """
         observations = observations.astype(jnp.float32)
         if moments is not None:
@@ -211,21 +211,21 @@ class Imitator:
         count.
 
         Args:
-            state: the discriminator.
-            key: decides which states are drawn.
-            expert: the agent's own demonstrations.
-            observations: the agent's own observations in a rollout.
-            alive: whether it was alive.
-            idle: of `idle_steps`. With the steps at which it was dead they are the time that the
+            state: The discriminator.
+            key: Decides which states are drawn.
+            expert: The agent's own demonstrations.
+            observations: The agent's own observations in a rollout.
+            alive: Whether it was alive.
+            idle: Of `idle_steps`. With the steps at which it was dead they are the time that the
                 agent spent in the absorbing state.
-            moments: what standardises observations; None for as they came.
-            actions: the agent's own actions, one-hot; None for a discriminator of states.
+            moments: What standardises observations; None for as they came.
+            actions: The agent's own actions, one-hot; None for a discriminator of states.
 
         Returns:
             The discriminator after the last step, and what to report of that step.
 
         Raises:
-            InputError: as of `inputs`.
+            InputError: As of `inputs`.
         """
         flat = observations.reshape(-1, observations.shape[-1])
         flat_alive = alive.reshape(-1)
@@ -295,18 +295,18 @@ class Imitator:
         value with which the critic goes on (see `dm2.agent.returns.masked_gae`).
 
         Args:
-            state: the discriminator.
-            observations: the agent's own observations in a rollout.
-            alive: whether it was alive.
-            idle: as in `update`.
-            moments: as in `update`.
-            actions: as in `update`.
+            state: The discriminator.
+            observations: The agent's own observations in a rollout.
+            alive: Whether it was alive.
+            idle: As in `update`.
+            moments: As in `update`.
+            actions: As in `update`.
 
         Returns:
             The rewards, and the mean of `r(o_t)` over the living steps, which `centred` takes off.
 
         Raises:
-            InputError: as of `inputs`.
+            InputError: As of `inputs`.
         """
         logits = self.network.apply(state.params, self.inputs(observations, moments, actions))
         rewards = reward_of(self.settings.reward, logits)

@@ -41,10 +41,10 @@ def lengths(
     """The steps of the episode up to and with each step.
 
     Args:
-        time: steps that were made of the episode under way before the first.
-        starts: whether an episode begins with a step. What was under way before it is given up:
-            an environment that cannot go back to where it was begins anew when its run is resumed.
-        ended: whether an episode ends with a step.
+        time: Steps that were made of the episode under way before the first.
+        starts: Whether an episode begins with a step. What was under way before it is given up: an
+            environment that cannot go back to where it was begins anew when its run is resumed.
+        ended: Whether an episode ends with a step.
     """
 
     def step(time: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -71,11 +71,11 @@ def hand_over(
     is under way with the last `L` rows. The cost grows with the number of episodes that end.
 
     Args:
-        ongoing: what was under way before.
-        rows: the rollout's rows, `[T, N, ...]`.
-        starts: whether an episode begins with a step; see `lengths`.
-        ended: whether an episode ends with a step.
-        store: where episodes go.
+        ongoing: What was under way before.
+        rows: The rollout's rows, `[T, N, ...]`.
+        starts: Whether an episode begins with a step; see `lengths`.
+        ended: Whether an episode ends with a step.
+        store: Where episodes go.
         insert: `insert(store, episode, length, step, environment)` returns the store with an
             episode, whose rows are `[L, ...]`, zeros behind its `length`; it ended with that step
             of the rollout in that environment.

@@ -41,7 +41,7 @@ def gru(
     carry: Float[Array, "N H"],
     starts: Bool[Array, "T N"],
 ) -> tuple[Float[Array, "N H"], Float[Array, "T N H"]]:
-    r"""Run a GRU over `T` steps (Cho et al. 2014, arXiv 1406.1078, with the reset gate applied
+    r"""Runs a GRU over `T` steps (Cho et al. 2014, arXiv 1406.1078, with the reset gate applied
     after the recurrent product, as in cuDNN):
 
         r, z = sigmoid(x_r + h W_r), sigmoid(x_z + h W_z)
@@ -50,11 +50,11 @@ def gru(
 
     Args:
         weight: `(W_r, W_z, W_n)`.
-        bias: b.
-        inputs: the projected inputs `x = (x_r, x_z, x_n)`, biases of the input side included.
-        carry: the hidden state before the first step.
-        starts: where true, a new episode begins with the input of that step: the hidden state
-            that arrives there is replaced by zeros *before* it is used.
+        bias: B.
+        inputs: The projected inputs `x = (x_r, x_z, x_n)`, biases of the input side included.
+        carry: The hidden state before the first step.
+        starts: Where true, a new episode begins with the input of that step: the hidden state that
+            arrives there is replaced by zeros *before* it is used.
 
     Returns:
         The last hidden state, and the hidden states after each step.

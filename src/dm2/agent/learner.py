@@ -91,18 +91,18 @@ class Learner:
         """Makes the rules.
 
         Args:
-            ppo: settings of the policy's and the value function's learning.
-            imitation: settings of distribution matching; None for an agent that does not imitate.
+            ppo: Settings of the policy's and the value function's learning.
+            imitation: Settings of distribution matching; None for an agent that does not imitate.
                 With those of `Matching` alone the imitation's reward is all that it learns from.
-            observation_size: features of the agent's observation.
-            num_actions: how many actions the agent chooses from.
-            inputs: how the networks' input is made of an observation.
-            best: what the agent keeps of its own episodes to imitate them; None for an agent that
+            observation_size: Features of the agent's observation.
+            num_actions: How many actions the agent chooses from.
+            inputs: How the networks' input is made of an observation.
+            best: What the agent keeps of its own episodes to imitate them; None for an agent that
                 imitates an expert.
-            cloning: settings of `clone`; None for an agent that does not clone.
-            keeps_observations: whether observations as they came are kept for learning although
-                the agent itself does not need them.
-            own_rewards: whether the task pays the agent alone, and nothing after its death, instead
+            cloning: Settings of `clone`; None for an agent that does not clone.
+            keeps_observations: Whether observations as they came are kept for learning although the
+                agent itself does not need them.
+            own_rewards: Whether the task pays the agent alone, and nothing after its death, instead
                 of the team.
         """
         self.ppo = ppo
@@ -167,11 +167,11 @@ class Learner:
         filming all act by this function.
 
         Args:
-            state: the agent.
-            memory: what it remembers.
-            key: its own key for this step; not used where `greedy`.
-            view: what it perceives.
-            greedy: whether to take the most likely actions; otherwise they are sampled.
+            state: The agent.
+            memory: What it remembers.
+            key: Its own key for this step; not used where `greedy`.
+            view: What it perceives.
+            greedy: Whether to take the most likely actions; otherwise they are sampled.
 
         Returns:
             The next memory, the actions, and what learning needs of them later.
@@ -240,14 +240,14 @@ class Learner:
         `dm2.agent.cloning`. The observations' moments begin with the expert's.
 
         Args:
-            state: the agent.
-            expert: its own part of the demonstrations, as episodes.
+            state: The agent.
+            expert: Its own part of the demonstrations, as episodes.
 
         Returns:
             The agent with the policy that came of it, and what to report.
 
         Raises:
-            InputError: there is no expert, or none of episodes, or there are no settings of
+            InputError: If there is no expert, or none of episodes, or there are no settings of
                 cloning.
         """
         if self.cloning is None:
@@ -285,15 +285,15 @@ class Learner:
         `improve_critic`, which do not need each other.
 
         Args:
-            state: the agent.
-            trajectory: its own part of the rollout.
-            expert: its own part of the demonstrations; None for an agent that does not imitate.
+            state: The agent.
+            trajectory: Its own part of the rollout.
+            expert: Its own part of the demonstrations; None for an agent that does not imitate.
 
         Returns:
             The agent after the update, and what to report of it.
 
         Raises:
-            InputError: as of `prepare`.
+            InputError: As of `prepare`.
         """
         state, prepared, metrics = self.prepare(state, trajectory, expert)
         actor = self.improve_actor(*actor_arguments(state, trajectory, prepared))
@@ -306,16 +306,16 @@ class Learner:
         """All of an update up to PPO: discriminator, mixed reward, advantages, value targets.
 
         Args:
-            state: the agent.
-            trajectory: its own part of the rollout.
-            expert: its own part of the demonstrations; None for an agent that does not imitate.
+            state: The agent.
+            trajectory: Its own part of the rollout.
+            expert: Its own part of the demonstrations; None for an agent that does not imitate.
 
         Returns:
             The agent with all that came of the rollout but PPO's epochs, what these need, and what
             to report.
 
         Raises:
-            InputError: the agent learns from demonstrations, and there are none.
+            InputError: If the agent learns from demonstrations, and there are none.
         """
         learning = jax.random.fold_in(state.key, 0)
         key, discriminator_key, ppo_key = jax.random.split(learning, 3)

@@ -37,14 +37,14 @@ class LearningReward:
         """Makes the rules.
 
         Args:
-            ppo: holds gamma and lambda, by which rewards become advantages.
-            imitation: settings of distribution matching; None for an agent that does not imitate.
+            ppo: Holds gamma and lambda, by which rewards become advantages.
+            imitation: Settings of distribution matching; None for an agent that does not imitate.
                 With those of `Matching` alone the imitation's reward is all that it learns from.
-            observation_size: features of the agent's observation.
-            num_actions: how many actions the agent chooses from.
-            best: what the agent keeps of its own episodes to imitate them; None for an agent that
+            observation_size: Features of the agent's observation.
+            num_actions: How many actions the agent chooses from.
+            best: What the agent keeps of its own episodes to imitate them; None for an agent that
                 imitates an expert.
-            own_rewards: whether the task pays the agent alone, and nothing after its death.
+            own_rewards: Whether the task pays the agent alone, and nothing after its death.
         """
         self.ppo = ppo
         self.imitation = imitation
@@ -78,10 +78,10 @@ class LearningReward:
         """What the agent learns from: the task's reward, the imitation's, or both mixed.
 
         Args:
-            state: the agent, whose moments include the rollout.
-            key: decides which states the discriminator learns from.
-            trajectory: the agent's own part of the rollout.
-            expert: its own part of the demonstrations; None for an agent that imitates nobody, or
+            state: The agent, whose moments include the rollout.
+            key: Decides which states the discriminator learns from.
+            trajectory: The agent's own part of the rollout.
+            expert: Its own part of the demonstrations; None for an agent that imitates nobody, or
                 itself.
 
         Returns:
@@ -89,7 +89,7 @@ class LearningReward:
             the balance that came of the rollout, and what to report.
 
         Raises:
-            InputError: the agent learns from demonstrations, and there are none.
+            InputError: If the agent learns from demonstrations, and there are none.
         """
         if self.imitation is None:
             return trajectory.rewards, state, {}

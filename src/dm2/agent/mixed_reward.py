@@ -62,13 +62,13 @@ def mixed_reward(
     r"""`r = w r_task + c r_imitation` (Wang et al. 2023, arXiv 2206.00233, Algorithm 1).
 
     Args:
-        ppo: holds gamma and lambda, by which rewards become advantages.
+        ppo: Holds gamma and lambda, by which rewards become advantages.
         settings: w, c, c's schedule and its unit.
-        trajectory: the agent's part of a rollout.
-        imitation: the imitation reward of each step.
-        balance: the running variances of the rewards' parts of the advantages; None where c is in
+        trajectory: The agent's part of a rollout.
+        imitation: The imitation reward of each step.
+        balance: The running variances of the rewards' parts of the advantages; None where c is in
             units of reward.
-        begun: whether there is an imitation reward yet; until then, the balance takes in nothing.
+        begun: Whether there is an imitation reward yet; until then, the balance takes in nothing.
 
     Returns:
         The mixed reward, the balance with this rollout, and what to report.

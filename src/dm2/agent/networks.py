@@ -64,10 +64,10 @@ class RecurrentNet(nn.Module):
         """Runs the network over time.
 
         Args:
-            memory: the GRU's hidden state before the first step.
-            inputs: what `dm2.agent.inputs.Inputs` makes of the observations and of what the agent
+            memory: The GRU's hidden state before the first step.
+            inputs: What `dm2.agent.inputs.Inputs` makes of the observations and of what the agent
                 knows of itself.
-            starts: whether an episode begins at a step.
+            starts: Whether an episode begins at a step.
 
         Returns:
             The hidden state after the last step, and the outputs of every step.

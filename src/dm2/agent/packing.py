@@ -86,9 +86,9 @@ def pack(
     where that makes the longest sequence of a minibatch shorter, episodes are dealt anew.
 
     Args:
-        alive: whether the agent is alive.
-        starts: whether an episode begins at a step.
-        environments: the environments of each minibatch.
+        alive: Whether the agent is alive.
+        starts: Whether an episode begins at a step.
+        environments: The environments of each minibatch.
     """
     steps, num_envs = alive.shape
     useful = _useful(alive, starts)
@@ -160,8 +160,8 @@ def paired(length: Int[Array, "B N"], limit: int) -> Packing:
     where lengths differ little more steps than the longest episode has. An odd one stays alone.
 
     Args:
-        length: rows of each episode.
-        limit: the most that an episode can have; row `t` of episode `n` of minibatch `b` stands at
+        length: Rows of each episode.
+        limit: The most that an episode can have; row `t` of episode `n` of minibatch `b` stands at
             `t` times all episodes plus `b N + n`.
     """
     minibatches, size = length.shape
@@ -190,8 +190,8 @@ def computed_share(packing: Packing, steps: int) -> Float[Array, ""]:
     which some sequence has a step left. This is of a CPU; on an accelerator all are computed.
 
     Args:
-        packing: one agent's minibatches.
-        steps: environment steps of the rollout.
+        packing: One agent's minibatches.
+        steps: Environment steps of the rollout.
     """
     length = _block_steps(packing.environments.shape[1], steps)
     longest = jnp.max(packing.length, axis=-1)
@@ -214,14 +214,14 @@ def plain_fit(
     """One optimiser step a minibatch, over whole rollouts: what `packed_fit` computes, plainly.
 
     Args:
-        network: the recurrent network.
-        loss: the loss of its outputs.
-        optimiser: turns gradients into updates.
-        params: the network's parameters.
-        opt_state: the optimiser's state.
-        sequences: what the network goes through.
-        targets: what the loss needs to know of each step, a pytree of `[T, E, ...]`.
-        packing: the minibatches; only their environments count here.
+        network: The recurrent network.
+        loss: The loss of its outputs.
+        optimiser: Turns gradients into updates.
+        params: The network's parameters.
+        opt_state: The optimiser's state.
+        sequences: What the network goes through.
+        targets: What the loss needs to know of each step, a pytree of `[T, E, ...]`.
+        packing: The minibatches; only their environments count here.
     """
 
     def minibatch(state: tuple[Params, Any], environments: Array) -> tuple[Any, Any]:

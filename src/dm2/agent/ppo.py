@@ -31,9 +31,9 @@ def log_prob_of(
     """The log-probability `log pi(a | o)` of actions under the masked categorical distribution.
 
     Args:
-        logits: the policy's outputs.
-        legal: the legal actions, to which the distribution is confined.
-        actions: the actions that were chosen.
+        logits: The policy's outputs.
+        legal: The legal actions, to which the distribution is confined.
+        actions: The actions that were chosen.
     """
     log_probs = jax.nn.log_softmax(mask_logits(logits, legal))
     return jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
@@ -60,14 +60,14 @@ def policy_loss(
         L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] - w E[H(pi)],   rho = pi / pi_old
 
     Args:
-        logits: the policy's outputs now.
-        legal: the legal actions.
-        actions: the actions that were chosen.
-        old_log_probs: their log-probabilities under the policy that chose them.
-        advantages: how much better they were than expected.
-        alive: the steps that count.
-        clip: eps.
-        entropy_weight: w.
+        logits: The policy's outputs now.
+        legal: The legal actions.
+        actions: The actions that were chosen.
+        old_log_probs: Their log-probabilities under the policy that chose them.
+        advantages: How much better they were than expected.
+        alive: The steps that count.
+        clip: Eps.
+        entropy_weight: W.
 
     Returns:
         The loss, which is to be made smaller, and diagnostics.

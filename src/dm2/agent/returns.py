@@ -45,15 +45,15 @@ def masked_gae(
     or the time limit cuts it: the carried value or, of rewards that end with the agent's life, 0.
 
     Args:
-        rewards: the reward that followed each step.
-        values: the critic's value of each step's observation; the last one while alive after death.
-        next_values: the value of the observation that each step led to, before any reset.
-        alive: whether the agent was alive at each step.
-        next_alive: whether it was alive after each step, before any reset.
-        terminated: whether the episode terminated with each step.
-        ended: whether it terminated or was truncated with each step.
-        discount: gamma, from 0 to 1.
-        gae_lambda: lambda, from 0 to 1.
+        rewards: The reward that followed each step.
+        values: The critic's value of each step's observation; the last one while alive after death.
+        next_values: The value of the observation that each step led to, before any reset.
+        alive: Whether the agent was alive at each step.
+        next_alive: Whether it was alive after each step, before any reset.
+        terminated: Whether the episode terminated with each step.
+        ended: Whether it terminated or was truncated with each step.
+        discount: Gamma, from 0 to 1.
+        gae_lambda: Lambda, from 0 to 1.
 
     Returns:
         The advantages, in units of the reward; zero where the agent is dead.
@@ -82,11 +82,11 @@ def rollout_advantages(
     """Advantages of every step of every environment of a rollout; see `masked_gae`.
 
     Args:
-        ppo: holds gamma and lambda.
-        trajectory: one agent's part of the rollout.
-        rewards: what followed each step.
-        values: of the steps' observations.
-        next_values: of what they led to.
+        ppo: Holds gamma and lambda.
+        trajectory: One agent's part of the rollout.
+        rewards: What followed each step.
+        values: Of the steps' observations.
+        next_values: Of what they led to.
     """
 
     def of_one_environment(columns: dict[str, Array]) -> Array:
@@ -110,8 +110,8 @@ def next_values(trajectory: Trajectory, *, paid_after_death: bool) -> Float[Arra
     episode terminated it means nothing.
 
     Args:
-        trajectory: one agent's part of the rollout.
-        paid_after_death: whether rewards go on after the agent's death. If not, what a cut leaves
+        trajectory: One agent's part of the rollout.
+        paid_after_death: Whether rewards go on after the agent's death. If not, what a cut leaves
             of an episode is worth nothing to a dead agent.
     """
     values, bootstrap = trajectory.extras.values, trajectory.bootstrap

@@ -57,12 +57,12 @@ class BestEpisodes:
         """Makes the rules.
 
         Args:
-            settings: how many episodes are kept.
-            observation_size: features of the agent's observation.
-            num_actions: how many actions there are, where they are kept too; 0 for none.
-            limit: the episode limit, environment steps.
-            num_envs: environments that a rollout runs side by side.
-            discount: gamma.
+            settings: How many episodes are kept.
+            observation_size: Features of the agent's observation.
+            num_actions: How many actions there are, where they are kept too; 0 for none.
+            limit: The episode limit, environment steps.
+            num_envs: Environments that a rollout runs side by side.
+            discount: Gamma.
         """
         self.settings = settings
         self.observation_size = observation_size

@@ -78,7 +78,7 @@ class PPO:
     """Proximal policy optimisation of one agent (Schulman et al. 2017, arXiv 1707.06347).
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     hidden: int = 64
@@ -143,7 +143,7 @@ class Matching:
     """Distribution matching of one agent by an adversarial discriminator (GAIL, arXiv 1606.03476).
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     inputs: DiscriminatorInputs = "states"
@@ -190,7 +190,7 @@ class Imitation(Matching):
     """Distribution matching beside the task's reward: how the two are mixed.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     coefficient: float = 0.5
@@ -224,7 +224,7 @@ class SelfImitation:
     """One agent's own best episodes, which stand in for an expert's.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     episodes: int = 128
@@ -248,7 +248,7 @@ class Cloning:
     """Behavioural cloning of one agent's own demonstrations before its first step.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     epochs: int = 10

@@ -52,9 +52,9 @@ def update_scale(
     """The moments, moved towards those of new returns.
 
     Args:
-        scale: the moments so far.
-        returns: returns in reward units.
-        alive: the steps that count, those at which the agent is alive.
+        scale: The moments so far.
+        returns: Returns in reward units.
+        alive: The steps that count, those at which the agent is alive.
     """
     step = jnp.where(jnp.any(alive), 1.0 - _DECAY, 0.0)
     return ValueScale(
@@ -69,9 +69,9 @@ def rescale_head(critic: Any, old: ValueScale, new: ValueScale) -> Any:
     (PopArt: van Hasselt et al. 2016, arXiv 1602.07714).
 
     Args:
-        critic: the network's parameters.
-        old: the scale that its outputs are in.
-        new: the scale that they are to be in.
+        critic: The network's parameters.
+        old: The scale that its outputs are in.
+        new: The scale that they are to be in.
     """
     head = critic["params"]["head"]
     kernel = head["kernel"] * (old.std / new.std)

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: its words; by default those that the process was started with.
+        argv: Its words; by default those that the process was started with.
 
     Returns:
         The exit code.

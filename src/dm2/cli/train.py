@@ -64,7 +64,7 @@ def train_command(argv: list[str]) -> Any:
     """The function behind `dm2 train`, whose subcommands are the methods that there are now.
 
     Args:
-        argv: the words after `train`. The preset and the environment that they name decide the
+        argv: The words after `train`. The preset and the environment that they name decide the
             defaults of the other flags. Raises InputError if they do not go together.
     """
 

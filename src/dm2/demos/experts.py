@@ -22,9 +22,9 @@ def load_experts(demos: Demonstrations, *, actions: bool = False, episodes: bool
     an early end count as absorbing up to the episode limit of the recording.
 
     Args:
-        demos: the team's demonstrations.
-        actions: whether the actions that were chosen there are wanted too.
-        episodes: whether whole episodes are wanted too.
+        demos: The team's demonstrations.
+        actions: Whether the actions that were chosen there are wanted too.
+        episodes: Whether whole episodes are wanted too.
 
     Returns:
         Observations `[K, M, O]`, of which agent `k`'s first `size[k]` are real; `size` and the
@@ -32,7 +32,7 @@ def load_experts(demos: Demonstrations, *, actions: bool = False, episodes: bool
         `[K, T, E, ...]`, else None.
 
     Raises:
-        InputError: actions are wanted, or episodes, and the demonstrations hold no actions.
+        InputError: If actions are wanted, or episodes, and the demonstrations hold no actions.
     """
     agents, num_actions = demos.agents, demos.provenance["num_actions"]
     shares = [demos.absorbing_fraction(k) for k in range(len(agents))]
@@ -55,8 +55,8 @@ def load_joint_expert(demos: Demonstrations, *, actions: bool = False) -> Expert
     agents, those of the dead as zeros, one behind another, `[M, K O]`.
 
     Args:
-        demos: the team's demonstrations.
-        actions: whether all agents' actions are wanted too.
+        demos: The team's demonstrations.
+        actions: Whether all agents' actions are wanted too.
 
     Returns:
         Observations `[M, K O]`; their number M, and the share of the time up to the episode limit
@@ -64,8 +64,8 @@ def load_joint_expert(demos: Demonstrations, *, actions: bool = False) -> Expert
         those of the dead as zeros, else None. There are no episodes.
 
     Raises:
-        InputError: the agents were not recorded in the same joint episodes, or actions are wanted
-            and there are none.
+        InputError: If the agents were not recorded in the same joint episodes, or actions are
+            wanted and there are none.
     """
     labels = demos.provenance["concurrency"]
     problem = f"provenance.concurrency = {labels}: agents come from different episodes"

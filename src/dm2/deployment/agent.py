@@ -47,15 +47,15 @@ class Agent:
         """Reads an agent that `dm2.export` wrote.
 
         Args:
-            file: the file.
-            seed: decides the actions that are sampled; by default they differ every time.
+            file: The file.
+            seed: Decides the actions that are sampled; by default they differ every time.
 
         Returns:
             The agent, at the start of an episode.
 
         Raises:
-            InputError: there is no such file, it is no agent's, it is damaged, or a newer dm2 wrote
-                it; or the seed is negative or no whole number.
+            InputError: If there is no such file, it is no agent's, it is damaged, or a newer dm2
+                wrote it; or the seed is negative or no whole number.
         """
         seed = None if seed is None else as_whole("seed", seed, 0)
         description, arrays = read(file)
@@ -70,16 +70,16 @@ class Agent:
         """Chooses an action, and remembers the observation and the action.
 
         Args:
-            observation: the agent's own observation `[O]`, numbers as the environment gives them.
-            legal: whether each action is legal, `[A]`, truth values or 0 and 1; by default all are.
-            greedy: whether to take the legal action with the largest output, the first of several;
+            observation: The agent's own observation `[O]`, numbers as the environment gives them.
+            legal: Whether each action is legal, `[A]`, truth values or 0 and 1; by default all are.
+            greedy: Whether to take the legal action with the largest output, the first of several;
                 otherwise it is drawn with the probabilities of `probabilities`.
 
         Returns:
             The action's number; `action_names` says what it means.
 
         Raises:
-            InputError: the observation has another size or a number that is not finite, or no
+            InputError: If the observation has another size or a number that is not finite, or no
                 action is legal.
         """
         allowed = self._as_legal(legal)
@@ -96,10 +96,10 @@ class Agent:
         QMIX, VDN and IQL values, of all actions, legal or not. The agent does not remember it.
 
         Args:
-            observation: as of `act`.
+            observation: As of `act`.
 
         Raises:
-            InputError: as of `act`.
+            InputError: As of `act`.
         """
         return self._step(observation)[1]
 
@@ -110,11 +110,11 @@ class Agent:
         the most valued one otherwise. The agent does not remember the observation.
 
         Args:
-            observation: as of `act`.
-            legal: as of `act`.
+            observation: As of `act`.
+            legal: As of `act`.
 
         Raises:
-            InputError: as of `act`.
+            InputError: As of `act`.
         """
         allowed = self._as_legal(legal)
         return self._distribution(self.outputs(observation), allowed)

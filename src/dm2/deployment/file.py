@@ -64,7 +64,7 @@ def shapes(description: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     stand in the order reset, update, candidate (see `dm2.agent.gru`).
 
     Args:
-        description: the agent's.
+        description: The agent's.
     """
     hidden, actions = description["hidden"], len(description["actions"])
     observation = description["observation_size"]
@@ -95,13 +95,14 @@ def read(path: Any) -> tuple[dict[str, Any], Arrays]:
     """Reads the file of an agent.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The agent's description and its tensors.
 
     Raises:
-        InputError: there is no such file, it is no agent's, it is damaged, or a newer dm2 wrote it.
+        InputError: If there is no such file, it is no agent's, it is damaged, or a newer dm2 wrote
+            it.
     """
     path = as_path("file", path)
     try:

@@ -79,8 +79,8 @@ def as_onnx(description: dict[str, Any], arrays: Arrays) -> bytes:
     """The ONNX model of an agent.
 
     Args:
-        description: the agent's; see `dm2.deployment.file`.
-        arrays: its tensors.
+        description: The agent's; see `dm2.deployment.file`.
+        arrays: Its tensors.
 
     Returns:
         The serialised model, which was checked.

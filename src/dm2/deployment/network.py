@@ -106,9 +106,9 @@ class Network(NamedTuple):
         """One step of an episode.
 
         Args:
-            observation: as the environment gives it.
-            memory: the recurrent state; zeros where an episode begins.
-            last_action: the agent's last action; -1 where an episode begins.
+            observation: As the environment gives it.
+            memory: The recurrent state; zeros where an episode begins.
+            last_action: The agent's last action; -1 where an episode begins.
 
         Returns:
             The next memory, and an output for each action.

@@ -100,7 +100,7 @@ class Environment(Protocol):
     spec: EnvSpec
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> Any:
-        """Start an episode in each of `num_envs` environments.
+        """Starts an episode in each of `num_envs` environments.
 
         Returns:
             The environments' state.
@@ -110,7 +110,7 @@ class Environment(Protocol):
     def step(
         self, key: UInt32[Array, "2"], state: Any, actions: Int[Array, "K N"]
     ) -> tuple[Any, Step]:
-        """Apply one joint action in every environment.
+        """Applies one joint action in every environment.
 
         Args:
             key: The source of all that is random in the step.

@@ -60,7 +60,7 @@ def make_custom(name: str) -> Environment:
             `name_of` returned, perhaps followed by `?option=value&…`.
 
     Raises:
-        InputError: The module or the factory cannot be found, the factory raises, or what it
+        InputError: If the module or the factory cannot be found, the factory raises, or what it
             returns is no environment.
     """
     call, field = parse(name), f"env = {name!r}"

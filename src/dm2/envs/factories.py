@@ -104,7 +104,7 @@ def make_python_env(name: str, call: Call | None = None) -> PythonEnv:
         call: What `parse` makes of the name; by default it is asked.
 
     Raises:
-        InputError: The factory cannot be found or raises, or what it returns is none.
+        InputError: If the factory cannot be found or raises, or what it returns is none.
     """
     field = f"env = {name!r}"
     return adapted(made_by(call or parse(name), field), field)
@@ -197,7 +197,7 @@ def options_of(query: str, field: str) -> dict[str, Any]:
         field: What messages call the environment.
 
     Raises:
-        InputError: An option has no value or two, or the limit is unusable.
+        InputError: If an option has no value or two, or the limit is unusable.
     """
     options = {}
     for key, value in written_options(query, field).items():

@@ -59,7 +59,7 @@ def list_environments() -> tuple[str, ...]:
 
 
 def make(name: str) -> Environment:
-    """Make an environment.
+    """Makes an environment.
 
     Args:
         name: For example `smax/3s_vs_4z`, `smac/5m_vs_6m` or `jaxmarl/MPE_simple_spread_v3` (needs
@@ -69,7 +69,7 @@ def make(name: str) -> Environment:
             `mpe2/NAME` and `gymnasium/ID` make those libraries'.
 
     Raises:
-        InputError: The name (the message has the nearest known one), an option or its value is
+        InputError: If the name (the message has the nearest known one), an option or its value is
             unknown.
     """
     check_name(name)
@@ -105,7 +105,7 @@ def _options(name: str, query: str, choices: dict[str, tuple[str, ...]]) -> dict
             `limit`, a number.
 
     Raises:
-        InputError: An option or its value is unknown, or an option is there twice.
+        InputError: If an option or its value is unknown, or an option is there twice.
     """
     options: dict[str, Any] = {}
     for key, value in written_options(query, f"env = {name!r}").items():

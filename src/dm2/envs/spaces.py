@@ -46,12 +46,12 @@ def flat_size(space: Any, field: str, what: str = "observation space") -> int:
     tuples the sum of their parts, but for the `action_mask` of a dictionary.
 
     Args:
-        space: the space.
-        field: what messages call the environment.
-        what: what they call the space.
+        space: The space.
+        field: What messages call the environment.
+        what: What they call the space.
 
     Raises:
-        InputError: the space is of another kind.
+        InputError: If the space is of another kind.
     """
     kind = _kind(space)
     if kind == "Box":

@@ -182,13 +182,13 @@ def scaled_inputs(
     """How the networks' input is made in an environment.
 
     Args:
-        scale: how observations are brought to one scale.
-        spec: the environment's.
-        last_action: whether the networks also take the agent's last action.
-        agent_id: whether they also take the agent's number in the team.
+        scale: How observations are brought to one scale.
+        spec: The environment's.
+        last_action: Whether the networks also take the agent's last action.
+        agent_id: Whether they also take the agent's number in the team.
 
     Raises:
-        InputError: observations are one number, of which layer norm leaves nothing.
+        InputError: If observations are one number, of which layer norm leaves nothing.
     """
     scale = settled_scale(scale, spec.name)
     layer = scale in ("layer", "both")

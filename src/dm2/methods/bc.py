@@ -68,9 +68,9 @@ class Cloned(Independent):
         """Maps one agent's rules over a team.
 
         Args:
-            learner: the rules of one agent, with settings of cloning.
-            num_agents: how many agents the team has.
-            improves: whether agents learn from rollouts afterwards.
+            learner: The rules of one agent, with settings of cloning.
+            num_agents: How many agents the team has.
+            improves: Whether agents learn from rollouts afterwards.
         """
         super().__init__(learner, num_agents)
         self._improves = improves

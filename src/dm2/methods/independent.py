@@ -36,9 +36,9 @@ class Independent:
         """Maps one agent's rules over a team.
 
         Args:
-            learner: the rules of one agent.
-            num_agents: how many agents the team has.
-            mapping: how learning is mapped over agents: `vmap`, or `loop`, one agent at a time,
+            learner: The rules of one agent.
+            num_agents: How many agents the team has.
+            mapping: How learning is mapped over agents: `vmap`, or `loop`, one agent at a time,
                 whose working set stays in a processor's cache; by default what suits the backend.
         """
         self.learner = learner

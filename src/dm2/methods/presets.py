@@ -53,12 +53,12 @@ def preset(name: str, method: str, env: str) -> dict[str, Any]:
     Args:
         name: `tuned`, what was measured here to learn well, or `paper`, the paper's settings and
             those of its references, for its five tasks by SMAC's rules.
-        method: the method's name.
-        env: the environment's name. `tuned` takes an empty one, too, for any without settings of
+        method: The method's name.
+        env: The environment's name. `tuned` takes an empty one, too, for any without settings of
             its own.
 
     Raises:
-        InputError: there is no such preset, method or environment, or the paper says nothing of
+        InputError: If there is no such preset, method or environment, or the paper says nothing of
             it. Names that `dm2.envs.registry.check_name` leaves to `make` are not looked up.
     """
     settings = settings_class(method)

@@ -36,10 +36,10 @@ def begin(env: Environment, method: Method, key: UInt32[Array, "2"], num_envs: i
     """Fresh episodes and blank memories.
 
     Args:
-        env: the environment.
-        method: makes the memories.
-        key: decides how episodes begin.
-        num_envs: environments side by side, `N`.
+        env: The environment.
+        method: Makes the memories.
+        key: Decides how episodes begin.
+        num_envs: Environments side by side, `N`.
 
     Returns:
         The state from which the first rollout goes on. Its episodes' arrays are `[N]`, its memory
@@ -60,13 +60,13 @@ def collect(
     """Plays `steps` steps in every environment with sampled actions.
 
     Args:
-        env: the environment.
-        method: how the team acts.
-        team: the method's state.
-        state: where the rollout before ended.
-        key: decides what is random in the environments; each agent draws from its own key.
-        steps: environment steps of each environment.
-        progress: share of the run that is over, which schedules go by.
+        env: The environment.
+        method: How the team acts.
+        team: The method's state.
+        state: Where the rollout before ended.
+        key: Decides what is random in the environments; each agent draws from its own key.
+        steps: Environment steps of each environment.
+        progress: Share of the run that is over, which schedules go by.
 
     Returns:
         The state to go on from, the trajectory, whose leaves are `[K, T, N, ...]` (its memory

@@ -86,19 +86,19 @@ def play(
     its own, `fold_in(fold_in(act_key, k), t)` at step `t`, where `act_key` comes of `key`.
 
     Args:
-        env: the environment.
-        players: how the team acts.
-        team: their state.
-        key: decides all that is random.
-        episodes: how many episodes are played, side by side.
-        greedy: whether agents take their most likely actions; otherwise they sample.
-        epsilon: the probability with which each agent by itself takes a uniformly random legal
+        env: The environment.
+        players: How the team acts.
+        team: Their state.
+        key: Decides all that is random.
+        episodes: How many episodes are played, side by side.
+        greedy: Whether agents take their most likely actions; otherwise they sample.
+        epsilon: The probability with which each agent by itself takes a uniformly random legal
             action in place of its own, one number or one for each agent, `[K]`. With the same
             `key`, an agent that does so in some state at one probability also does so, by the same
             action, at any higher one.
-        record: whether to keep what happens. Then all `episode_limit` steps are run; the rows
-            past an episode's length are padding.
-        record_env: whether to keep the environments' states too.
+        record: Whether to keep what happens. Then all `episode_limit` steps are run; the rows past
+            an episode's length are padding.
+        record_env: Whether to keep the environments' states too.
 
     Returns:
         The outcome, and the recording if one was asked for.

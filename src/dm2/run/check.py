@@ -56,7 +56,7 @@ def check(
         agents' observations and actions was never used.
 
     Raises:
-        InputError: There is no such environment, or an argument is unusable.
+        InputError: If there is no such environment, or an argument is unusable.
     """
     count, seed = as_whole("num_envs", num_envs), as_seed(seed)
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:

@@ -47,9 +47,9 @@ def seconds_per_step(settings: ProgramSettings, spec: EnvSpec, gflops: float) ->
     """Seconds that training takes for an environment step; good to about a factor of two.
 
     Args:
-        settings: of the run.
-        spec: of its environment.
-        gflops: what the cores of one process reach, by `matmul_gflops`.
+        settings: Of the run.
+        spec: Of its environment.
+        gflops: What the cores of one process reach, by `matmul_gflops`.
     """
     steps = settings.iteration_steps
     flops = settings.method.update_flops(spec, steps) / steps

@@ -33,13 +33,13 @@ def evaluate(
     """Plays test episodes with a run's team.
 
     Args:
-        run: the run or its directory.
-        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
-        env: the name of another environment to play in, of as many agents, observed numbers and
+        run: The run or its directory.
+        at: A checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        env: The name of another environment to play in, of as many agents, observed numbers and
             actions; by default the run's. Which of them mean the same cannot be checked.
-        episodes: how many episodes are played.
-        greedy: whether agents take their most likely actions; otherwise they sample.
-        seed: decides all that is random.
+        episodes: How many episodes are played.
+        greedy: Whether agents take their most likely actions; otherwise they sample.
+        seed: Decides all that is random.
 
     Returns:
         `win_rate` and its binomial standard error (None where nobody can win), `mean_return` and
@@ -47,9 +47,9 @@ def evaluate(
         `step`, `environment` (its name).
 
     Raises:
-        InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
+        InputError: If there is no such run, checkpoint or environment, the team diverged, `env` has
             other sizes, or an argument is unusable.
-        EnvError: an environment that is stepped in Python failed.
+        EnvError: If an environment that is stepped in Python failed.
     """
     check_flags(greedy=greedy)
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
@@ -79,18 +79,18 @@ def exchange(
     """Puts agents of different teams together: are agents that were trained apart interchangeable?
 
     Args:
-        runs: the runs or their directories, of one environment. Their newest checkpoints play.
-        episodes: greedy episodes of every team that is put together. All begin alike.
-        seed: decides all that is random.
+        runs: The runs or their directories, of one environment. Their newest checkpoints play.
+        episodes: Greedy episodes of every team that is put together. All begin alike.
+        seed: Decides all that is random.
 
     Returns:
         Win rates: `[i, j]` is that of team `i` with one agent of team `j` in place of its own, in
         the mean over which agent that is; `[i, i]` that of team `i` by itself.
 
     Raises:
-        InputError: there are fewer than two runs, they are of several environments, nobody can win
-            there, or there is no such run or checkpoint.
-        EnvError: an environment that is stepped in Python failed.
+        InputError: If there are fewer than two runs, they are of several environments, nobody can
+            win there, or there is no such run or checkpoint.
+        EnvError: If an environment that is stepped in Python failed.
     """
     episodes, seed = as_whole("episodes", episodes), as_seed(seed)
     teams = [load_team(run, None) for run in runs]
@@ -144,23 +144,23 @@ def watch(
     """Films one battle of a run's team.
 
     Args:
-        run: the run or its directory.
-        out: the film, a name that ends in `.gif` or `.mp4`.
-        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
-        env: the name of another environment to play in, as for `evaluate`; by default the run's.
-        greedy: whether agents take their most likely actions; otherwise they sample.
-        seed: decides all that is random.
-        ranges: whether to draw how far the weapons reach.
+        run: The run or its directory.
+        out: The film, a name that ends in `.gif` or `.mp4`.
+        at: A checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        env: The name of another environment to play in, as for `evaluate`; by default the run's.
+        greedy: Whether agents take their most likely actions; otherwise they sample.
+        seed: Decides all that is random.
+        ranges: Whether to draw how far the weapons reach.
 
     Returns:
         The path of the film.
 
     Raises:
-        InputError: there is no such run, checkpoint or environment, the team diverged, `env` has
+        InputError: If there is no such run, checkpoint or environment, the team diverged, `env` has
             other sizes, the environment cannot be drawn, `out` cannot be written or has another
             suffix, or another argument is unusable.
-        EnvError: an environment that is stepped in Python failed.
-        OSError: the disk fails.
+        EnvError: If an environment that is stepped in Python failed.
+        OSError: If the disk fails.
     """
     check_flags(greedy=greedy, ranges=ranges)
     seed, path = as_seed(seed), check_film(out)

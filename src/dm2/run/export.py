@@ -39,21 +39,21 @@ def export(
     gives the agent's own and nothing of its teammates.
 
     Args:
-        run: the run or its directory.
-        agent: the agent's number in the team, from 0.
-        out: the file, which is written wholly or not at all. Its name ends in the format's.
-        at: a checkpoint's step, or one of `checkpoint_steps`; the newest by default.
+        run: The run or its directory.
+        agent: The agent's number in the team, from 0.
+        out: The file, which is written wholly or not at all. Its name ends in the format's.
+        at: A checkpoint's step, or one of `checkpoint_steps`; the newest by default.
         format: `safetensors`, laid out as `dm2.deployment.file` says, or `onnx`, as
             `dm2.deployment.graph` says (needs `pip install 'dm2[onnx]'`).
-        overwrite: whether a file that is there may be replaced.
+        overwrite: Whether a file that is there may be replaced.
 
     Returns:
         The path of the file.
 
     Raises:
-        InputError: there is no such run, checkpoint or agent, its team diverged, its method does
+        InputError: If there is no such run, checkpoint or agent, its team diverged, its method does
             not let agents be taken out, `out` cannot be written or is there, or ONNX is missing.
-        OSError: the disk fails.
+        OSError: If the disk fails.
     """
     check_setting(format in get_args(ExportFormat), "format", format, "must be safetensors or onnx")
     check_flags(overwrite=overwrite)

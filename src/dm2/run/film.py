@@ -53,28 +53,31 @@ def render(
     fps: int = 8,
     size: int = 480,
 ) -> Path:
-    """Film a battle; returns `path`.
+    """Films a battle.
 
     One picture per frame; the last, which carries `outcome`, is held for 1.5 s. The camera stands
     still and takes in all that happens. Equal arguments give equal files, and `path` never holds
     half a film. Missing parent folders are made.
 
     Args:
-        frames: one `Frame` per environment step, from the start (step 0) on. `target` is whom the
+        frames: One `Frame` per environment step, from the start (step 0) on. `target` is whom the
             unit shot at on the step that led to the frame.
-        scene: the environment.
-        path: ends in `.gif`, or in `.mp4` (needs `pip install 'dm2[video]'`).
-        title: shown in the header, shortened to fit.
-        outcome: for example "won"; None for none.
-        scores: the return so far, one per frame, shown in the header; None for none.
-        ranges: circles that show how far the living units shoot.
-        fps: environment steps per second, 1 to 50. A GIF rounds a step's time to 10 ms.
-        size: width in pixels, even, 240 to 1920; the height follows from the map's shape.
+        scene: The environment.
+        path: Ends in `.gif`, or in `.mp4` (needs `pip install 'dm2[video]'`).
+        title: Shown in the header, shortened to fit.
+        outcome: For example "won"; None for none.
+        scores: The return so far, one per frame, shown in the header; None for none.
+        ranges: Circles that show how far the living units shoot.
+        fps: Environment steps per second, 1 to 50. A GIF rounds a step's time to 10 ms.
+        size: Width in pixels, even, 240 to 1920; the height follows from the map's shape.
+
+    Returns:
+        `path`.
 
     Raises:
-        InputError: no frames, `scores` of another number, `fps` or `size` out of range, or what
-            `check_film` raises.
-        OSError: the disk fails.
+        InputError: If there are no frames, `scores` are of another number, `fps` or `size` is out
+            of range, or as of `check_film`.
+        OSError: If the disk fails.
     """
     path = check_film(path)
     if len(frames) == 0:
@@ -96,8 +99,8 @@ def check_film(out: str | Path) -> Path:
     """The path of a film that can be written; writing it makes missing parent folders.
 
     Raises:
-        InputError: a suffix other than .gif and .mp4, an .mp4 without the video packages, or a
-            path that cannot be written.
+        InputError: If the name ends in neither .gif nor .mp4, the packages for .mp4 are missing, or
+            the file cannot be written.
     """
     path = check_target("out", out, tuple(_WRITERS))
     if path.suffix.lower() == ".mp4":
@@ -110,7 +113,7 @@ def check_film(out: str | Path) -> Path:
 
 
 def _stack(frames: Sequence[Frame], map_size: _Point) -> Frame:
-    """Stack along a new first axis; the dead stay where they died, and nothing leaves the map."""
+    """Stacks along a new first axis; the dead stay where they died, and nothing leaves the map."""
     fields = zip(*frames, strict=True)
     battle = Frame(*(np.stack([np.asarray(x) for x in field]) for field in fields))
     position = np.clip(battle.position, 0, map_size)
@@ -159,7 +162,7 @@ class _Pen:
     unit: _Number  # canvas pixels per point
 
     def box(self, start: _Point, end: _Point, fill: _Colour) -> None:
-        """Fill a rectangle from its upper left to its lower right."""
+        """Fills a rectangle from its upper left to its lower right."""
         left, top, right, bottom = (v * self.unit for v in (*start, *end))
         # Pillow's far corner is inclusive.
         self.draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), fill)
@@ -210,7 +213,7 @@ class _Film:
 
 
 def _pictures(film: _Film, size: int) -> Iterator[Image.Image]:
-    """Draw the frames, one RGB picture each."""
+    """Draws the frames, one RGB picture each."""
     battle, scene, outcome = film.battle, film.scene, film.outcome
     view = _view(battle, scene.map_size)
     unit = _SUPERSAMPLING * size / _WIDTH
@@ -343,7 +346,7 @@ def _draw_outcome(pen: _Pen, view: _View, position: Float[np.ndarray, "U 2"], ou
 
 
 def _write_gif(path: Path, pictures: Iterator[Image.Image], count: int, fps: int) -> None:
-    """Write with one palette for all films, so that nothing flickers and little changes.
+    """Writes with one palette for all films, so that nothing flickers and little changes.
 
     A pixel is the mean of four, so where two colours meet it is one of five blends.
     """

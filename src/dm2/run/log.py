@@ -52,8 +52,8 @@ class Log:
         """Writes the record of test episodes.
 
         Args:
-            step: environment steps trained so far.
-            outcome: what came of the episodes, on the host.
+            step: Environment steps trained so far.
+            outcome: What came of the episodes, on the host.
 
         Returns:
             Their win rate; where nobody can win, their mean return.
@@ -67,9 +67,9 @@ class Log:
         """Writes one training record.
 
         Args:
-            step: environment steps after the iteration.
-            metrics: what `Programs.iterate` reported.
-            rate: environment steps a second.
+            step: Environment steps after the iteration.
+            metrics: What `Programs.iterate` reported.
+            rate: Environment steps a second.
 
         Returns:
             The training win rate, or the mean return where nobody can win; None if no episode

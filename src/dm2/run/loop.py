@@ -34,23 +34,23 @@ def train(config: Config, out: str | Path, *, env: Any = None, quiet: bool = Fal
     """Trains one run into a new directory.
 
     Args:
-        config: the settings. The run keeps the demonstrations' absolute path.
-        out: the directory, which must be new or empty.
-        env: an environment of your own, or the function or class that makes one, in place of the
-            one that the settings name (docs/environments.md). The run knows it by the name by
-            which it can be imported, `module:factory`. One that has none trains, but no other
-            process can go on with its run, which a warning says.
-        quiet: whether to print no progress.
+        config: The settings. The run keeps the demonstrations' absolute path.
+        out: The directory, which must be new or empty.
+        env: An environment of your own, or the function or class that makes one, in place of the
+            one that the settings name (docs/environments.md). The run knows it by the name by which
+            it can be imported, `module:factory`. One that has none trains, but no other process can
+            go on with its run, which a warning says.
+        quiet: Whether to print no progress.
 
     Returns:
         The run's directory.
 
     Raises:
-        InputError: settings, demonstrations or directory are unusable.
-        DivergedError: an update came to a number that is not finite.
-        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
-        EnvError: an environment stepped in Python failed; the run can go on once it is mended.
-        KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
+        InputError: If settings, demonstrations or directory are unusable.
+        DivergedError: If an update came to a number that is not finite.
+        CheckpointError: If the run's directory cannot be written; earlier checkpoints are intact.
+        EnvError: If an environment stepped in Python failed; the run can go on once it is mended.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint to resume from has been written.
     """
     path = Path(as_path("out", out))
     config = _checked(config if env is None else _with_object(config, env))
@@ -93,20 +93,20 @@ def resume(
     many cores: they decide how sums are split) and versions.
 
     Args:
-        run: the run or its directory.
-        steps: environment steps to train to instead of what the run was made for, no fewer.
-        demos: where the file of demonstrations lies now, if it was moved.
-        quiet: whether to print no progress.
+        run: The run or its directory.
+        steps: Environment steps to train to instead of what the run was made for, no fewer.
+        demos: Where the file of demonstrations lies now, if it was moved.
+        quiet: Whether to print no progress.
 
     Returns:
         The run's directory.
 
     Raises:
-        InputError: there is no such run, or it cannot go on; nothing in it was changed then.
-        DivergedError: an update came to a number that is not finite.
-        CheckpointError: the run's directory cannot be written; earlier checkpoints are intact.
-        EnvError: an environment stepped in Python failed; the run can go on once it is mended.
-        KeyboardInterrupt: after Ctrl-C, when a checkpoint to resume from has been written.
+        InputError: If there is no such run, or it cannot go on; nothing in it was changed then.
+        DivergedError: If an update came to a number that is not finite.
+        CheckpointError: If the run's directory cannot be written; earlier checkpoints are intact.
+        EnvError: If an environment stepped in Python failed; the run can go on once it is mended.
+        KeyboardInterrupt: After Ctrl-C, when a checkpoint to resume from has been written.
     """
     run = open_run(run)
     with run.lock():
@@ -197,7 +197,7 @@ def foresee(config: Config) -> dict[str, Any]:
         `dm2.run.costs`) and `mflop_per_step`, of its updates' matrix products.
 
     Raises:
-        InputError: settings or demonstrations are unusable.
+        InputError: If settings or demonstrations are unusable.
     """
     config = _checked(config)
     programs = programs_for(config.program)

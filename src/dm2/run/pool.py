@@ -63,12 +63,12 @@ def run_side_by_side(tasks: Iterable[Task | None], jobs: int) -> Iterator[Ended]
     checkpoints. They stop in the same manner when this process dies.
 
     Args:
-        tasks: the tasks. One is taken when a process is free for it; None stands for one that has
+        tasks: The tasks. One is taken when a process is free for it; None stands for one that has
             to wait until something else is over, and ends the tasks if nothing is running.
-        jobs: the number of processes.
+        jobs: The number of processes.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, when all processes have stopped.
+        KeyboardInterrupt: After Ctrl-C, when all processes have stopped.
     """
     pool = _Pool(jobs)
     try:
@@ -81,9 +81,9 @@ def run_together(tasks: Sequence[Task], jobs: int) -> None:
     """Runs tasks in `jobs` processes, all of them even if some fail.
 
     Raises:
-        Exception: the first error of a task that is no DivergedError and no killed process, else
+        Exception: The first error of a task that is no DivergedError and no killed process, else
             the first of those; of all that diverged in one.
-        KeyboardInterrupt: as `run_side_by_side`.
+        KeyboardInterrupt: As `run_side_by_side`.
     """
     ended = sorted(run_side_by_side(tasks, jobs), key=lambda one: one.task)
     errors = [one.error for one in ended if one.error is not None]

@@ -44,11 +44,11 @@ class Programs:
         """Makes the method; compiles nothing yet.
 
         Args:
-            settings: what decides the programs.
-            env: the environment; by default the one that `settings.env` names.
+            settings: What decides the programs.
+            env: The environment; by default the one that `settings.env` names.
 
         Raises:
-            InputError: there is no such environment, or JAX computes in 64 bits.
+            InputError: If there is no such environment, or JAX computes in 64 bits.
         """
         if jax.dtypes.canonicalize_dtype(float) != jnp.float32:
             raise InputError("JAX_ENABLE_X64 = true: dm2 computes in 32 bits; unset it")
@@ -114,10 +114,10 @@ class Programs:
         if an environment stepped in Python failed; nothing is learnt from that rollout then.
 
         Args:
-            state: where the iteration before ended.
-            seed: the run's.
-            experts: what the agents imitate, if anything.
-            horizon: iterations of which schedules take shares; by default they never move.
+            state: Where the iteration before ended.
+            seed: The run's.
+            experts: What the agents imitate, if anything.
+            horizon: Iterations of which schedules take shares; by default they never move.
 
         Returns:
             The next state, and the metrics: `agents`, of each agent `[K]` or `[1]` of what the

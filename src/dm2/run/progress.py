@@ -22,11 +22,11 @@ class Reporter:
         """Begins to count.
 
         Args:
-            title: what is trained.
-            total: environment steps of the whole run.
-            done: environment steps that are done already.
-            wins: whether scores are win rates; otherwise they are returns.
-            quiet: whether to show nothing.
+            title: What is trained.
+            total: Environment steps of the whole run.
+            done: Environment steps that are done already.
+            wins: Whether scores are win rates; otherwise they are returns.
+            quiet: Whether to show nothing.
         """
         self._title, self._total, self._step = title, total, done
         self._wins = wins

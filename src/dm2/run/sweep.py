@@ -29,20 +29,20 @@ def train_seeds(
     `if __name__ == "__main__":`.
 
     Args:
-        config: the settings of the first seed.
-        out: the folder of all runs.
-        seeds: how many runs there are.
-        jobs: how many processes train them; 1 trains one after another in this process.
-        quiet: whether to print no progress.
+        config: The settings of the first seed.
+        out: The folder of all runs.
+        seeds: How many runs there are.
+        jobs: How many processes train them; 1 trains one after another in this process.
+        quiet: Whether to print no progress.
 
     Returns:
         The runs' directories.
 
     Raises:
-        InputError: before any training, if settings are unusable, or a folder is in use or holds a
+        InputError: Before any training, if settings are unusable, or a folder is in use or holds a
             run with other settings.
-        DivergedError: seeds diverged; all were trained first.
-        Exception: what `train` and `resume` raise; of several processes, all are waited for first.
+        DivergedError: If seeds diverged; all were trained first.
+        Exception: What `train` and `resume` raise; of several processes, all are waited for first.
     """
     processes = as_whole("jobs", jobs)
     foresee(config)
@@ -60,12 +60,12 @@ def seeds_of(config: Config, out: str | Path, seeds: Whole) -> list[tuple[Config
     """The settings of each seed, and where its run is or would be.
 
     Args:
-        config: the settings of the first seed.
-        out: the folder of all runs.
-        seeds: how many runs there are.
+        config: The settings of the first seed.
+        out: The folder of all runs.
+        seeds: How many runs there are.
 
     Raises:
-        InputError: there is no such number of seeds, or a folder is in use or holds a run with
+        InputError: If there is no such number of seeds, or a folder is in use or holds a run with
             other settings.
     """
     count, folder = as_whole("seeds", seeds), Path(as_path("out", out))

@@ -173,15 +173,15 @@ def compare(
     makes another group. A run that does not say its version goes with the others' if that is one.
 
     Args:
-        paths: run directories, parents of them, or files of results that `dm2 study run` wrote;
+        paths: Run directories, parents of them, or files of results that `dm2 study run` wrote;
             symbolic links are followed.
-        labels: names of the groups, one for each of the paths; by default a group is called as the
+        labels: Names of the groups, one for each of the paths; by default a group is called as the
             file of results calls it, or by its method and the settings in which it differs from
             others.
-        budget: the environment step at which area and final value are taken; runs that end before
+        budget: The environment step at which area and final value are taken; runs that end before
             it are left out, others are used, finished or not. By default, in each environment the
             last step up to which all runs go that are not left out.
-        levels: the win rates (0 to 1) or returns for which the steps until they are reached are
+        levels: The win rates (0 to 1) or returns for which the steps until they are reached are
             given; by default win rates of 0.5 and 0.8, and no returns.
 
     Returns:
@@ -211,10 +211,10 @@ def compare(
         was skipped, left out, or is unlike among runs that are compared.
 
     Raises:
-        InputError: a path holds no run, none of them can be used, a file is malformed, a label
+        InputError: If a path holds no run, none of them can be used, a file is malformed, a label
             covers runs with different settings, no run of an environment reaches the budget, a run
-            is evaluated for the first time after it, or a budget or level is no number, or no
-            win rate where runs are compared by it.
+            is evaluated for the first time after it, or a budget or level is no number, or no win
+            rate where runs are compared by it.
     """
     return summarise(read_comparison(paths, labels, budget), levels)
 

@@ -26,15 +26,15 @@ def draw_study(result: Result, target: Path) -> list[Path]:
     """Draws a study, as PNG and as PDF.
 
     Args:
-        result: what was found; of at least one environment.
-        target: the path of the figures without the suffix. A second figure, of levels or of
+        result: What was found; of at least one environment.
+        target: The path of the figures without the suffix. A second figure, of levels or of
             exchanges, has `_levels` or `_exchanges` added to its name.
 
     Returns:
         The figures' paths.
 
     Raises:
-        InputError: one of the files cannot be written.
+        InputError: If one of the files cannot be written.
     """
     levels = result.study.levels
     paths = [

@@ -408,16 +408,16 @@ def group_runs(
     """Groups runs that differ in nothing but seed, length and bookkeeping.
 
     Args:
-        runs: the runs.
-        notes: what there is to say of them already.
-        budget: the environment step at which numbers are taken; see `dm2.compare`.
-        same: whether runs of one label are taken for a group, whatever their settings.
+        runs: The runs.
+        notes: What there is to say of them already.
+        budget: The environment step at which numbers are taken; see `dm2.compare`.
+        same: Whether runs of one label are taken for a group, whatever their settings.
 
     Returns:
         The groups; of runs that were not evaluated yet there are none.
 
     Raises:
-        InputError: what `dm2.compare` raises of labels and budgets.
+        InputError: What `dm2.compare` raises of labels and budgets.
     """
     said, environments = list(notes), {}
     for title, inside in _by_environment(runs, said).items():

@@ -126,11 +126,11 @@ def plan(
     over methods and environments.
 
     Args:
-        studies: the studies.
-        root: the folder of all products.
-        scale: the name of their scale.
-        jobs: the number of processes; by default as `make_studies` chooses.
-        same_experts: see `missing`.
+        studies: The studies.
+        root: The folder of all products.
+        scale: The name of their scale.
+        jobs: The number of processes; by default as `make_studies` chooses.
+        same_experts: See `missing`.
     """
     products = missing(studies, root, scale, same_experts=same_experts)
     processes = processes_for(products, jobs)

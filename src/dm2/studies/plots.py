@@ -65,8 +65,8 @@ def looks(comparison: Comparison, levels: Mapping[str, float] | None = None) -> 
     """One look per label, the same in every environment; baselines come first.
 
     Args:
-        comparison: whose labels.
-        levels: of labels that stand for levels of something; their colours are in its order.
+        comparison: Whose labels.
+        levels: Of labels that stand for levels of something; their colours are in its order.
     """
     methods = {
         label: group.runs[0].config["method"]

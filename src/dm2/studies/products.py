@@ -154,13 +154,13 @@ def training(
     """A training run.
 
     Args:
-        method: the method's settings.
-        env: the environment's name.
-        demos: what its agents imitate, for a method that imitates.
-        settings: further settings of `dm2.Config`, such as `steps` and `seed`.
+        method: The method's settings.
+        env: The environment's name.
+        demos: What its agents imitate, for a method that imitates.
+        settings: Further settings of `dm2.Config`, such as `steps` and `seed`.
 
     Raises:
-        InputError: the settings are unusable.
+        InputError: If the settings are unusable.
     """
     name = None if demos is None else demos.name
     return Training(Config(method, env, demos=name, **settings), demos)

@@ -34,7 +34,7 @@ def check_report(out: str | Path) -> Path:
     """The path of a report that can be written; writing it makes missing parent folders.
 
     Raises:
-        InputError: the name does not end in .html, the file cannot be written, or the packages
+        InputError: If the name does not end in .html, the file cannot be written, or the packages
             that make a report are missing.
     """
     path = check_target("out", out, (".html",))
@@ -53,17 +53,17 @@ def write_report(
     """Writes the report of studies, wholly or not at all.
 
     Args:
-        results: the studies with what was found.
-        out: the file, a name that ends in .html.
-        scale: the name of the scale that the studies were run at.
-        commands: by a study's name, the command that makes it; a study that is not in it is shown
+        results: The studies with what was found.
+        out: The file, a name that ends in .html.
+        scale: The name of the scale that the studies were run at.
+        commands: By a study's name, the command that makes it; a study that is not in it is shown
             without one.
 
     Returns:
         The path of the report.
 
     Raises:
-        InputError: what `check_report` raises.
+        InputError: What `check_report` raises.
     """
     path = check_report(out)
     from jinja2 import Environment as Templates

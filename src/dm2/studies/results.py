@@ -125,15 +125,15 @@ def missing(
     results, and whatever that needs and is not there. What diverged is left as it is.
 
     Args:
-        studies: the studies.
-        root: the folder of all products.
-        scale: the name of their scale.
-        same_experts: whether runs of which there are results alone are made again where they learnt
+        studies: The studies.
+        root: The folder of all products.
+        scale: The name of their scale.
+        same_experts: Whether runs of which there are results alone are made again where they learnt
             from another recording than the one of its name that is in the folder, or will be; and
             the exchanges of such runs.
 
     Raises:
-        InputError: a file of results is damaged, or a recording that `same_experts` compares.
+        InputError: If a file of results is damaged, or a recording that `same_experts` compares.
     """
     known = known_results(root, scale)
     wanted: dict[str, Product] = {}
@@ -183,10 +183,10 @@ def gather(
     of its curve, unless it is in several.
 
     Args:
-        study: the study.
-        root: the folder of all products.
-        known: what files of results hold; see `known_results`.
-        same_experts: whether what is there goes before the study's own file, which may be of other
+        study: The study.
+        root: The folder of all products.
+        known: What files of results hold; see `known_results`.
+        same_experts: Whether what is there goes before the study's own file, which may be of other
             experts.
 
     Returns:

@@ -35,19 +35,19 @@ def make_studies(
     made all the same.
 
     Args:
-        studies: the studies.
-        root: the folder of all products, which is made.
-        scale: the name of their scale.
-        jobs: the number of processes; see `processes_for`.
-        same_experts: see `missing`.
+        studies: The studies.
+        root: The folder of all products, which is made.
+        scale: The name of their scale.
+        jobs: The number of processes; see `processes_for`.
+        same_experts: See `missing`.
 
     Returns:
         What could not be made, a sentence each.
 
     Raises:
-        InputError: another process makes studies in this folder, it cannot be made, or `jobs` is
+        InputError: If another process makes studies in this folder, it cannot be made, or `jobs` is
             no number above 0.
-        KeyboardInterrupt: after Ctrl-C, when all runs have written a checkpoint.
+        KeyboardInterrupt: After Ctrl-C, when all runs have written a checkpoint.
     """
     check_target("out", root / "lock")
     root.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ def processes_for(products: Sequence[Product], jobs: int | None = None) -> int:
     """How many processes make these products, never more than there are products.
 
     Args:
-        products: what is to be made.
-        jobs: how many were asked for; by default one a core, as memory allows, and on an
+        products: What is to be made.
+        jobs: How many were asked for; by default one a core, as memory allows, and on an
             accelerator one.
 
     Raises:

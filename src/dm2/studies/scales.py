@@ -41,8 +41,8 @@ class Task:
         """The settings of a method that are used on this task.
 
         Args:
-            method: its name.
-            groups: values that are to be other ones, by group of settings:
+            method: Its name.
+            groups: Values that are to be other ones, by group of settings:
                 `imitation={"coefficient": 1.0}`.
         """
         own: Any = preset("tuned", method, self.env)["method"]
@@ -55,9 +55,9 @@ class Task:
         """Runs of a method, seeds 0, 1, …
 
         Args:
-            method: its settings, or its name for those that are used on this task.
-            demos: what it imitates, if it does.
-            seeds: how many; by default those of the task.
+            method: Its settings, or its name for those that are used on this task.
+            demos: What it imitates, if it does.
+            seeds: How many; by default those of the task.
         """
         own = self.settings(method) if isinstance(method, str) else method
         count = self.seeds if seeds is None else seeds
@@ -67,9 +67,9 @@ class Task:
         """A team of experts, of which `_LEVELS` checkpoints are kept.
 
         Args:
-            method: the name of their method.
-            number: which of several teams that differ in their seed.
-            env: the environment in which they learn, in place of the task's own.
+            method: The name of their method.
+            number: Which of several teams that differ in their seed.
+            env: The environment in which they learn, in place of the task's own.
         """
         own = self.settings(method)
         steps = self.expert_steps
@@ -179,11 +179,11 @@ def scale_named(name: str, seeds: int | None = None) -> Scale:
     """A scale: `quick`, for minutes on two cores, or `paper`, for days.
 
     Args:
-        name: its name.
-        seeds: the seeds of every curve; by default 3, or the paper's 5.
+        name: Its name.
+        seeds: The seeds of every curve; by default 3, or the paper's 5.
 
     Raises:
-        InputError: there is no such scale, or the seeds are no number above 0.
+        InputError: If there is no such scale, or the seeds are no number above 0.
     """
     if name not in get_args(ScaleName):
         raise InputError(f"scale = {name!r}: must be one of {', '.join(get_args(ScaleName))}")

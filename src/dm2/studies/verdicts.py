@@ -286,8 +286,8 @@ def _verdict(blank: Verdict, values: Sequence[_Values]) -> Verdict:
     """The verdict by the values of both curves.
 
     Args:
-        blank: what is known of it without these.
-        values: of `better` and of `than`.
+        blank: What is known of it without these.
+        values: Of `better` and of `than`.
     """
     claim = blank.claim
     (better, first), (than, second) = values
@@ -363,10 +363,10 @@ def _outcome(
     """What becomes of a claim.
 
     Args:
-        kind: what is claimed.
-        ahead: the interval of the difference in favour of `better`.
-        margin: the smallest difference that matters.
-        bounds: whether `better` may in truth be worse, and `than`, since runs of theirs never got
+        kind: What is claimed.
+        ahead: The interval of the difference in favour of `better`.
+        margin: The smallest difference that matters.
+        bounds: Whether `better` may in truth be worse, and `than`, since runs of theirs never got
             where they were to get, or diverged.
     """
     low, high = ahead

@@ -44,11 +44,11 @@ class GymnasiumAdapter:
         """Reads the sizes.
 
         Args:
-            env: the environment.
-            field: what messages call it.
+            env: The environment.
+            field: What messages call it.
 
         Raises:
-            InputError: spaces are of another kind, or there are not as many of each.
+            InputError: If spaces are of another kind, or there are not as many of each.
         """
         self._env = env
         self._time = 0

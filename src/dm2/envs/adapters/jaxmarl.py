@@ -72,7 +72,7 @@ class JaxMarl:
             **arguments: JaxMARL's own. A battle's `scenario` and a kitchen's `layout` go by name.
 
         Raises:
-            InputError: JaxMARL is not installed, does not know the name or cannot make the
+            InputError: If JaxMARL is not installed, does not know the name or cannot make the
                 environment with these arguments; the task is competitive; an agent's actions are
                 not discrete; no limit is known.
         """
@@ -149,7 +149,7 @@ class JaxMarl:
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> JaxMarlState:
-        """Start `num_envs` episodes."""
+        """Starts `num_envs` episodes."""
         reset = jax.vmap(self._env.reset, out_axes=-1)
         observations, state = reset(jax.random.split(key, num_envs))
         alive = jnp.ones((self.spec.num_agents, num_envs), bool)

@@ -45,12 +45,12 @@ class PettingZooAdapter:
         """Reads the sizes.
 
         Args:
-            env: the environment.
-            field: what messages call it.
+            env: The environment.
+            field: What messages call it.
 
         Raises:
-            InputError: the agents are in no order, or an action or observation space is of another
-                kind.
+            InputError: If the agents are in no order, or an action or observation space is of
+                another kind.
         """
         self._env = env
         self._alive: list[Any] = []

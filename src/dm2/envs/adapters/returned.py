@@ -27,13 +27,13 @@ def parts_of(result: Any, count: int, what: str, named: str) -> Any:
     """What an environment's method returned, taken apart.
 
     Args:
-        result: what it returned.
-        count: how many parts there must be.
-        what: the method.
-        named: the parts, for messages.
+        result: What it returned.
+        count: How many parts there must be.
+        what: The method.
+        named: The parts, for messages.
 
     Raises:
-        EnvError: there are not as many, as by an interface of other versions.
+        EnvError: If there are not as many, as by an interface of other versions.
     """
     if not isinstance(result, tuple | list) or len(result) != count:
         kind = type(result).__name__
@@ -129,12 +129,12 @@ def legal_by(mask: Any, count: int, agent: Any) -> Bool[np.ndarray, " a"]:
     """The legal actions of an agent.
 
     Args:
-        mask: what its environment says, a truth value an action.
-        count: how many actions it has.
-        agent: what messages call it.
+        mask: What its environment says, a truth value an action.
+        count: How many actions it has.
+        agent: What messages call it.
 
     Raises:
-        EnvError: there is not one truth value an action.
+        EnvError: If there is not one truth value an action.
     """
     flags = truths(mask)
     if flags is None:

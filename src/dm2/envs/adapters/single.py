@@ -73,7 +73,7 @@ class Mapped:
             individual: Whether each agent is paid its own reward, otherwise the agents' mean.
 
         Raises:
-            InputError: A method raises, what it returns has a wrong shape, or there is no limit.
+            InputError: If a method raises, what it returns has a wrong shape, or there is no limit.
         """
         self._env, field = env, f"env = {name!r}"
         agents, choices = (_whole(field, env, what) for what in ("num_agents", "num_actions"))

@@ -44,11 +44,11 @@ class SmacAdapter:
         """Reads the sizes, for which an episode may have to be begun.
 
         Args:
-            env: the environment.
-            field: what messages call it.
+            env: The environment.
+            field: What messages call it.
 
         Raises:
-            InputError: its sizes are not known.
+            InputError: If its sizes are not known.
         """
         self._env = env
         self._time = 0

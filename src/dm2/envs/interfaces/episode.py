@@ -130,7 +130,7 @@ class EpisodeByEpisode:
                 which at first is a random one.
 
         Raises:
-            InputError: The seed is no whole number from 0 to 2**32 - 1.
+            InputError: If the seed is no whole number from 0 to 2**32 - 1.
         """
         _refuse_forks()
         self.begin_at(seed)
@@ -149,7 +149,7 @@ class EpisodeByEpisode:
             actions: Numbers of actions that there are; whether they are legal is checked.
 
         Raises:
-            InputError: No episode is in progress, or an action is not legal.
+            InputError: If no episode is in progress, or an action is not legal.
         """
         _refuse_forks()
         if self._carried is None:

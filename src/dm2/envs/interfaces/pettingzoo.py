@@ -43,7 +43,7 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
                 first legal one.
 
         Raises:
-            InputError: There is no such environment, or `illegal` is neither.
+            InputError: If there is no such environment, or `illegal` is neither.
         """
         if illegal not in _ILLEGAL:
             raise InputError(f"illegal = {illegal!r}: must be one of {', '.join(_ILLEGAL)}")
@@ -107,7 +107,8 @@ class PettingZooEnv(ParallelEnv[str, dict[str, np.ndarray], Any]):
             Observations, rewards, terminations, truncations and infos of the agents that acted.
 
         Raises:
-            InputError: No episode is in progress, an agent has no action, or one that is not legal.
+            InputError: If no episode is in progress, an agent has no action, or one that is not
+                legal.
         """
         snapshot, outcome = self._episodes.step(self._joint(actions))
         acted = self.agents

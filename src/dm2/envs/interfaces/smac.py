@@ -30,7 +30,7 @@ class SmacEnv:
             seed: Where the random numbers of the first episode begin; by default at random.
 
         Raises:
-            InputError: There is no such environment, or the seed is unusable.
+            InputError: If there is no such environment, or the seed is unusable.
         """
         self._episodes = EpisodeByEpisode(env)
         self._episodes.begin_at(seed)
@@ -63,8 +63,8 @@ class SmacEnv:
             with `battle_won`, and with `episode_limit` where the time limit cut the episode.
 
         Raises:
-            InputError: No episode is in progress, there is not one action for each agent, or one is
-                not legal.
+            InputError: If no episode is in progress, there is not one action for each agent, or one
+                is not legal.
         """
         _, outcome = self._episodes.step(self._whole(actions))
         over = outcome.terminated or outcome.truncated

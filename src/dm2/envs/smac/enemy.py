@@ -22,7 +22,7 @@ _ACQUIRE = 5.0  # map units from an enemy's surface: how near an ally must come 
 def choose_targets(
     traits: Traits, units: Units, aims: Int[Array, "K N"], num_allies: int
 ) -> Int[Array, "M N"]:
-    """Choose the ally that each enemy attacks in this tick.
+    """Chooses the ally that each enemy attacks in this tick.
 
     Candidates are the living allies within 5 of its surface or within its weapon's reach, and
     those that have it within theirs and the order to shoot at it. It keeps its target while that

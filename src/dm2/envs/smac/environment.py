@@ -55,7 +55,7 @@ class Smac:
         reward: str = "smac",
         limit: int | None = None,
     ) -> None:
-        """Set the scenario up.
+        """Sets the scenario up.
 
         Args:
             scenario: A key of `SCENARIOS`.
@@ -115,7 +115,7 @@ class Smac:
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> SmacState:
-        """Start `num_envs` battles, at places that are drawn as far as `starts` says."""
+        """Starts `num_envs` battles, at places that are drawn as far as `starts` says."""
         x, y = self._place(key, num_envs=num_envs)
         shape = (self.num_allies + self.num_enemies, num_envs)
 

@@ -68,7 +68,7 @@ class Traits(NamedTuple):
 
     @classmethod
     def of(cls, types: UnitTypes, kinds: Int[np.ndarray, " U"]) -> "Traits":
-        """Look up the numbers of each unit's type.
+        """Looks up the numbers of each unit's type.
 
         Args:
             types: The numbers by type.

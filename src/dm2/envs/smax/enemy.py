@@ -37,7 +37,7 @@ def act(
     draws: Float[Array, "M N"],
     num_allies: int,
 ) -> tuple[Int[Array, "M N"], Memory]:
-    """Choose the enemies' actions for one environment step.
+    """Chooses the enemies' actions for one environment step.
 
     An enemy attacks the ally that it attacked last while that is in range, else the closest in
     range. With none in range it walks towards an ally in sight, drawn anew each step, else towards

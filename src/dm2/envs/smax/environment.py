@@ -76,7 +76,7 @@ class Smax:
         reward: str = "smax",
         limit: int | None = None,
     ) -> None:
-        """Set the scenario up.
+        """Sets the scenario up.
 
         Args:
             scenario: A key of `SCENARIOS`.
@@ -116,7 +116,7 @@ class Smax:
         )
 
     def reset(self, key: UInt32[Array, "2"], num_envs: int) -> SmaxState:
-        """Start `num_envs` battles."""
+        """Starts `num_envs` battles."""
         place_key, kind_key = jax.random.split(key)
         scenario = self._scenario
         kinds = draw_kinds(kind_key, scenario, num_envs) if scenario.random else None
@@ -131,7 +131,7 @@ class Smax:
         return SmaxState(units, memory, actions, kinds, jnp.zeros(num_envs, jnp.int32))
 
     def noise(self, key: UInt32[Array, "2"], num_envs: int) -> Noise:
-        """Draw the randomness of one environment step."""
+        """Draws the randomness of one environment step."""
         deviation_key, draw_key = jax.random.split(key)
         tick = self.rules.tick
         shape = (self.rules.ticks, len(self._kinds), num_envs)

@@ -39,7 +39,7 @@ class Reference:
             limit: Steps after which a battle ends; by default it is never reached.
 
         Raises:
-            InputError: JaxMARL is not installed.
+            InputError: If JaxMARL is not installed.
         """
         try:
             with quiet_import():
@@ -167,7 +167,7 @@ def differences(scenario: str, lethal_walls: bool, count: int, seed: int) -> dic
         The difference by the quantity's name.
 
     Raises:
-        InputError: JaxMARL is not installed.
+        InputError: If JaxMARL is not installed.
     """
     env = Smax(scenario, walls="lethal" if lethal_walls else "safe")
     reference, rng = Reference(scenario, lethal_walls), np.random.default_rng(seed)
@@ -193,7 +193,7 @@ def differences(scenario: str, lethal_walls: bool, count: int, seed: int) -> dic
 
 
 def report(names: Iterable[str], states: int) -> Iterator[dict[str, Any]]:
-    """Compare environments with JaxMARL's, one at a time.
+    """Compares environments with JaxMARL's, one at a time.
 
     Walls are safe for the scenarios in even places of `SCENARIOS`, lethal for those in odd ones.
 
@@ -205,7 +205,8 @@ def report(names: Iterable[str], states: int) -> Iterator[dict[str, Any]]:
         The environment's name, the worst absolute difference of all and that of each quantity.
 
     Raises:
-        InputError: A name is none of these, `states` is not above 0, or JaxMARL is not installed.
+        InputError: If a name is none of these, `states` is not above 0, or JaxMARL is not
+            installed.
     """
     if states < 1:
         raise InputError(f"states = {states}: must be a whole number above 0")

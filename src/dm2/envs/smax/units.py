@@ -53,7 +53,7 @@ class Traits(NamedTuple):
 
     @classmethod
     def of(cls, types: UnitTypes, kinds: Int[Array, "U N"] | Int[np.ndarray, " U"]) -> "Traits":
-        """Look up the numbers of each unit's type.
+        """Looks up the numbers of each unit's type.
 
         Args:
             types: The numbers by type.

@@ -72,9 +72,9 @@ class JointlyImitating:
         """Maps one agent's rules over a team.
 
         Args:
-            learner: the rules of one agent, which does not imitate by itself.
-            imitation: settings of the shared discriminator and of how rewards are mixed.
-            num_agents: how many agents the team has.
+            learner: The rules of one agent, which does not imitate by itself.
+            imitation: Settings of the shared discriminator and of how rewards are mixed.
+            num_agents: How many agents the team has.
         """
         self.independent = Independent(learner, num_agents)
         self.imitation = imitation

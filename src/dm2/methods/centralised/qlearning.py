@@ -55,12 +55,12 @@ class QLearning:
         """Makes the method.
 
         Args:
-            settings: of its learning.
-            inputs: how the networks' input is made of an observation.
-            mixer: what makes the team's value of the agents'.
-            reward_scale: what rewards are multiplied by before anything is learnt of them.
-            spec: the environment's.
-            num_envs: how many environments run side by side in training.
+            settings: Of its learning.
+            inputs: How the networks' input is made of an observation.
+            mixer: What makes the team's value of the agents'.
+            reward_scale: What rewards are multiplied by before anything is learnt of them.
+            spec: The environment's.
+            num_envs: How many environments run side by side in training.
         """
         self.settings = settings
         self.inputs = inputs
@@ -339,12 +339,12 @@ class QLearning:
         """Goes through `S` steps of `N` episodes with the network and with its copy.
 
         Args:
-            rows: those of the replay, of which `places` are taken.
-            state: the team, whose target network and moments do not change meanwhile.
-            params: what is being learnt.
-            memory: the recurrent states of the network and of its copy, of all agents.
-            places: where the rows stand in the replay.
-            starts: whether an episode begins at a step.
+            rows: Those of the replay, of which `places` are taken.
+            state: The team, whose target network and moments do not change meanwhile.
+            params: What is being learnt.
+            memory: The recurrent states of the network and of its copy, of all agents.
+            places: Where the rows stand in the replay.
+            starts: Whether an episode begins at a step.
 
         Returns:
             The next memory. Of every step, the mixed values of the actions that were taken and,

@@ -60,10 +60,10 @@ class Replay(NamedTuple):
         """With one more episode.
 
         Args:
-            episode: its rows, `[L, ...]`, zeros behind its end.
-            final: what the team perceived at its end, if a time limit cut it.
-            length: its steps.
-            truncated: whether a time limit cut it.
+            episode: Its rows, `[L, ...]`, zeros behind its end.
+            final: What the team perceived at its end, if a time limit cut it.
+            length: Its steps.
+            truncated: Whether a time limit cut it.
         """
         place = self.inserted % len(self.length)
 
@@ -107,10 +107,10 @@ def store(
     """Stores the episodes that ended in a rollout.
 
     Args:
-        replay: the replay.
-        ongoing: the episodes that were under way before the rollout.
-        rows: the rollout's, see `rows_of`.
-        trajectory: the rollout.
+        replay: The replay.
+        ongoing: The episodes that were under way before the rollout.
+        rows: The rollout's, see `rows_of`.
+        trajectory: The rollout.
 
     Returns:
         The replay with the episodes that ended, and those under way now.

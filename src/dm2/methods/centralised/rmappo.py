@@ -93,9 +93,9 @@ class SharedTeam:
         """Makes the team's rules.
 
         Args:
-            learner: the rules of one agent; its critic is applied to the critic's inputs.
-            critic: how those are made.
-            spec: the environment's sizes.
+            learner: The rules of one agent; its critic is applied to the critic's inputs.
+            critic: How those are made.
+            spec: The environment's sizes.
         """
         self.learner = learner
         self.critic = critic
@@ -151,12 +151,12 @@ class SharedTeam:
         the critic judge it; without one the team just plays, and nothing is kept for learning.
 
         Args:
-            state: the team.
-            memory: what the agents remember.
-            keys: each agent's own key.
-            view: what each agent perceives.
-            greedy: whether to take the most likely actions; otherwise they are sampled.
-            global_state: the environment's global state, for learning.
+            state: The team.
+            memory: What the agents remember.
+            keys: Each agent's own key.
+            view: What each agent perceives.
+            greedy: Whether to take the most likely actions; otherwise they are sampled.
+            global_state: The environment's global state, for learning.
 
         Returns:
             The next memory, the actions, and what learning needs of them later.
@@ -266,7 +266,7 @@ def joined(trajectory: Trajectory) -> Trajectory:
     """A team's trajectory as one agent's in `K N` environments.
 
     Args:
-        trajectory: the team's, `[K, T, N, ...]`, its memory `[K, N, ...]`, its progress `[K]`.
+        trajectory: The team's, `[K, T, N, ...]`, its memory `[K, N, ...]`, its progress `[K]`.
 
     Returns:
         Fields `[T, K N, ...]`, agent `k`'s in environment `n` at place `k N + n`, the memory

@@ -28,7 +28,7 @@ class Q:
     The loss is the mean squared error.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     hidden: int = 64
@@ -99,7 +99,7 @@ class Mixer:
     """The monotonic mixing network; the defaults are PyMARL's.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     embed: int = 32

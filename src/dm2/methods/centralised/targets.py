@@ -26,9 +26,9 @@ def team_targets(
     """The team's, in one episode: every step counts, and only a termination ends what follows.
 
     Args:
-        rewards: the team's reward of each step; those from `length` on mean nothing.
-        length: the episode's steps.
-        truncated: whether a time limit cut it.
+        rewards: The team's reward of each step; those from `length` on mean nothing.
+        length: The episode's steps.
+        truncated: Whether a time limit cut it.
     """
     time = jnp.arange(len(rewards))
     inside = time < length
@@ -50,11 +50,11 @@ def own_targets(
     and in place of `r_t` stands the reward of the rest of the episode, `G_t = r_t + gamma G_{t+1}`.
 
     Args:
-        rewards: the team's reward of each step; those from `length` on mean nothing.
-        alive: whether the agent is alive at a step; at `length`, after the last one.
-        length: the episode's steps, fewer than `T`.
-        truncated: whether a time limit cut it.
-        discount: gamma.
+        rewards: The team's reward of each step; those from `length` on mean nothing.
+        alive: Whether the agent is alive at a step; at `length`, after the last one.
+        length: The episode's steps, fewer than `T`.
+        truncated: Whether a time limit cut it.
+        discount: Gamma.
     """
     team = team_targets(rewards, length, truncated)
 
@@ -83,10 +83,10 @@ def td_targets(
     limit cut the episode. With lambda = 0 they are those of double Q-learning.
 
     Args:
-        parts: rewards, and which steps go on and count.
+        parts: Rewards, and which steps go on and count.
         values: V, what the target network makes of each row; behind the last nothing follows.
-        discount: gamma.
-        td_lambda: lambda.
+        discount: Gamma.
+        td_lambda: Lambda.
     """
 
     def earlier(

@@ -41,12 +41,13 @@ def find_study(name: str, scale: Scale) -> Study:
     """A study by its name, or a user's own from a Python file.
 
     Args:
-        name: a name in `STUDIES`, or the path of a file that ends in `.py` and defines a function
+        name: A name in `STUDIES`, or the path of a file that ends in `.py` and defines a function
             `study(scale)` that returns a `Study`.
-        scale: on which tasks and with how many seeds.
+        scale: On which tasks and with how many seeds.
 
     Raises:
-        InputError: there is no such study, or the file does not define one with a name of its own.
+        InputError: If there is no such study, or the file does not define one with a name of its
+            own.
     """
     if name.endswith(".py"):
         return _from_file(Path(name), scale)
