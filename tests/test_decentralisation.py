@@ -137,6 +137,7 @@ def best_episodes(own: OwnEpisodes, rng: np.random.Generator) -> OwnEpisodes:
         alive,
         None,
         jnp.asarray(returns, jnp.float32),
+        jnp.asarray(rng.integers(1, LIMIT + 1, size=own.steps.shape), jnp.int32),
         jnp.full(K, EPISODES, jnp.int32),
         Ongoing(rows, jnp.ones((K, N), jnp.int32)),
     )

@@ -611,7 +611,7 @@ def test_a_text_does_not_say_whether_a_file_may_be_replaced(small_run, tmp_path,
     out = tmp_path / "a.safetensors"
     out.write_text("precious")
     with pytest.raises(InputError, match="overwrite = 'no': must be True or False"):
-        dm2.export(small_run, agent=0, out=out, overwrite="no")
+        dm2.export(small_run, agent=0, out=out, overwrite="no")  # pyright: ignore
     assert out.read_text() == "precious"
 
 

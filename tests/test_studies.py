@@ -33,7 +33,8 @@ from dm2.files import write_atomically
 from dm2.run.checkpoint import DamagedCheckpoint
 from dm2.run.directory import RunDirectory
 from dm2.run.evaluate import exchange
-from dm2.run.pool import _error_of
+from dm2.run.pool import _error_of, fitting_jobs
+from dm2.run.sweep import best_jobs
 from dm2.run.team import load_team
 from dm2.studies import planning, runner
 from dm2.studies.compare import compare
@@ -1116,6 +1117,21 @@ def test_a_damaged_exchange_names_its_file(tmp_path, text):
 @pytest.mark.parametrize(("jobs", "processes"), [(1, 1), (2, 2), (1_000_000, 3)])
 def test_there_are_no_more_processes_than_products(jobs, processes):
     assert runner.processes_for([Note(text) for text in "abc"], jobs) == processes
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "jobs"),
+    [(4, None, 4), (4, 5000.0, 4), (4, 2999.0, 2), (4, 500.0, 1)],  # of 1000 MiB each
+)
+def test_a_process_a_core_as_memory_allows(monkeypatch, cores, free, jobs):
+    monkeypatch.setattr("dm2.run.pool.cores", lambda: list(range(cores)))
+    monkeypatch.setattr("dm2.run.pool._free_mib", lambda: free)
+    assert fitting_jobs(1000.0) == jobs
+    config = dm2.Config(dm2.IPPO(), ENV)
+    monkeypatch.setattr("dm2.run.sweep.foresee", lambda config: {"memory_mib": 1000.0})
+    assert [best_jobs(config, seeds) for seeds in (1, 2)] == [1, min(2, jobs)]
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert fitting_jobs(1000.0) == 1
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
