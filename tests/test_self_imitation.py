@@ -212,10 +212,11 @@ def test_until_there_are_enough_episodes_the_task_alone_counts():
 
 def test_memory_counts_what_all_agents_keep():
     """By hand: of `C` episodes and `N` under way `L` steps of `O` numbers, `alive` and, of those
-    under way, a reward; a return for each episode, a time for each environment, one size."""
+    under way, a reward; a return and a number of steps for each episode, a time for each
+    environment, one size."""
     spec = ToyEnv.spec
     limit, row = spec.episode_limit, 4 * spec.observation_size + 1
-    kept = 128 * (limit * row + 4) + N * (limit * (row + 4) + 4) + 4
+    kept = 128 * (limit * row + 8) + N * (limit * (row + 4) + 4) + 4
     more = SIL().update_bytes(spec, 10, N) - IPPO().update_bytes(spec, 10, N)
     assert more == 3 * spec.num_agents * kept
 
