@@ -51,7 +51,7 @@ def begin(env: Environment, method: Method, key: UInt32[Array, "2"], num_envs: i
 def collect(
     env: Environment,
     method: Method,
-    team: Any,
+    agents: Any,
     state: RolloutState,
     key: UInt32[Array, "2"],
     steps: int,
@@ -62,7 +62,7 @@ def collect(
     Args:
         env: The environment.
         method: How the team acts.
-        team: The method's state.
+        agents: The method's state.
         state: Where the rollout before ended.
         key: Decides what is random in the environments; each agent draws from its own key.
         steps: Environment steps of each environment.
@@ -83,16 +83,16 @@ def collect(
         """What the agents perceive; what they then remember, do, and keep for learning."""
         view = env.observe(state.episodes.env)
         own = view_of(view, state.episodes.starts)
-        return own, *method.act(team, state.memory, keys, own, greedy=False, **central(view))
+        return own, *method.act(agents, state.memory, keys, own, greedy=False, **central(view))
 
     def bootstrap(memory: Any, env_state: Any) -> Any:
         view = env.observe(env_state)
         nowhere = jnp.zeros_like(view.alive[0])
-        return method.bootstrap(team, memory, view_of(view, nowhere), **central(view))
+        return method.bootstrap(agents, memory, view_of(view, nowhere), **central(view))
 
     # What `act` keeps holds the observations, which are most of a rollout. It is written to where
     # learning reads it, agents first: to move an axis afterwards is to copy all of it.
-    kept = jax.eval_shape(lambda: act(state, method.action_keys(team, 1)[0])[3])
+    kept = jax.eval_shape(lambda: act(state, method.action_keys(agents, 1)[0])[3])
     blank = jax.tree.map(lambda x: jnp.zeros((x.shape[0], steps, *x.shape[1:]), x.dtype), kept)
     uncut = jax.eval_shape(lambda: bootstrap(state.memory, state.episodes.env))
 
@@ -114,7 +114,7 @@ def collect(
         return (RolloutState(following, memory), _write(extras, new, time)), rows
 
     before = state.memory
-    turns = (jnp.arange(steps), jax.random.split(key, steps), method.action_keys(team, steps))
+    turns = (jnp.arange(steps), jax.random.split(key, steps), method.action_keys(agents, steps))
     (state, extras), (fields, cuts, totals) = jax.lax.scan(step, (state, blank), turns)
     fields, cuts = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (fields, cuts))
     last = bootstrap(state.memory, state.episodes.env)

@@ -70,7 +70,7 @@ class Recording(NamedTuple):
 def play(
     env: Environment,
     players: Players,
-    team: Any,
+    agents: Any,
     key: UInt32[Array, "2"],
     episodes: int,
     *,
@@ -88,7 +88,7 @@ def play(
     Args:
         env: The environment.
         players: How the team acts.
-        team: Their state.
+        agents: Their state.
         key: Decides all that is random.
         episodes: How many episodes are played, side by side.
         greedy: Whether agents take their most likely actions; otherwise they sample.
@@ -125,7 +125,7 @@ def play(
             chances = jnp.broadcast_to(jnp.asarray(epsilon), (players.num_agents,))
             drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(explore_keys, time)
             allowed = view._replace(legal=jax.vmap(_explore)(drawn, chances, view.legal))
-        memory, actions, _ = players.act(team, memory, keys, allowed, greedy=greedy)
+        memory, actions, _ = players.act(agents, memory, keys, allowed, greedy=greedy)
         following, result, reached = advance(
             env, running, actions, jax.random.fold_in(env_key, time)
         )

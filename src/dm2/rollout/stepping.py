@@ -91,10 +91,10 @@ def team_reward(step: Step) -> Float[Array, " N"]:
     return step.reward if step.reward.ndim == 1 else jnp.mean(step.reward, axis=0)
 
 
-def view_of(team: TeamView, starts: Bool[Array, " N"]) -> View:
+def view_of(view: TeamView, starts: Bool[Array, " N"]) -> View:
     """What the agents may act on, `[K, ...]`: all that the team perceives but the global state."""
-    starts = for_each_agent(starts, len(team.alive))
-    return View(team.observations, team.legal, team.alive, starts)
+    starts = for_each_agent(starts, len(view.alive))
+    return View(view.observations, view.legal, view.alive, starts)
 
 
 def random_legal(key: UInt32[Array, "2"], legal: Bool[Array, "*B A"]) -> Int[Array, "*B"]:

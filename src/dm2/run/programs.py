@@ -239,12 +239,12 @@ class _FewAtATime:
         return _joined(self._parts(play, episodes), episodes, -1)
 
     def play(
-        self, players: Players, team: Any, key: Any, episodes: int, **how: Any
+        self, players: Players, agents: Any, key: Any, episodes: int, **how: Any
     ) -> tuple[Outcome, Recording | None]:
         """See `dm2.rollout.play`."""
 
         def play(part: int, count: int) -> Any:
-            return self._play(players, team, jax.random.fold_in(key, part), count, **how)
+            return self._play(players, agents, jax.random.fold_in(key, part), count, **how)
 
         outcomes, recordings = zip(*self._parts(play, episodes), strict=True)
         outcome = _joined(outcomes, episodes, -1)
