@@ -24,7 +24,7 @@ from dm2.envs import HostEnvironment, Mapped, PettingZooEnv, SmacEnv, Step, Team
 from dm2.envs.adapters.pettingzoo import PettingZooAdapter
 from dm2.envs.adapters.smac import SmacAdapter
 from dm2.envs.interfaces.episode import EpisodeByEpisode
-from dm2.envs.python_env import Outcome, Snapshot
+from dm2.envs.python_env import Snapshot, StepOutcome
 from dm2.envs.workers import InThisProcess
 from dm2.errors import EnvError, InputError
 from stand_ins import Meet
@@ -346,7 +346,7 @@ def test_what_cannot_be_done_is_said():
             smac.step([0, 0])
 
 
-def assert_round_trip(adapter: Any, name: str) -> Iterator[tuple[Outcome, Moment]]:
+def assert_round_trip(adapter: Any, name: str) -> Iterator[tuple[StepOutcome, Moment]]:
     """Plays an episode through an adapter and compares all but the rewards, which it yields."""
     moments = played(name, 4)
     assert_shown(adapter.reset(4), moments[0].view)

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from dm2.errors import MOST, EnvError, InputError
 
 __all__ = [
-    "Outcome",
     "PythonEnv",
     "Recipe",
     "Sizes",
     "Snapshot",
+    "StepOutcome",
     "check_limit",
     "check_rewards",
     "check_shapes",
@@ -61,8 +61,8 @@ class Snapshot(NamedTuple):
     state: Float[np.ndarray, " S"]
 
 
-class Outcome(NamedTuple):
-    """An outcome is what one joint action led to."""
+class StepOutcome(NamedTuple):
+    """What one joint action led to in one environment."""
 
     rewards: Float[np.ndarray, " K"]
     """Each agent's own; where the team shares one, the same for all."""
@@ -81,7 +81,7 @@ class PythonEnv(Protocol):
         """Begins an episode."""
         ...
 
-    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
+    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, StepOutcome]:
         """Takes one environment step. Nobody calls it between an episode's end and `reset`."""
         ...
 

@@ -32,11 +32,11 @@ import numpy as np
 
 from dm2.cores import cores
 from dm2.envs.python_env import (
-    Outcome,
     PythonEnv,
     Recipe,
     Sizes,
     Snapshot,
+    StepOutcome,
     check_rewards,
     check_shapes,
     settle_shown,
@@ -124,7 +124,7 @@ class Copies:
     def _step(self, number: int) -> None:
         env, arrays = self._copies[number], self._arrays
         if env is None:  # it went with its process, and its episode is cut where it was
-            outcome = Outcome(np.zeros(self._sizes.num_agents, np.float32), False, True)
+            outcome = StepOutcome(np.zeros(self._sizes.num_agents, np.float32), False, True)
         else:
             snapshot, outcome = env.step(arrays["actions"][:, number])
             self._show(snapshot, number)

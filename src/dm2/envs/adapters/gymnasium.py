@@ -22,7 +22,7 @@ from dm2.envs.adapters.returned import (
     parts_of,
     rewards_of,
 )
-from dm2.envs.python_env import Outcome, Sizes, Snapshot
+from dm2.envs.python_env import Sizes, Snapshot, StepOutcome
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, is_tuple, masked, nth_action
 from dm2.errors import InputError
 
@@ -76,7 +76,7 @@ class GymnasiumAdapter:
         shown = parts_of(self._env.reset(seed=seed), 2, "reset", "observation and info")
         return self._snapshot(*shown)
 
-    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
+    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, StepOutcome]:
         """Takes one environment step."""
         self._time += 1
         pairs = zip(self._choices, actions, strict=True)
@@ -91,7 +91,7 @@ class GymnasiumAdapter:
         ended = over and bool(np.all(terminated))
         won = ended and flag(info.get("won", False), "`won`")
         ended = ended and (won or self._time != self.sizes.limit)
-        return snapshot, Outcome(paid, ended, over and not ended, won)
+        return snapshot, StepOutcome(paid, ended, over and not ended, won)
 
     def close(self) -> None:
         """Closes the environment."""

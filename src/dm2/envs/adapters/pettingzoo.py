@@ -25,7 +25,7 @@ from dm2.envs.adapters.returned import (
     number,
     parts_of,
 )
-from dm2.envs.python_env import Outcome, Sizes, Snapshot
+from dm2.envs.python_env import Sizes, Snapshot, StepOutcome
 from dm2.envs.spaces import MASK, action_count, flat, flat_size, masked, nth_action
 from dm2.errors import EnvError, InputError
 
@@ -85,7 +85,7 @@ class PettingZooAdapter:
                 raise EnvError(f"{problem}; every agent must be there when an episode begins")
         return self._snapshot(dictionary(observations, "observations"), _each(infos))
 
-    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
+    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, StepOutcome]:
         """Takes one environment step."""
         before = self._alive
         chosen = {
@@ -108,7 +108,7 @@ class PettingZooAdapter:
         ]
         paid = np.array(paid, np.float32)
         ended = over and not cut
-        outcome = Outcome(paid, ended, over and not ended, ended and self._won)
+        outcome = StepOutcome(paid, ended, over and not ended, ended and self._won)
         return self._snapshot(observations, infos), outcome
 
     def close(self) -> None:

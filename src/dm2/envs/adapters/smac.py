@@ -23,7 +23,7 @@ from dm2.envs.adapters.returned import (
     rewards_of,
     truths,
 )
-from dm2.envs.python_env import Outcome, Sizes, Snapshot
+from dm2.envs.python_env import Sizes, Snapshot, StepOutcome
 from dm2.envs.spaces import briefly, numbers
 from dm2.errors import EnvError, InputError
 
@@ -71,7 +71,7 @@ class SmacAdapter:
         self._env.reset(**({"seed": seed} if self._seeded else {}))
         return self._snapshot()
 
-    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
+    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, StepOutcome]:
         """Takes one environment step."""
         self._time += 1
         result = self._env.step(actions.tolist())
@@ -91,7 +91,7 @@ class SmacAdapter:
         at_limit = flag(info.get("episode_limit", False), "`episode_limit`")
         truncated = truncated or crashed or bool(late or at_limit)
         terminated = over and not truncated
-        return shown, Outcome(paid, terminated, truncated, won)
+        return shown, StepOutcome(paid, terminated, truncated, won)
 
     def close(self) -> None:
         """Closes the environment."""

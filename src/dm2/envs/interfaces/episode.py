@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from dm2.compilation import compiler_options
 from dm2.envs.base import Environment, EnvSpec, Step
 from dm2.envs.host import HostEnvironment, settled
-from dm2.envs.python_env import Outcome, Sizes, Snapshot
+from dm2.envs.python_env import Sizes, Snapshot, StepOutcome
 from dm2.envs.registry import make
 from dm2.errors import InputError, as_seed
 
@@ -142,7 +142,7 @@ class EpisodeByEpisode:
         self.last, _ = self._unpacked(row)
         return self.last
 
-    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, Outcome]:
+    def step(self, actions: Int[np.ndarray, " K"]) -> tuple[Snapshot, StepOutcome]:
         """Takes one environment step.
 
         Args:
@@ -160,7 +160,7 @@ class EpisodeByEpisode:
         self.last, (rewards, flags) = self._unpacked(row)
         terminated, truncated, won = flags.tolist()
         self._carried = None if terminated or truncated else (state, key)
-        return self.last, Outcome(rewards, terminated, truncated, won)
+        return self.last, StepOutcome(rewards, terminated, truncated, won)
 
     def close(self) -> None:
         """Ends the copies of an environment that is itself stepped in Python."""
