@@ -82,7 +82,7 @@ def resumed_alike(config: Any, steps: int, folder: Path) -> bool:
 
     whole = train(config, folder / "whole", quiet=True)
     half = train(dataclasses.replace(config, steps=steps), folder / "half", quiet=True)
-    half = resume(half.path, config.steps, quiet=True)
+    half = resume(half, config.steps, quiet=True)
     ends = [run.checkpoint_path(run.steps()[-1]) / "state.safetensors" for run in (whole, half)]
     assert ends[0].parent.name == ends[1].parent.name
     return ends[0].read_bytes() == ends[1].read_bytes()
