@@ -11,7 +11,7 @@ import pytest
 
 import dm2
 from conftest import SMALL
-from dm2.agent.cloning import cloning_loss, last_actions
+from dm2.agent.cloning import clone, cloning_loss, last_actions
 from dm2.agent.demonstrations import Expert, ExpertEpisodes
 from dm2.agent.inputs import Inputs
 from dm2.agent.learner import Learner
@@ -67,9 +67,9 @@ def recalling(seed: int = 0) -> Expert:
 def cloned(**inputs: Any) -> tuple[Learner, Any, Any]:
     ppo = PPO(hidden=16, head_gain=1.0)
     cloning = Cloning(epochs=60, batch=5, learning_rate=0.01)
-    learner = Learner(ppo, None, O, A, Inputs(**inputs), cloning=cloning)
+    learner = Learner(ppo, None, O, A, Inputs(**inputs))
     agent = jax.jit(learner.init)(jax.random.PRNGKey(0))
-    return learner, *jax.jit(learner.clone)(agent, recalling())
+    return learner, *jax.jit(functools.partial(clone, learner, cloning))(agent, recalling())
 
 
 @pytest.mark.parametrize("inputs", [{}, {"layer": False, "running": True, "last_action": True}])
@@ -155,14 +155,12 @@ def test_each_agent_clones_its_own_expert(small_demos):
 
 
 def test_cloning_without_what_it_needs_says_so():
-    rules, expert = Learner(PPO(hidden=8), None, O, A, cloning=Cloning()), recalling()
+    rules, expert = Learner(PPO(hidden=8), None, O, A), recalling()
     agent = jax.eval_shape(rules.init, jax.random.PRNGKey(0))
     with pytest.raises(InputError, match="experts = None: these agents learn by imitation"):
-        rules.clone(agent, None)
+        clone(rules, Cloning(), agent, None)
     with pytest.raises(InputError, match=r"experts.episodes = None: .*episodes=True"):
-        rules.clone(agent, expert._replace(episodes=None))
-    with pytest.raises(InputError, match=r"cloning = None: .*make its rules with Learner"):
-        Learner(PPO(hidden=8), None, O, A).clone(agent, expert)
+        clone(rules, Cloning(), agent, expert._replace(episodes=None))
 
 
 def test_bad_input_is_one_clear_error(small_demos):

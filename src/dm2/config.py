@@ -114,7 +114,7 @@ class Config:
     @property
     def iteration_steps(self) -> int:
         """Environment steps of one iteration (one rollout and the updates on it)."""
-        return self.num_envs * self.rollout_steps
+        return self.program.iteration_steps
 
     @property
     def iterations(self) -> int:

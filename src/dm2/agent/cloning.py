@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from dm2.agent.demonstrations import ExpertEpisodes
+from dm2.agent.demonstrations import Expert, ExpertEpisodes, required
+from dm2.agent.learner import Learner
 from dm2.agent.packing import Network, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of
 from dm2.agent.returns import masked_mean
 from dm2.agent.settings import Cloning
+from dm2.agent.state import AgentState
 from dm2.agent.types import Params
+from dm2.errors import InputError
 
 __all__ = ["clone", "cloning_loss", "last_actions"]
 
@@ -46,6 +49,49 @@ def last_actions(actions: Int[Array, "T E"]) -> Int[Array, "T E"]:
 
 
 def clone(
+    learner: Learner, settings: Cloning, state: AgentState, expert: Expert | None
+) -> tuple[AgentState, dict[str, Float[Array, ""]]]:
+    """Makes an agent's policy an imitation of its expert before its first step. The observations'
+    moments begin with the expert's.
+
+    Args:
+        learner: The rules by which the agent acts.
+        settings: How often and how fast.
+        state: The agent.
+        expert: Its own part of the demonstrations, as episodes.
+
+    Returns:
+        The agent with the policy that came of it, and means over the last pass: `cloning_loss`, in
+        nats, and `cloning_accuracy`.
+
+    Raises:
+        InputError: If there is no expert, or none of episodes.
+    """
+    episodes = required(expert).episodes
+    if episodes is None:
+        problem = "experts.episodes = None: cloning goes through whole episodes"
+        raise InputError(f"{problem}; load_experts(demos, episodes=True) keeps them")
+    if state.moments is not None:
+        moments = state.moments.including(episodes.observations.astype(jnp.float32), episodes.alive)
+        state = state._replace(moments=moments)
+
+    def inputs_of(observations: Array, last: Array) -> Array:
+        observations = learner.inputs.observations(state.moments, observations)
+        nowhere = jnp.zeros(observations.shape[:1], bool)
+        action = last if learner.inputs.last_action else None
+        known = (action, nowhere, state.identity, learner.num_actions)
+        return learner.inputs.append(observations, *known)
+
+    inputs = jax.vmap(inputs_of)(episodes.observations, last_actions(episodes.actions))
+    memory = learner.actor.initial_memory(inputs.shape[1])
+    # Stream 2 of the agent's key, beside learning and acting.
+    key = jax.random.fold_in(state.key, 2)
+    arguments = (learner.actor.apply, state.actor, memory, inputs, episodes, key)
+    actor, metrics = _fit(settings, *arguments)
+    return state._replace(actor=actor), metrics
+
+
+def _fit(
     settings: Cloning,
     network: Network,
     params: Params,

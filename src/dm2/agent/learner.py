@@ -12,8 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from dm2.agent.actor import Actor
-from dm2.agent.cloning import clone, last_actions
-from dm2.agent.demonstrations import Expert, required
+from dm2.agent.demonstrations import Expert
 from dm2.agent.inputs import Inputs, Moments
 from dm2.agent.learning_reward import LearningReward
 from dm2.agent.networks import RecurrentNet, mask_logits
@@ -21,11 +20,10 @@ from dm2.agent.packing import Packing, Sequences, pack, packed_fit
 from dm2.agent.ppo import log_prob_of, policy_loss, value_loss
 from dm2.agent.returns import next_values, rollout_advantages, standardise
 from dm2.agent.self_imitation import BestEpisodes
-from dm2.agent.settings import PPO, Cloning, Matching, scheduled
+from dm2.agent.settings import PPO, Matching, scheduled
 from dm2.agent.state import AgentState, Extras, Memory
 from dm2.agent.types import Params, Trajectory, View
 from dm2.agent.value_scale import ValueScale, rescale_head, update_scale
-from dm2.errors import InputError
 
 __all__ = [
     "Learner",
@@ -84,7 +82,6 @@ class Learner:
         inputs: Inputs = _LAYER_NORM,
         *,
         best: BestEpisodes | None = None,
-        cloning: Cloning | None = None,
         keeps_observations: bool = False,
         own_rewards: bool = False,
     ) -> None:
@@ -99,7 +96,6 @@ class Learner:
             inputs: How the networks' input is made of an observation.
             best: What the agent keeps of its own episodes to imitate them; None for an agent that
                 imitates an expert.
-            cloning: Settings of `clone`; None for an agent that does not clone.
             keeps_observations: Whether observations as they came are kept for learning although the
                 agent itself does not need them.
             own_rewards: Whether the task pays the agent alone, and nothing after its death, instead
@@ -107,7 +103,6 @@ class Learner:
         """
         self.ppo = ppo
         self.inputs = inputs
-        self.cloning = cloning
         self.observation_size = observation_size
         self.num_actions = num_actions
         # Typed Any because flax's `apply` is untyped.
@@ -234,49 +229,6 @@ class Learner:
         return self.inputs.append(observations, *known)
 
     # ---- learning
-
-    def clone(self, state: AgentState, expert: Expert | None) -> tuple[AgentState, Metrics]:
-        """Makes the policy an imitation of the agent's expert before its first step; see
-        `dm2.agent.cloning`. The observations' moments begin with the expert's.
-
-        Args:
-            state: The agent.
-            expert: Its own part of the demonstrations, as episodes.
-
-        Returns:
-            The agent with the policy that came of it, and what to report.
-
-        Raises:
-            InputError: If there is no expert, or none of episodes, or there are no settings of
-                cloning.
-        """
-        if self.cloning is None:
-            problem = "cloning = None: this agent has no settings of cloning"
-            raise InputError(f"{problem}; make its rules with Learner(…, cloning=Cloning())")
-        episodes = required(expert).episodes
-        if episodes is None:
-            problem = "experts.episodes = None: cloning goes through whole episodes"
-            raise InputError(f"{problem}; load_experts(demos, episodes=True) keeps them")
-        if state.moments is not None:
-            moments = state.moments.including(
-                episodes.observations.astype(jnp.float32), episodes.alive
-            )
-            state = state._replace(moments=moments)
-
-        def inputs_of(observations: Array, last: Array) -> Array:
-            observations = self.inputs.observations(state.moments, observations)
-            nowhere = jnp.zeros(observations.shape[:1], bool)
-            action = last if self.inputs.last_action else None
-            known = (action, nowhere, state.identity, self.num_actions)
-            return self.inputs.append(observations, *known)
-
-        inputs = jax.vmap(inputs_of)(episodes.observations, last_actions(episodes.actions))
-        memory = self.actor.initial_memory(inputs.shape[1])
-        # Stream 2 of the agent's key, beside learning and acting.
-        key = jax.random.fold_in(state.key, 2)
-        arguments = (self.actor.apply, state.actor, memory, inputs, episodes, key)
-        actor, metrics = clone(self.cloning, *arguments)
-        return state._replace(actor=actor), metrics
 
     def learn(
         self, state: AgentState, trajectory: Trajectory, expert: Expert | None

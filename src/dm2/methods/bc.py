@@ -1,11 +1,13 @@
 """Behavioural cloning of each agent's own demonstrations, then independent PPO, or nothing."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
 
+from dm2.agent.cloning import clone
 from dm2.agent.demonstrations import Expert
 from dm2.agent.learner import Learner
 from dm2.agent.settings import Cloning, Imitation
@@ -57,24 +59,23 @@ class BC(DM2):
         """The method for an environment. Raises InputError if observations are one number, of which
         layer norm leaves nothing."""
         imitation = self.imitation if self.cloning.then == "mixed" else None
-        learner = self.learner(spec, imitation, cloning=self.cloning)
-        return Cloned(learner, spec.num_agents, improves=self.cloning.then != "nothing")
+        return Cloned(self.learner(spec, imitation), self.cloning, spec.num_agents)
 
 
 class Cloned(Independent):
     """Independent agents that clone their experts before the first step."""
 
-    def __init__(self, learner: Learner, num_agents: int, improves: bool = True) -> None:
+    def __init__(self, learner: Learner, cloning: Cloning, num_agents: int) -> None:
         """Maps one agent's rules over a team.
 
         Args:
-            learner: The rules of one agent, with settings of cloning.
+            learner: The rules of one agent.
+            cloning: How it clones, and whether it learns from rollouts afterwards.
             num_agents: How many agents the team has.
-            improves: Whether agents learn from rollouts afterwards.
         """
         super().__init__(learner, num_agents)
-        self._improves = improves
-        self.pretrain = self.compiled(learner.clone)
+        self._improves = cloning.then != "nothing"
+        self.pretrain = self.compiled(functools.partial(clone, learner, cloning))
 
     def learn(
         self, state: AgentState, trajectory: Trajectory, experts: Expert | None

@@ -25,7 +25,6 @@ from dm2.errors import (
     as_seed,
     as_whole,
     check_choice,
-    check_finite,
     check_setting,
     checks_itself,
 )
@@ -203,7 +202,8 @@ class Recording(Product):
         fits = (len(self.runs) > 1) == (self.style in MIXED)
         check_setting(fits, f"{prefix}style", self.style, f"{remedy}, here are {len(self.runs)}")
         if self.quality is not None:
-            check_finite(self, prefix, "quality", high=1.0)
+            ok = isinstance(self.quality, int | float) and 0 <= self.quality <= 1
+            check_setting(ok, f"{prefix}quality", self.quality, "must be a number from 0 to 1")
         if self.epsilon is not None:
             as_chance(self.epsilon)
         as_whole(f"{prefix}episodes", self.episodes)
